@@ -1,0 +1,1 @@
+"""Re-identification: thermal signatures and their distance, tracks, the gallery and its ranking."""
