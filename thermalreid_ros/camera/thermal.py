@@ -37,8 +37,8 @@ class Polarity(str, Enum):
 
 
 MIN_SIDE_PX = 32
-# Of a whole outdoor scene: wider than any weather, yet decikelvin read as Optris (200 C) fall outside.
-PLAUSIBLE_MEDIAN_C = (-60.0, 150.0)
+# Of a whole outdoor scene: wider than any weather, yet decikelvin above -40 C read as Optris fall outside.
+PLAUSIBLE_MEDIAN_C = (-60.0, 130.0)
 MAX_DEAD_SHARE = 0.5
 
 _ENCODING_DTYPES = {
@@ -146,8 +146,8 @@ def make_frame(array: np.ndarray, encoding: str, units: ThermalUnits | str, stam
                polarity: Polarity | str = Polarity.WHITE_HOT) -> ThermalFrame:
     """Check an image and bind it to its units; the array is viewed, not copied, where it is C-contiguous.
 
-    array: (H, W), or (H, W, 3) for grey pictures in rgb8, bgr8 or 8UC3, of the dtype that the ROS image encoding
-    names, in native byte order. units, polarity: members or their names.
+    array: (H, W), or (H, W, 3) for grey pictures in rgb8, bgr8 or 8UC3, of the dtype that the ROS image
+    encoding names, in native byte order. units, polarity: members or their names.
     Raises FrameError when encoding and units do not fit, the array is not what the encoding says, a side is
     shorter than 32 px, more than half of the pixels are dead, or the median temperature is implausible.
     """
@@ -159,7 +159,7 @@ def make_frame(array: np.ndarray, encoding: str, units: ThermalUnits | str, stam
             f"thermal images are {', '.join(_ENCODING_DTYPES)}"
         raise FrameError(f"encoding '{encoding}' cannot hold units '{units.value}'; {remedy}")
     if polarity is Polarity.BLACK_HOT and units not in (ThermalUnits.COUNTS, ThermalUnits.AGC8):
-        raise FrameError(f"polarity 'black_hot' does not fit temperatures in '{units.value}'; use 'white_hot'")
+        raise FrameError(f"polarity 'black_hot' does not fit temperatures ({units.value}); use 'white_hot'")
     dtype = np.dtype(_ENCODING_DTYPES[encoding])
     dimensions = 3 if encoding in _THREE_CHANNELS else 2
     if array.dtype != dtype or array.ndim != dimensions or (dimensions == 3 and array.shape[2] != 3):
@@ -180,15 +180,15 @@ def plateau_agc(levels: np.ndarray, *, plateau: float = 2.0, linear_share: float
                 tail_share: float = 1e-4, max_gain: float = 1.0) -> np.ndarray:
     """Grey picture by plateau histogram equalisation, the gain control thermal cameras use themselves.
 
-    levels: uint16 (H, W), hotter is larger. Returns uint8 (H, W), monotone in levels, unchanged when a constant
-    is added to all levels.
-    Each level gets a slope proportional to its share of the pixels, cut at `plateau` times the mean share so that
-    a large uniform area does not take all the contrast; `linear_share` of the range is spread evenly so that the
-    few hot pixels of an object keep contrast among themselves; no slope exceeds `max_gain` grey levels per level,
-    and what then remains of the range is left around the median, which goes to mid-grey. `tail_share` of the
-    pixels at either end is clipped: stuck pixels must not stretch the range.
-    Source: V. E. Vickers, Plateau equalization algorithm for real-time display of high-quality infrared imagery,
-    Optical Engineering 35(7), 1996.
+    levels: uint16 (H, W), hotter is larger. Returns uint8 (H, W), monotone in levels, unchanged when a
+    constant is added to all levels.
+    Each level gets a slope proportional to its share of the pixels, cut at `plateau` times the mean share so
+    that a large uniform area does not take all the contrast; `linear_share` of the range is spread evenly so
+    that the few hot pixels of an object keep contrast among themselves; no slope exceeds `max_gain` grey
+    levels per level, and what then remains of the range is left around the median, which goes to mid-grey.
+    `tail_share` of the pixels at either end is clipped: stuck pixels must not stretch the range.
+    Source: V. E. Vickers, Plateau equalization algorithm for real-time display of high-quality infrared
+    imagery, Optical Engineering 35(7), 1996.
     """
     counts = np.bincount(levels.ravel(), minlength=65536)
     cumulative = np.cumsum(counts)

@@ -1,0 +1,106 @@
+"""Built TensorRT engines on disk: one folder for each EngineKey, whole or absent.
+
+$XDG_CACHE_HOME/thermalreid/engines/NAME-DIGEST/ holds the engine, its context model and key.json. A folder
+appears under its name only when it is complete; an engine for other conditions has another name and is never
+reused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from operator import attrgetter
+from pathlib import Path
+
+from thermalreid_ros.engine.card import EngineError
+from thermalreid_ros.engine.providers import EngineKey
+from thermalreid_ros.files import cache_home, write_atomically
+
+_KEY_FILE = "key.json"
+
+
+@dataclass(frozen=True)
+class CachedEngine:
+    """One finished folder of the cache."""
+
+    folder: Path
+    key: EngineKey
+    bytes: int
+
+
+class EngineCache:
+    def __init__(self, root: str | Path | None = None):
+        self.root = Path(root) if root else cache_home() / "engines"
+
+    @property
+    def timing_cache(self) -> Path:
+        """Folder of TensorRT's kernel timings, shared by all engines: it makes rebuilding faster."""
+        return self.root / "timing"
+
+    def find(self, key: EngineKey) -> Path | None:
+        """The finished folder for exactly this key, or None; a folder whose key.json says otherwise is
+        removed."""
+        folder = self.root / key.folder
+        if not folder.is_dir():
+            return None
+        if _read_key(folder) == key:
+            return folder
+        self.discard(folder)
+        return None
+
+    @contextmanager
+    def building(self, key: EngineKey) -> Iterator[Path]:
+        """A private folder to build in, moved to its name when the block succeeds, removed when it fails.
+
+        Of two processes that build the same engine at once, the one that finishes later replaces the other's.
+        """
+        try:
+            self.timing_cache.mkdir(parents=True, exist_ok=True)
+            private = Path(tempfile.mkdtemp(prefix=f".building-{key.folder}-", dir=self.root))
+        except OSError as error:
+            raise EngineError(f"{self.root}: the engine cache cannot be written ({error.strerror}); "
+                              f"set XDG_CACHE_HOME to a writable place") from None
+        try:
+            yield private
+            write_atomically(private / _KEY_FILE, json.dumps(asdict(key), indent=1))
+            final = self.root / key.folder
+            self.discard(final)
+            with suppress(OSError):  # another process put the same engine there a moment ago
+                os.replace(private, final)
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
+
+    def discard(self, folder: Path) -> None:
+        """Remove an engine; it disappears from its name at once."""
+        if folder.exists():
+            grave = tempfile.mkdtemp(prefix=".removed-", dir=self.root)
+            os.replace(folder, grave)
+            shutil.rmtree(grave, ignore_errors=True)
+
+    def engines(self) -> tuple[CachedEngine, ...]:
+        """All finished engines, by name."""
+        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        return tuple(
+            CachedEngine(folder, key, sum(file.stat().st_size for file in folder.iterdir()))
+            for folder in folders if not folder.name.startswith(".") and (key := _read_key(folder)))
+
+    def discard_superseded(self, key: EngineKey) -> tuple[Path, ...]:
+        """Remove engines that serve the same purpose, built from another file or by other versions."""
+        purpose = attrgetter("model", "gpu", "precision", "shapes")
+        old = tuple(engine.folder for engine in self.engines()
+                    if engine.key != key and purpose(engine.key) == purpose(key))
+        for folder in old:
+            self.discard(folder)
+        return old
+
+
+def _read_key(folder: Path) -> EngineKey | None:
+    try:
+        return EngineKey(**json.loads((folder / _KEY_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,166 @@
+"""What runs a model: the choice among TensorRT, CUDA and CPU, and why one was not taken.
+
+The decisions are functions of plain values, so they are tested on machines without a GPU; only probe_machine
+looks at the machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from thermalreid_ros.engine.card import EngineError, TensorSpec
+
+EXECUTION_PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+PRECISIONS = ("fp16", "fp32")  # no INT8: after training it costs small detectors 3.5-4 points of mAP
+_LIBRARIES = {"tensorrt": ("libcuda.so.1", "libnvinfer.so.10"), "cuda": ("libcuda.so.1",)}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the choice rests on. built_in: names of EXECUTION_PROVIDERS that this ONNX Runtime was built with,
+    which says nothing of whether their libraries are here. missing: the first library that does not load, per
+    provider."""
+
+    onnxruntime: str
+    built_in: tuple[str, ...]
+    missing: Mapping[str, str]
+    tensorrt: str = ""
+    gpu: str = ""
+
+
+def probe_machine(load=ctypes.CDLL) -> Machine:
+    """Look at the machine. load: what opens a shared library, raising OSError (for tests)."""
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    built_in = tuple(name for name, provider in EXECUTION_PROVIDERS.items() if provider in available)
+    if "cuda" in built_in and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN from wheels lie outside the loader's path
+    missing = {}
+    for name in built_in:
+        for library in _LIBRARIES.get(name, ()):
+            try:
+                load(library)
+            except OSError:
+                missing[name] = library
+                break
+    tensorrt = gpu = ""
+    if "tensorrt" in built_in and "tensorrt" not in missing:
+        tensorrt = str(load("libnvinfer.so.10").getInferLibVersion())
+        gpu = _gpu_name(load("libcuda.so.1"))
+    return Machine(onnxruntime.__version__, built_in, missing, tensorrt, gpu)
+
+
+def choose_providers(asked: Sequence[str], machine: Machine) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(the asked providers worth trying, in the order asked; one reason for each that is not).
+
+    EngineError for an unknown name or where nothing is left to try.
+    """
+    unknown = [name for name in asked if name not in EXECUTION_PROVIDERS]
+    if unknown or not asked:
+        raise EngineError(f"providers: {', '.join(unknown) or 'none given'}; "
+                          f"choose from {', '.join(EXECUTION_PROVIDERS)}")
+    chosen, reasons = [], []
+    for name in dict.fromkeys(asked):
+        if name not in machine.built_in:
+            reasons.append(f"{name} asked, not available: onnxruntime {machine.onnxruntime} is built "
+                           f"without it (onnxruntime-gpu has it)")
+        elif name in machine.missing:
+            reasons.append(f"{name} asked, not available: {machine.missing[name]} missing")
+        else:
+            chosen.append(name)
+    if not chosen:
+        raise EngineError(f"no provider left to run on: {'; '.join(reasons)}")
+    return tuple(chosen), tuple(reasons)
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything a built TensorRT engine depends on: another value of any of these asks for another
+    engine."""
+
+    model: str
+    onnx_sha256: str
+    tensorrt: str
+    gpu: str
+    precision: str
+    shapes: str
+    onnxruntime: str
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> str:
+        return f"{self.model}-{self.digest}"
+
+
+def profile_shapes(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]) -> str:
+    """TensorRT's notation of the input shapes, "image:1x3x512x640,mask:1x6x512x640", taken from `shapes`,
+    then from the card. EngineError where a free size is given nowhere or a given shape does not fit the
+    card."""
+    unknown = sorted(set(shapes) - {spec.name for spec in inputs})
+    if unknown:
+        raise EngineError(f"shapes given for unknown inputs {', '.join(unknown)}; "
+                          f"the model has {', '.join(spec.name for spec in inputs)}")
+    parts = []
+    for spec in inputs:
+        shape = tuple(shapes.get(spec.name, ())) or spec.typical_shape or spec.shape
+        if not all(isinstance(size, int) for size in shape):
+            raise EngineError(f"input '{spec.name}' leaves sizes free {list(spec.shape)}; "
+                              f"give typical_shape in the card")
+        if not spec.accepts(shape):
+            raise EngineError(f"input '{spec.name}' takes {list(spec.shape)}, not {list(shape)}")
+        parts.append(f"{spec.name}:{'x'.join(map(str, shape))}")
+    return ",".join(parts)
+
+
+def tensorrt_options(key: EngineKey, folder: Path, timing_cache: Path, *, dynamic: bool) -> dict[str, Any]:
+    """Options of ONNX Runtime's TensorRT provider for building into, or reading from, one engine folder.
+
+    The context model (the graph with the engine inside) is dumped too: it loads without parsing the network
+    again.
+    """
+    options = {
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(folder),
+        "trt_engine_cache_prefix": key.model,
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": str(timing_cache),
+        "trt_fp16_enable": key.precision == "fp16",
+        "trt_dump_ep_context_model": True,
+        "trt_ep_context_file_path": str(folder / context_name(key)),
+        "trt_ep_context_embed_mode": 1,
+    }
+    if dynamic:
+        options |= {f"trt_profile_{bound}_shapes": key.shapes for bound in ("min", "opt", "max")}
+    return options
+
+
+def context_name(key: EngineKey) -> str:
+    """File name of the context model inside the engine's folder."""
+    return f"{key.model}_ctx.onnx"
+
+
+def _gpu_name(driver: ctypes.CDLL) -> str:
+    """Name and compute capability of device 0, by the CUDA driver interface: Jetsons have no nvidia-smi."""
+    name, major, minor = ctypes.create_string_buffer(128), ctypes.c_int(), ctypes.c_int()
+    compute_capability_major, compute_capability_minor = 75, 76  # CUdevice_attribute
+    calls = (
+        driver.cuInit(0),
+        driver.cuDeviceGetName(name, len(name), 0),
+        driver.cuDeviceGetAttribute(ctypes.byref(major), compute_capability_major, 0),
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), compute_capability_minor, 0),
+    )
+    return "" if any(calls) else f"{name.value.decode()} sm_{major.value}{minor.value}"

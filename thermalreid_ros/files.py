@@ -1,0 +1,56 @@
+"""Files that are whole or absent: written beside their place, then moved into it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from thermalreid_ros.errors import ThermalReidError
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> Path:
+    """Write content (text as UTF-8) to path; a reader sees the old file or the whole new one, never a part.
+
+    Raises ThermalReidError, naming the path, where it cannot be written.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise ThermalReidError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
+        os.replace(temporary, path)
+    except BaseException as error:
+        os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise ThermalReidError(f"{path}: cannot be written ({error.strerror})") from None
+        raise
+    return path
+
+
+def cache_home() -> Path:
+    """The project's cache: $XDG_CACHE_HOME/thermalreid, by default ~/.cache/thermalreid (not created
+    here)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thermalreid"
+
+
+def shipped(name: str) -> Path:
+    """A folder that the package ships (config, launch, models, msg): that of a source checkout, else that in
+    share/thermalreid_ros of the prefix it is installed in. ThermalReidError where there is neither."""
+    for parent in Path(__file__).parents:
+        if (parent / "package.xml").is_file() and (parent / name).is_dir():
+            return parent / name
+        if (installed := parent / "share" / "thermalreid_ros" / name).is_dir():
+            return installed
+    raise ThermalReidError(f"the package's {name} folder is missing; install thermalreid_ros again")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
