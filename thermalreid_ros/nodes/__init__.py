@@ -1,0 +1,1 @@
+"""The nodes, one executable each: parameters to a core object to messages."""

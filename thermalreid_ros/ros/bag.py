@@ -1,0 +1,236 @@
+"""Recordings: rosbag2 bags (mcap or sqlite3) read and written without a ROS installation.
+
+Convention: `stamp_ns` is the time at which the recorder received a message (rosbag2's log time), nanoseconds
+since the Unix epoch; the capture time of a frame is in its header. Message bytes are CDR, as ROS sends them.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mcap.exceptions import McapError
+from mcap.records import Channel, Footer, Message, Schema
+from mcap.stream_reader import StreamReader
+from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.files import shipped
+
+
+class BagError(ThermalReidError):
+    """A recording that cannot be used; the message names it, the fault and the remedy."""
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    topic: str
+    type_name: str  # e.g. "sensor_msgs/msg/Image"
+    stamp_ns: int
+    data: bytes
+
+
+class Bag:
+    """A recording opened for reading: a rosbag2 folder, or one .mcap or .db3 file.
+
+    A recording whose recorder died has no metadata.yaml and ends within a record. All that is whole in it is
+    read all the same; `damage` says so in one line, from the start where the fault is seen on opening, else
+    once `messages` has come to it.
+
+    topics: type name of each topic. count: messages in all, start_ns and end_ns: first and last stamp.
+    custom: the recorder's own entries (`ros2 bag record --custom-data`).
+    Raises BagError where there is nothing to read.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.damage: str | None = None
+        self.custom: dict[str, str] = {}
+        self._definitions: dict[str, tuple[str, MessageDefinitionFormat]] = {}
+        self._reader: Reader | None = None
+        if not self.path.exists():
+            raise BagError(f"{self.path}: no such recording; give a rosbag2 folder, or an .mcap or .db3 file")
+        self._files = self._storage_files()
+        if not self._files:
+            raise BagError(f"{self.path}: holds no .mcap or .db3 file, so it is not a rosbag2 recording")
+        try:
+            self._open_whole()
+        except Exception as error:  # rosbags, its YAML, SQLite and decompressors: no common base class
+            self._open_cut(error)
+        if not self.count:
+            self.close()
+            raise BagError(f"{self.path}: the recording holds no message; record it again")
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def messages(self, topics: Iterable[str] | None = None, start_ns: int | None = None) -> Iterator[BagMessage]:
+        """Messages of the topics (all by default) from start_ns on, by rising stamp.
+
+        Where a recording is cut, this ends after its last whole message and sets `damage`.
+        """
+        wanted = set(self.topics if topics is None else topics)
+        if self._reader is None:
+            for path in self._files:
+                for message in _salvage(path, self._definitions):
+                    if message.topic in wanted and (start_ns is None or message.stamp_ns >= start_ns):
+                        yield message
+            return
+        connections = [c for c in self._reader.connections if c.topic in wanted]
+        if not connections:  # rosbags takes an empty list for all
+            return
+        source = self._reader.messages(connections, start=start_ns)
+        number = 0
+        while True:
+            try:
+                connection, stamp_ns, data = next(source)
+            except StopIteration:
+                return
+            except Exception as error:  # as above
+                self.damage = (f"{self.path}: the recording is damaged after message {number} of these topics "
+                               f"({_line(error)}); what comes before was read")
+                return
+            number += 1
+            yield BagMessage(connection.topic, connection.msgtype, stamp_ns, bytes(data))
+
+    def decode(self, message: BagMessage) -> Any:
+        """The message as an object with the fields of its ROS type (arrays as numpy arrays).
+
+        Raises BagError for a type that the recording does not define, or bytes that are not of that type.
+        """
+        try:
+            return self._typestore.deserialize_cdr(message.data, message.type_name)
+        except KeyError:
+            raise BagError(f"{self.path}: topic {message.topic} has type {message.type_name}, which the recording "
+                           "does not define; leave that topic out") from None
+        except Exception as error:  # struct, numpy and Unicode errors of damaged bytes
+            raise BagError(f"{self.path}: a message on {message.topic} is not a whole {message.type_name} "
+                           f"({_line(error)})") from None
+
+    @cached_property
+    def _typestore(self) -> Typestore:
+        store = get_typestore(Stores.ROS2_JAZZY)
+        for name, (text, form) in self._definitions.items():
+            if name in store.types or form is MessageDefinitionFormat.NONE:
+                continue
+            types = get_types_from_idl(text) if form is MessageDefinitionFormat.IDL else get_types_from_msg(text, name)
+            store.register({key: value for key, value in types.items() if key not in store.types})
+        return store
+
+    def _storage_files(self) -> list[Path]:
+        if self.path.is_file():
+            return [self.path] if self.path.suffix in (".mcap", ".db3") else []
+        files = [*self.path.glob("*.mcap"), *self.path.glob("*.db3"), *self.path.glob("*.zstd")]
+        return sorted(files, key=lambda file: (len(file.name), file.name))  # bag_2 comes before bag_10
+
+    def _open_whole(self) -> None:
+        has_metadata = self.path.is_dir() and (self.path / "metadata.yaml").is_file()
+        if self.path.is_dir() and not has_metadata and len(self._files) > 1:
+            raise BagError("metadata.yaml is missing")
+        reader = Reader(self.path if self.path.is_file() or has_metadata else self._files[0])
+        reader.open()
+        self._reader = reader
+        self.topics = {c.topic: c.msgtype for c in reader.connections}
+        self.count, self.start_ns, self.end_ns = reader.message_count, reader.start_time, reader.end_time - 1
+        self._definitions = {c.msgtype: (c.msgdef.data, c.msgdef.format) for c in reader.connections}
+        self.custom = dict(reader.storage.metadata.custom or {})
+
+    def _open_cut(self, error: Exception) -> None:
+        """Scan what is whole in the mcap files; needed once, to know the topics before playing them."""
+        self._files = [file for file in self._files if file.suffix == ".mcap"]
+        self.topics, self.count, self.start_ns, self.end_ns = {}, 0, 2**63 - 1, 0
+        for path in self._files:
+            for message in _salvage(path, self._definitions):
+                self.topics[message.topic] = message.type_name
+                self.count += 1
+                self.start_ns, self.end_ns = min(self.start_ns, message.stamp_ns), max(self.end_ns, message.stamp_ns)
+        if not self.count:
+            raise BagError(f"{self.path}: nothing in this recording can be read ({_line(error)}); "
+                           "record or copy it again")
+        expected = _expected_count(self.path)
+        self.damage = (f"{self.path}: the recording ends early, at message {self.count}"
+                       f"{f' of {expected}' if expected else ''} ({_line(error)}); what comes before is read")
+
+
+def write_bag(path: str | Path, messages: Iterable[tuple[str, int, Any]], custom: Mapping[str, str], *,
+              storage: str = "mcap") -> Path:
+    """Write a recording folder; the same messages give the same bytes.
+
+    messages: (topic, stamp_ns, message object of `message_types()`), by rising stamp. custom: text entries for
+    its metadata. storage: "mcap" or "sqlite3". The folder is absent or whole.
+    Raises BagError where it exists already.
+    """
+    path, types = Path(path), message_types()
+    if path.exists():
+        raise BagError(f"{path}: exists already; remove it or choose another place")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        work = Path(temporary) / path.name  # rosbag2 names the storage file after its folder
+        with Writer(work, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+            for key, value in custom.items():
+                writer.set_custom_data(key, value)
+            connections = {}
+            for topic, stamp_ns, message in messages:
+                if topic not in connections:
+                    connections[topic] = writer.add_connection(topic, message.__msgtype__, typestore=types)
+                writer.write(connections[topic], stamp_ns, types.serialize_cdr(message, message.__msgtype__))
+        os.replace(work, path)
+    return path
+
+
+def message_types() -> Typestore:
+    """ROS 2 Jazzy's messages and this package's own: `message_types().types["sensor_msgs/msg/Image"](...)`."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for file in sorted(shipped("msg").glob("*.msg")):
+        types = get_types_from_msg(file.read_text(), f"thermalreid_ros/msg/{file.stem}")
+        store.register({name: fields for name, fields in types.items() if name not in store.types})
+    return store
+
+
+def _salvage(path: Path, definitions: dict[str, tuple[str, MessageDefinitionFormat]]) -> Iterator[BagMessage]:
+    """Whole messages from the start of an mcap file, in file order, up to the cut."""
+    schemas: dict[int, Schema] = {}
+    channels: dict[int, Channel] = {}
+    with path.open("rb") as file, suppress(McapError, struct.error, EOFError, ValueError, RuntimeError):
+        for record in StreamReader(file).records:
+            if isinstance(record, Schema):
+                schemas[record.id] = record
+                form = MessageDefinitionFormat.MSG if record.encoding == "ros2msg" else MessageDefinitionFormat.IDL
+                definitions[record.name] = (record.data.decode(), form)
+            elif isinstance(record, Channel):
+                channels[record.id] = record
+            elif isinstance(record, Message):
+                channel = channels[record.channel_id]
+                yield BagMessage(channel.topic, schemas[channel.schema_id].name, record.log_time, record.data)
+            elif isinstance(record, Footer):
+                return
+
+
+def _expected_count(path: Path) -> int | None:
+    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+        text = (path / "metadata.yaml").read_text()
+        return int(yaml.safe_load(text)["rosbag2_bagfile_information"]["message_count"])
+    return None
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -1,0 +1,163 @@
+"""ROS messages to and from numpy and the types of the rooms.
+
+Images are (H, W) or (H, W, 3), rows downwards. Arrays read from a message are read-only views of its bytes; only
+foreign byte order costs a copy. What cannot be read is refused with a FrameError of one line.
+"""
+
+from __future__ import annotations
+
+import array
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from thermalreid_ros.camera.thermal import FrameError, ThermalFrame, ThermalUnits, make_frame
+from thermalreid_ros.detection.types import Detection, DetectionResult
+from thermalreid_ros.msg import Detection as DetectionMessage
+from thermalreid_ros.msg import DetectionArray
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class _Layout:
+    dtype: str  # without byte order
+    channels: int = 1
+
+    @property
+    def pixel_bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * self.channels
+
+
+_LAYOUTS = {
+    "mono8": _Layout("u1"), "8UC1": _Layout("u1"),
+    "mono16": _Layout("u2"), "16UC1": _Layout("u2"),
+    "32FC1": _Layout("f4"),
+    "bgr8": _Layout("u1", 3), "rgb8": _Layout("u1", 3), "8UC3": _Layout("u1", 3),
+}
+# A picture cut in transit decodes to one with a grey rest: the end marks tell.
+_END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    """Nanoseconds since the epoch of the clock that made the stamp."""
+    return stamp.sec * NS_PER_S + stamp.nanosec
+
+
+def ns_to_stamp(stamp_ns: int) -> Time:
+    """The inverse of stamp_to_ns."""
+    return Time(sec=stamp_ns // NS_PER_S, nanosec=stamp_ns % NS_PER_S)
+
+
+def image_to_array(message: Image) -> np.ndarray:
+    """The pixels, (H, W) uint8, uint16 or float32, or (H, W, 3) uint8 in the order of the encoding; read-only.
+
+    A view of the message where its byte order is this machine's; strided where rows are padded.
+    Raises FrameError for unknown encodings, zero sizes, a row step too small, and too little data.
+    """
+    layout = _LAYOUTS.get(message.encoding)
+    if layout is None:
+        raise FrameError(f"image encoding '{message.encoding}' is not known: use one of {', '.join(_LAYOUTS)}")
+    height, width, step, size = message.height, message.width, message.step, len(message.data)
+    if not height or not width:
+        raise FrameError(f"image of {width} x {height} pixels is empty: check the camera driver")
+    row_bytes = width * layout.pixel_bytes
+    if step < row_bytes:
+        raise FrameError(f"image row step is {step} bytes but {width} pixels of {message.encoding} take {row_bytes}: "
+                         "the camera driver fills step or encoding wrongly")
+    needed = step * (height - 1) + row_bytes  # the last row's padding may be left out
+    if size < needed:
+        raise FrameError(f"image data is truncated: {size} bytes of {needed} for {width} x {height} "
+                         f"{message.encoding}")
+    dtype = np.dtype(layout.dtype).newbyteorder(">" if message.is_bigendian else "<")
+    buffer = np.frombuffer(message.data, np.uint8)
+    if step % dtype.itemsize:  # rows begin between pixels: no view of whole pixels exists
+        rows = np.lib.stride_tricks.as_strided(buffer, (height, row_bytes), (step, 1))
+        pixels = np.ascontiguousarray(rows).view(dtype).reshape(height, width, layout.channels)
+    else:
+        pixels = np.ndarray((height, width, layout.channels), dtype, buffer,
+                            strides=(step, layout.pixel_bytes, dtype.itemsize))
+    pixels = pixels.astype(dtype.newbyteorder("="), copy=False)
+    pixels.flags.writeable = False
+    return pixels[..., 0] if layout.channels == 1 else pixels
+
+
+def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
+    """An Image message of an (H, W) or (H, W, 3) array, whose dtype must be the encoding's; one copy."""
+    layout = _LAYOUTS[encoding]
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if pixels.dtype != np.dtype(layout.dtype) or channels != layout.channels:
+        raise ValueError(f"{pixels.shape} {pixels.dtype} is no {encoding}")
+    height, width = pixels.shape[:2]
+    data = array.array("B")  # the one container that the message takes over without looking at each byte
+    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast("B"))
+    return Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=0,
+                 step=width * layout.pixel_bytes, data=data)
+
+
+def compressed_to_array(message: CompressedImage) -> tuple[np.ndarray, str]:
+    """The decoded picture and its encoding: mono8, mono16 (16-bit PNG) or bgr8; PNG and JPEG.
+
+    Raises FrameError for other formats and for data that is empty, cut or corrupt.
+    """
+    data = message.data.tobytes()
+    if "compressedDepth" in message.format:
+        raise FrameError(f"compressed image format '{message.format}' is a depth codec: publish PNG or JPEG")
+    end_mark = next((end for start, end in _END_MARKS.items() if data.startswith(start)), None)
+    if end_mark is None:
+        raise FrameError(f"compressed image of format '{message.format}' holds neither PNG nor JPEG data "
+                         f"({len(data)} bytes)")
+    pixels = None
+    if end_mark in data[-64:]:  # some encoders pad
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            pass  # refused below like any other that does not decode
+    if pixels is None:
+        raise FrameError(f"compressed image of format '{message.format}' is truncated or corrupt ({len(data)} bytes)")
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = np.ascontiguousarray(pixels[..., :3])
+    encoding = {(2, "uint8"): "mono8", (2, "uint16"): "mono16", (3, "uint8"): "bgr8"}.get(
+        (pixels.ndim, pixels.dtype.name))
+    if encoding is None:
+        raise FrameError(f"compressed image of {pixels.ndim} dimensions and {pixels.dtype} is not usable: "
+                         "publish 8 or 16 bit grey, or 8 bit colour")
+    pixels.flags.writeable = False
+    return pixels, encoding
+
+
+def message_to_frame(message: Image | CompressedImage, units: ThermalUnits, **options) -> ThermalFrame:
+    """The thermal frame in an image message, with its stamp and frame id; options go to make_frame.
+
+    Raises FrameError, also where encoding and units do not go together.
+    """
+    if isinstance(message, CompressedImage):
+        pixels, encoding = compressed_to_array(message)
+    else:
+        pixels, encoding = image_to_array(message), message.encoding
+    return make_frame(pixels, encoding, units, stamp_to_ns(message.header.stamp), message.header.frame_id, **options)
+
+
+def detections_to_message(result: DetectionResult, header: Header, shape: tuple[int, int],
+                          model: str) -> DetectionArray:
+    """header: the frame's own, copied as it is. shape: (height, width) of the frame."""
+    height, width = shape
+    return DetectionArray(header=header, width=width, height=height, model=model, semantics=result.semantics,
+                          inference_ms=float(result.inference_ms),
+                          detections=[detection_to_message(detection) for detection in result.detections])
+
+
+def detection_to_message(detection: Detection) -> DetectionMessage:
+    return DetectionMessage(class_id=int(detection.class_id), class_name=detection.class_name,
+                            score=float(detection.score), x_min=float(detection.x_min), y_min=float(detection.y_min),
+                            x_max=float(detection.x_max), y_max=float(detection.y_max))
+
+
+def message_to_detections(message: DetectionArray) -> tuple[Detection, ...]:
+    """The detections of a message, in its order."""
+    return tuple(Detection(item.class_id, item.score, item.x_min, item.y_min, item.x_max, item.y_max)
+                 for item in message.detections)

@@ -1,0 +1,92 @@
+"""Where the package's files lie, and the environment in which its processes must start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from thermalreid_ros.errors import ThermalReidError
+
+PACKAGE = "thermalreid_ros"
+FASTDDS_PROFILE = "fastdds_large_frames.xml"
+_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+_MODULE = Path(__file__).absolute()  # not resolved: colcon's --symlink-install links into the source tree
+
+
+def share_directory() -> Path:
+    """The folder that holds config/, launch/ and models/: the source tree, or share/thermalreid_ros of the prefix
+    (virtual environment, colcon install space) that this very module was loaded from."""
+    source_tree = _MODULE.parents[2]
+    if (source_tree / "package.xml").is_file():
+        return source_tree
+    return _prefix_of(_MODULE) / "share" / PACKAGE
+
+
+def install_prefix() -> Path:
+    """The prefix into which the package is installed, with its compiled messages and executables.
+
+    Raises ThermalReidError where only a source tree is there.
+    """
+    import thermalreid_ros
+
+    for folder in thermalreid_ros.__path__:  # of a source tree and an installed copy, only the latter has a prefix
+        try:
+            return _prefix_of(Path(folder).absolute())
+        except ThermalReidError:
+            continue
+    raise ThermalReidError(f"{PACKAGE} is not installed, only its source tree was found: run `make setup`, or build "
+                           "it with colcon and source install/setup.bash")
+
+
+def executable(name: str) -> Path:
+    """The executable that `ros2 run thermalreid_ros NAME` starts. Raises ThermalReidError where there is none."""
+    path = install_prefix() / "lib" / PACKAGE / name
+    if not path.is_file():
+        raise ThermalReidError(f"{path}: no such executable; install {PACKAGE} again (`make setup` or colcon build)")
+    return path
+
+
+def process_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """base, completed by what every process of the graph needs.
+
+    - The Fast DDS profile: without it frames larger than the default shared-memory segment are lost between
+      processes. A profile that the user has set is kept.
+    - AMENT_PREFIX_PATH with the package's prefix, for package-share look-ups in a virtual environment.
+    - PYTHONPATH with the source tree, where this process runs from one: its children run the same code.
+    """
+    environment = dict(base)
+    if not any(variable in environment for variable in _PROFILE_VARIABLES):
+        profile = share_directory() / "config" / FASTDDS_PROFILE
+        environment.update(dict.fromkeys(_PROFILE_VARIABLES, str(profile)))
+    try:
+        _prepend(environment, "AMENT_PREFIX_PATH", str(install_prefix()))
+    except ThermalReidError:
+        pass  # a bare source tree: there is no prefix to look into
+    if share_directory() == _MODULE.parents[2]:
+        _prepend(environment, "PYTHONPATH", str(share_directory()))
+    return environment
+
+
+def prepare_process() -> None:
+    """Give this process that environment; to be called before rclpy.init, which starts Fast DDS."""
+    os.environ.update(process_environment())
+
+
+def node_command(name: str) -> list[str]:
+    """The command line that starts an executable with this very interpreter."""
+    return [sys.executable, str(executable(name))]
+
+
+def _prefix_of(path: Path) -> Path:
+    for parent in path.parents:
+        if (parent / "share" / PACKAGE / "package.xml").is_file():
+            return parent
+    raise ThermalReidError(f"{path}: no prefix with share/{PACKAGE} above it; install {PACKAGE} again")
+
+
+def _prepend(environment: dict[str, str], variable: str, entry: str) -> None:
+    entries = [other for other in environment.get(variable, "").split(os.pathsep) if other]
+    if entry not in entries:
+        environment[variable] = os.pathsep.join([entry, *entries])

@@ -1,0 +1,405 @@
+"""The base of all nodes: a lifecycle node that starts itself, works on the newest message and does not die.
+
+    class DetectionNode(ThermalNode):
+        NAME = "detection"
+        PARAMETERS = Schema(Parameter("model", "yolo_compact", "...", read_only=True), ...)
+
+        def configure(self):                      # loads what takes long; a ThermalReidError is the user's fault
+            self._detector = Detector(load_engine(self.values.model))
+            self._results = self.publisher(DetectionArray, "detections", qos.RESULTS)
+
+        def activate(self):                       # opens the inputs
+            self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._detect)
+
+        def _detect(self, message):               # on the worker thread, never two at a time
+            ...                                   # a ThermalReidError here is a counted refusal, not the end
+
+        def release(self):                        # frees what configure made, publishers aside
+            self._detector.close()
+
+    def main():
+        return run(DetectionNode)
+
+Threads. The executor's thread takes serialized messages off the topics and runs services; one worker thread per node
+deserializes and processes them in order of arrival, so a node's own state needs no locks. An input holds at most
+`depth` messages: what overflows is the oldest, counted as superseded and never even deserialized.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import rclpy
+from rclpy.exceptions import ROSInterruptException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
+from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.ros.convert import NS_PER_S, stamp_to_ns
+from thermalreid_ros.ros.diagnostics import Diagnostics
+from thermalreid_ros.ros.environment import prepare_process
+from thermalreid_ros.ros.parameters import Parameter, ParameterError, Schema
+
+EXIT_USER_FAULT = 2
+STOP_WITHIN_S = 3.0  # launch asks again, harder, after 5 s
+
+COMMON_PARAMETERS = Schema(
+    Parameter("autostart", True, "configure and activate at start, without a lifecycle manager", read_only=True),
+    Parameter("max_age_s", 2.0, "messages older than this by the node's clock are dropped; 0: none are",
+              unit="s", minimum=0.0),
+)
+
+
+class ThermalNode(LifecycleNode):
+    """See the module's docstring. Subclasses define NAME and PARAMETERS, and what they need of configure, activate,
+    deactivate, release and parameters_changed."""
+
+    NAME: str
+    PARAMETERS: Schema = Schema()
+
+    def __init__(self, **options: Any):
+        super().__init__(self.NAME, **options)
+        self.schema = self.PARAMETERS + COMMON_PARAMETERS
+        self.schema.declare(self)
+        self.values = self.schema.values(self)  # an immutable snapshot, replaced as a whole when parameters change
+        self.add_on_set_parameters_callback(self.schema.validate)
+        self.add_post_set_parameters_callback(lambda _: self._apply_parameters())
+        self.diagnostics = Diagnostics(self)
+        self.fault: Exception | None = None  # why the last transition failed
+        self._worker: _Worker | None = None
+        self._subscriptions_open: list[Subscription] = []
+        self._publishers_open: list[LifecyclePublisher] = []
+        self._configured = self._starting = False
+
+    # what a node fills in
+
+    def configure(self) -> None:
+        """Load models, create publishers. Whatever is raised leaves the node unconfigured."""
+
+    def activate(self) -> None:
+        """Open the inputs with receive()."""
+
+    def deactivate(self) -> None:
+        """After the inputs have been closed and the worker has stopped."""
+
+    def release(self) -> None:
+        """Free what configure made; called after a failed configure too, so it may be half made."""
+
+    def parameters_changed(self) -> None:
+        """Take over self.values; runs on the worker thread while active."""
+
+    def time_set_back(self) -> None:
+        """Stamps start over (a recording is looped): forget what depends on the past; on the worker thread."""
+
+    # what a node uses
+
+    def publisher(self, message_type: type, topic: str, profile: QoSProfile) -> LifecyclePublisher:
+        """A publisher that is silent unless active and goes away on cleanup; for configure."""
+        publisher = self.create_lifecycle_publisher(message_type, topic, profile)
+        self._publishers_open.append(publisher)
+        return publisher
+
+    def receive(self, name: str, message_type: type, topic: str, profile: QoSProfile,
+                process: Callable[[Any], None], *, depth: int = 1, silent_limit_s: float | None = 3.0,
+                ordered: bool = True) -> None:
+        """Process the messages of a topic on the worker thread; for activate.
+
+        name: of the input in the diagnostics, a plural ("frames"). depth: messages that may wait; 1 is newest only.
+        silent_limit_s: silence that becomes a warning, None for topics that are silent by nature.
+        ordered: drop messages whose header stamp is not after the one before, or that are older than max_age_s;
+        False for messages without header and for latched ones.
+        """
+        entry = _Input(name, message_type, process, depth, StampGate() if ordered else None)
+        subscription = self.create_subscription(
+            message_type, topic, lambda data: self._worker.put(entry, data), profile, raw=True)
+        self._subscriptions_open.append(subscription)
+        self.diagnostics.watch(name, subscription.topic_name, silent_limit_s)
+
+    def age_ms(self, stamp_ns: int) -> float:
+        """Milliseconds from a stamp to now on the node's clock."""
+        return (self.get_clock().now().nanoseconds - stamp_ns) / 1e6
+
+    # lifecycle
+
+    def autostart(self) -> bool:
+        """Configure and activate, where the parameter asks for it; False when that failed (see self.fault)."""
+        if not self.values.autostart:
+            return True
+        self._starting, success = True, TransitionCallbackReturn.SUCCESS
+        try:
+            return self.trigger_configure() == success and self.trigger_activate() == success
+        finally:
+            self._starting = False
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("configuring", "inactive", "unconfigured", self._configure, state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("activating", "active", "inactive", self._activate, state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("deactivating", "inactive", "active", self._deactivate, state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("cleaning up", "unconfigured", "inactive", self._release, state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("shutting down", "finalized", "finalized", self.stop, state)
+
+    def stop(self, state: LifecycleState | None = None) -> None:
+        """Close the inputs, stop the worker, free the rest; in any state, more than once too."""
+        self._close_inputs()
+        self._release(state)
+
+    def _transition(self, during: str, success: str, failure: str, action: Callable[[LifecycleState], None],
+                    state: LifecycleState) -> TransitionCallbackReturn:
+        self.diagnostics.state(during)
+        try:
+            action(state)
+        except Exception as error:  # rclpy would swallow it without a word
+            self.fault = error
+            reason = describe(error)
+            self.get_logger().debug(traceback.format_exc())
+            if not self._starting:  # else run() says it, as the last thing
+                self.get_logger().error(f"{during} failed: {reason}")
+            self.diagnostics.state(failure, f"{during} failed: {reason}")
+            return TransitionCallbackReturn.FAILURE
+        self.fault = None
+        self.diagnostics.state(success)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self, state: LifecycleState) -> None:
+        try:
+            self._configured = True
+            self.configure()
+        except BaseException:
+            self._release(state)
+            raise
+
+    def _activate(self, state: LifecycleState) -> None:
+        self._worker = _Worker(self)
+        try:
+            super().on_activate(state)  # enables the publishers
+            self.activate()
+        except BaseException:
+            self._close_inputs()
+            raise
+
+    def _deactivate(self, state: LifecycleState) -> None:
+        self._close_inputs()
+        self.deactivate()
+        super().on_deactivate(state)
+
+    def _release(self, state: LifecycleState) -> None:
+        if self._configured:
+            self._configured = False
+            self.release()
+        while self._publishers_open:
+            self.destroy_lifecycle_publisher(self._publishers_open.pop())
+
+    def _close_inputs(self) -> None:
+        while self._subscriptions_open:
+            self.destroy_subscription(self._subscriptions_open.pop())
+        self.diagnostics.unwatch()
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+    def _apply_parameters(self) -> None:
+        values = self.schema.values(self)
+        if values == self.values:
+            return
+        self.values = values
+        if self._worker is not None:
+            self._worker.call(self.parameters_changed)
+        elif self._configured:
+            self.parameters_changed()
+
+
+class StampGate:
+    """Lets stamps pass that go forward in time.
+
+    A stamp that is not after the last one is refused, alone; when the next one is still in the past but after the
+    refused one, time itself was set back (a recording starts over) and the gate follows.
+    """
+
+    def __init__(self) -> None:
+        self._last_ns: int | None = None
+        self._refused_ns: int | None = None
+        self.set_back = False  # whether the stamp that passed last set time back
+
+    def fault(self, stamp_ns: int) -> str | None:
+        """Why the stamp is refused, or None."""
+        if stamp_ns <= 0:
+            return "its stamp is zero: the camera driver must set it to the time of capture"
+        went_back = self._last_ns is not None and stamp_ns <= self._last_ns
+        if went_back and (self._refused_ns is None or stamp_ns <= self._refused_ns):
+            self._refused_ns = stamp_ns
+            return f"its stamp is {(self._last_ns - stamp_ns) / NS_PER_S:.3f} s before that of the one before"
+        self._last_ns, self._refused_ns, self.set_back = stamp_ns, None, went_back
+        return None
+
+
+def describe(error: BaseException) -> str:
+    """One line: the message of a user's fault, or type, message and place of a defect."""
+    if isinstance(error, ThermalReidError):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)
+    place = f" ({os.path.basename(where[-1].filename)}:{where[-1].lineno})" if where else ""
+    return " ".join(f"unexpected {type(error).__name__}: {error}{place}".split())
+
+
+@dataclass(eq=False)
+class _Input:
+    name: str
+    message_type: type
+    process: Callable[[Any], None]
+    depth: int
+    gate: StampGate | None
+    waiting: int = field(default=0, init=False)
+
+
+class _Worker:
+    """One thread that processes what the executor's thread puts in, in order of arrival."""
+
+    def __init__(self, node: ThermalNode):
+        self._node = node
+        self._pending: deque[tuple[_Input | None, Any]] = deque()
+        self._condition = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"{node.get_name()} worker", daemon=True)
+        self._thread.start()
+
+    def put(self, entry: _Input, data: bytes) -> None:
+        self._node.diagnostics.received(entry.name)
+        with self._condition:
+            overflow = entry.waiting == entry.depth
+            if overflow:
+                del self._pending[next(i for i, (other, _) in enumerate(self._pending) if other is entry)]
+            else:
+                entry.waiting += 1
+            self._pending.append((entry, data))
+            self._condition.notify()
+        if overflow:
+            self._node.diagnostics.superseded(entry.name)
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Run something between two messages."""
+        with self._condition:
+            self._pending.append((None, action))
+            self._condition.notify()
+
+    def stop(self) -> None:
+        """Finish the message at hand, forget the rest."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join(STOP_WITHIN_S)
+        if self._thread.is_alive():
+            self._node.get_logger().warning(f"a message is still being processed after {STOP_WITHIN_S:.0f} s: "
+                                            "not waiting for it")
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._pending or self._stopping)
+                if self._stopping:
+                    return
+                entry, item = self._pending.popleft()
+                if entry is not None:
+                    entry.waiting -= 1
+            try:
+                if entry is None:
+                    item()
+                else:
+                    self._process(entry, item)
+            except Exception as error:  # a node outlives its worst message
+                if not self._node.context.ok():
+                    return  # publishing fails once the process is told to end
+                name = "parameters" if entry is None else entry.name
+                self._node.get_logger().debug(traceback.format_exc())
+                kind = "refused" if isinstance(error, ThermalReidError) else "failed"
+                self._node.diagnostics.refused(name, describe(error), kind)
+
+    def _process(self, entry: _Input, data: bytes) -> None:
+        node, diagnostics, name = self._node, self._node.diagnostics, entry.name
+        message = deserialize_message(data, entry.message_type)
+        stamp_ns = None
+        if entry.gate is not None:
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            if (fault := entry.gate.fault(stamp_ns)) is not None:
+                return diagnostics.refused(name, fault, "out_of_order")
+            if entry.gate.set_back:
+                node.get_logger().info(f"{name}: stamps start over; the past is forgotten")
+                node.time_set_back()
+            age_ms = node.age_ms(stamp_ns)
+            diagnostics.sample(f"{name}_age_ms", age_ms)
+            if 0.0 < node.values.max_age_s * 1000.0 < age_ms:
+                return diagnostics.refused(name, f"it is {age_ms / 1000.0:.1f} s old by the node's clock, more than "
+                                           f"max_age_s = {node.values.max_age_s} (a recording needs use_sim_time)",
+                                           "too_old")
+        began_s = time.perf_counter()
+        entry.process(message)
+        diagnostics.sample(f"{name}_processing_ms", (time.perf_counter() - began_s) * 1000.0)
+        if stamp_ns is not None:
+            diagnostics.sample(f"{name}_latency_ms", node.age_ms(stamp_ns))
+        diagnostics.processed(name)
+
+
+def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
+    """The main function of a node's executable; returns the exit code.
+
+    0: ended by SIGINT, SIGTERM or shutdown. 2: the user's fault (parameters, model), one FATAL line. 1: a defect.
+    """
+    prepare_process()
+    signal.signal(signal.SIGINT, _interrupt_once)
+    node, code = None, 0
+    try:
+        _init(args)
+        node = node_class()
+        if not node.autostart():
+            raise node.fault
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException):
+        pass
+    except Exception as error:
+        if rclpy.ok() or node is None:  # else it came of being shut down
+            get_logger(node_class.NAME).fatal(describe(error))
+            code = EXIT_USER_FAULT if isinstance(error, ThermalReidError) else 1
+    finally:
+        if node is not None:
+            node.stop()
+            node.destroy_node()
+        rclpy.try_shutdown()
+        sys.stdout.flush()
+    return code
+
+
+def _init(args: list[str] | None) -> None:
+    try:
+        rclpy.init(args=args)
+    except (_rclpy.RCLError, _rclpy.UnknownROSArgsError) as error:
+        # e.g. a parameter file that is absent or no YAML; what follows is the place in the C sources
+        raise ParameterError(f"command line: {str(error).partition(', at /')[0]}") from error
+
+
+def _interrupt_once(*_: object) -> None:
+    """A terminal's Ctrl-C reaches a node twice, from the terminal and from its supervisor: clean up undisturbed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
