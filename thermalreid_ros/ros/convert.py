@@ -21,6 +21,7 @@ from thermalreid_ros.msg import Detection as DetectionMessage
 from thermalreid_ros.msg import DetectionArray
 
 NS_PER_S = 1_000_000_000
+WEBP_ROUNDING = 1  # grey levels by which the channels of a grey picture come to differ
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,24 @@ def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
 
 
 def compressed_to_array(message: CompressedImage) -> tuple[np.ndarray, str]:
-    """The decoded picture and its encoding: mono8, mono16 (16-bit PNG) or bgr8; PNG and JPEG.
+    """The decoded picture and its encoding: mono8, mono16 (16-bit PNG) or bgr8; PNG, JPEG and WebP.
+
+    WebP has no grey pictures: one whose channels are equal, but for its rounding, is mono8.
 
     Raises FrameError for other formats and for data that is empty, cut or corrupt.
     """
     data = message.data.tobytes()
     if "compressedDepth" in message.format:
-        raise FrameError(f"compressed image format '{message.format}' is a depth codec: publish PNG or JPEG")
+        raise FrameError(f"compressed image format '{message.format}' is a depth codec: publish PNG, JPEG or WebP")
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     end_mark = next((end for start, end in _END_MARKS.items() if data.startswith(start)), None)
-    if end_mark is None:
-        raise FrameError(f"compressed image of format '{message.format}' holds neither PNG nor JPEG data "
+    if end_mark is None and not is_webp:
+        raise FrameError(f"compressed image of format '{message.format}' holds neither PNG, JPEG nor WebP data "
                          f"({len(data)} bytes)")
+    is_whole = int.from_bytes(data[4:8], "little") + 8 <= len(data) if is_webp else \
+        end_mark in data[-64:]  # some encoders pad
     pixels = None
-    if end_mark in data[-64:]:  # some encoders pad
+    if is_whole:
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error:
@@ -121,6 +127,10 @@ def compressed_to_array(message: CompressedImage) -> tuple[np.ndarray, str]:
         raise FrameError(f"compressed image of format '{message.format}' is truncated or corrupt ({len(data)} bytes)")
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = np.ascontiguousarray(pixels[..., :3])
+    if is_webp:
+        blue, green, red = cv2.split(pixels)
+        if max(cv2.absdiff(blue, green).max(), cv2.absdiff(red, green).max()) <= WEBP_ROUNDING:
+            pixels = green
     encoding = {(2, "uint8"): "mono8", (2, "uint16"): "mono16", (3, "uint8"): "bgr8"}.get(
         (pixels.ndim, pixels.dtype.name))
     if encoding is None:
