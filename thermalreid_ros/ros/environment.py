@@ -1,4 +1,4 @@
-"""Where the package's files lie, and the environment in which its processes must start."""
+"""The package's executables, and the environment in which its processes must start."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.files import shipped
 
 PACKAGE = "thermalreid_ros"
 FASTDDS_PROFILE = "fastdds_large_frames.xml"
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-_MODULE = Path(__file__).absolute()  # not resolved: colcon's --symlink-install links into the source tree
-
-
-def share_directory() -> Path:
-    """The folder that holds config/, launch/ and models/: the source tree, or share/thermalreid_ros of the prefix
-    (virtual environment, colcon install space) that this very module was loaded from."""
-    source_tree = _MODULE.parents[2]
-    if (source_tree / "package.xml").is_file():
-        return source_tree
-    return _prefix_of(_MODULE) / "share" / PACKAGE
+_SOURCE_TREE = Path(__file__).absolute().parents[2]  # where this module was loaded from one; not resolved, as
+_FROM_SOURCE = (_SOURCE_TREE / "package.xml").is_file()  # colcon's --symlink-install links into the source tree
 
 
 def install_prefix() -> Path:
@@ -58,14 +51,14 @@ def process_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """
     environment = dict(base)
     if not any(variable in environment for variable in _PROFILE_VARIABLES):
-        profile = share_directory() / "config" / FASTDDS_PROFILE
+        profile = shipped("config") / FASTDDS_PROFILE
         environment.update(dict.fromkeys(_PROFILE_VARIABLES, str(profile)))
     try:
         _prepend(environment, "AMENT_PREFIX_PATH", str(install_prefix()))
     except ThermalReidError:
         pass  # a bare source tree: there is no prefix to look into
-    if share_directory() == _MODULE.parents[2]:
-        _prepend(environment, "PYTHONPATH", str(share_directory()))
+    if _FROM_SOURCE:
+        _prepend(environment, "PYTHONPATH", str(_SOURCE_TREE))
     return environment
 
 
