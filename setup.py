@@ -22,6 +22,7 @@ DEPENDENCIES = [
     "numpy>=1.26",                        # frames, boxes, signatures
     "opencv-python-headless>=4.10",       # MSER, resizing, AGC, PNG and JPEG; headless: no window system on a vehicle
     "pyyaml>=6.0",                        # parameter files, model cards
+    "tqdm>=4.66",                         # progress with the time left
     "rosbags>=0.10.6",                    # reads and writes rosbag2 (mcap, sqlite3) without ROS
     "mcap>=1.2",                          # reads recordings that end in the middle, which rosbags refuses
     "ros-rclpy[fastrtps]==7.1.6",         # ROS 2 Jazzy; pinned: messages are compiled against this very release

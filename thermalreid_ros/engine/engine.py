@@ -21,6 +21,7 @@ from thermalreid_ros.engine.providers import (
     Machine,
     choose_providers,
     context_name,
+    prepared_shape,
     probe_machine,
     profile_shapes,
     tensorrt_options,
@@ -50,12 +51,18 @@ class Engine(Protocol):
 
 
 class OrtEngine:
-    """Engine over one onnxruntime.InferenceSession; one caller at a time."""
+    """Engine over one onnxruntime.InferenceSession; one caller at a time.
+
+    threads: of the CPU provider. fallbacks: why providers asked for earlier were not taken. warm_up_ms: the
+    first inference, None where the card leaves sizes free.
+    """
 
     def __init__(self, session, card: ModelCard, provider: str, threads: int):
         self.card = card
         self.provider = provider
-        self.threads = threads  # of the CPU provider
+        self.threads = threads
+        self.fallbacks: tuple[str, ...] = ()
+        self.warm_up_ms: float | None = None
         self._session = session
         self._inputs = {spec.name: spec for spec in card.inputs}
         self._outputs = [spec.name for spec in card.outputs]
@@ -89,8 +96,8 @@ class OrtEngine:
         """
         feed = {}
         for spec in self.card.inputs:
-            shape = tuple((shapes or {}).get(spec.name, ())) or spec.typical_shape or spec.shape
-            if not all(isinstance(size, int) for size in shape):
+            shape = prepared_shape(spec, shapes or {})
+            if shape is None:
                 return None
             feed[spec.name] = np.zeros(shape, spec.dtype)
         started = time.perf_counter()
@@ -133,6 +140,7 @@ def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDE
         if engine.provider != name:
             reasons.append(f"{name} asked, not taken by the session")
             continue
+        engine.fallbacks = tuple(reasons)
         on = f"cpu ({threads} thread{'s' * (threads > 1)})" if name == "cpu" else name
         log("; ".join([f"model {card.name} runs on {on}", *reasons]))
         return engine
@@ -160,17 +168,21 @@ def models_folder() -> Path:
     raise EngineError("the package's models folder is missing; install thermalreid_ros again")
 
 
+def shipped_models() -> tuple[str, ...]:
+    """Names of the models the package ships."""
+    return tuple(sorted(file.stem for file in models_folder().glob("*.onnx")))
+
+
 def _find(model: str | Path) -> Path:
     path = Path(model)
     if path.suffix == ".onnx":
         if not path.is_file():
             raise EngineError(f"{path}: no such model file")
         return path
-    folder = models_folder()
-    path = folder / f"{model}.onnx"
+    path = models_folder() / f"{model}.onnx"
     if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in folder.glob("*.onnx"))) or "none"
-        raise EngineError(f"{path}: no such model; the package ships: {names}")
+        shipped = ", ".join(shipped_models()) or "none"
+        raise EngineError(f"{path}: no such model; the package ships: {shipped}")
     return path
 
 
@@ -228,7 +240,7 @@ class _Loading:
         first = session.get_providers()[0]
         provider = next((name for name, known in EXECUTION_PROVIDERS.items() if known == first), first)
         engine = OrtEngine(session, self.card, provider, self.threads)
-        engine.warm_up(self.shapes)
+        engine.warm_up_ms = engine.warm_up(self.shapes)
         return engine
 
 

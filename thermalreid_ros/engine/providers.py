@@ -106,6 +106,12 @@ class EngineKey:
         return f"{self.model}-{self.digest}"
 
 
+def prepared_shape(spec: TensorSpec, shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...] | None:
+    """The sizes to prepare an input for: those given, else the card's; None where some stay free."""
+    shape = tuple(shapes.get(spec.name, ())) or spec.typical_shape or spec.shape
+    return shape if all(isinstance(size, int) for size in shape) else None
+
+
 def profile_shapes(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]) -> str:
     """TensorRT's notation of the input shapes, "image:1x3x512x640,mask:1x6x512x640", taken from `shapes`,
     then from the card. EngineError where a free size is given nowhere or a given shape does not fit the
@@ -116,8 +122,8 @@ def profile_shapes(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[i
                           f"the model has {', '.join(spec.name for spec in inputs)}")
     parts = []
     for spec in inputs:
-        shape = tuple(shapes.get(spec.name, ())) or spec.typical_shape or spec.shape
-        if not all(isinstance(size, int) for size in shape):
+        shape = prepared_shape(spec, shapes)
+        if shape is None:
             raise EngineError(f"input '{spec.name}' leaves sizes free {list(spec.shape)}; "
                               f"give typical_shape in the card")
         if not spec.accepts(shape):

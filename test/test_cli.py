@@ -1,0 +1,200 @@
+"""The command line: help, faults in one line, exit codes, output files."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+
+import pytest
+import yaml
+from tiny_models import convolution
+
+from thermalreid_ros import cli
+from thermalreid_ros.cli.output import table, write_json
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.files import write_atomically
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def thermalreid(*arguments, **options) -> subprocess.CompletedProcess:
+    """The command in a process of its own, as a user starts it."""
+    environment = {**os.environ, "PYTHONPATH": REPOSITORY, **options.pop("env", {})}
+    main = "import sys; from thermalreid_ros.cli import main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", main, *map(str, arguments)], capture_output=True, text=True,
+                          timeout=120, env=environment, **options)
+
+
+def test_every_command_of_the_table_is_there(capsys):
+    for name in cli.COMMANDS:
+        with pytest.raises(SystemExit) as exit:
+            cli.main([name, "--help"])
+        assert exit.value.code == 0
+        assert f"thermalreid {name}" in capsys.readouterr().out
+
+
+def test_help_lists_all_and_imports_nothing_heavy():
+    listing = thermalreid("--help")
+    assert listing.returncode == 0 and all(name in listing.stdout for name in cli.COMMANDS)
+    heavy = "numpy, cv2, onnxruntime, rclpy, torch, tqdm, matplotlib"
+    check = subprocess.run(
+        [sys.executable, "-c", f"import sys\nfrom thermalreid_ros.cli import main\ntry: main(['--help'])\n"
+                               f"except SystemExit: pass\nfor name in '{heavy}'.split(', '):\n"
+                               f"    assert name not in sys.modules, name"],
+        env={**os.environ, "PYTHONPATH": REPOSITORY}, capture_output=True, text=True, timeout=60)
+    assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ((), "thermalreid: the following arguments are required: command"),
+    (("fly",), "invalid choice: 'fly'"),
+    (("engine",), "thermalreid engine: the following arguments are required: action"),
+    (("engine", "build", "--threads", "many"), "argument --threads: invalid int value: 'many'"),
+    (("engine", "build", "--json", "/nowhere/at/all.json"), "/nowhere/at does not exist; make the folder"),
+    (("engine", "build", "--json", "/"), "/ is a folder; name a file"),
+    (("engine", "build", "--model", "absent"), "absent.onnx: no such model"),
+    (("engine", "build", "--model", "/absent.onnx"), "/absent.onnx: no such model file"),
+])
+def test_a_users_mistake_is_one_line_and_code_2(arguments, says):
+    result = thermalreid(*arguments)
+    faults = [line for line in result.stderr.splitlines() if line.startswith("thermalreid")]
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert len(faults) == 1 and says in faults[0], result.stderr
+
+
+def fake_command(monkeypatch, run):
+    module = Namespace(add_parser=lambda subparsers: subparsers.add_parser("bench"), run=run)
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: module)
+    return cli.main(["bench"])
+
+
+def test_errors_become_exit_codes(monkeypatch, capsys):
+    def user_fault(args):
+        raise ThermalReidError("flight.mcap: no image topic; name it with --topic")
+
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    def lacks_torch(args):
+        import torch_that_is_not_there  # noqa: F401
+
+    def defect(args):
+        raise ZeroDivisionError
+
+    assert fake_command(monkeypatch, lambda args: 0) == 0
+    assert fake_command(monkeypatch, user_fault) == 2
+    assert capsys.readouterr().err == "thermalreid: flight.mcap: no image topic; name it with --topic\n"
+    assert fake_command(monkeypatch, interrupted) == 130
+    assert capsys.readouterr().err == "thermalreid: interrupted\n"
+    with pytest.raises(ZeroDivisionError):
+        fake_command(monkeypatch, defect)
+    with pytest.raises(ModuleNotFoundError):
+        fake_command(monkeypatch, lacks_torch)
+    monkeypatch.setitem(cli._EXTRAS, "torch_that_is_not_there", "training")
+    assert fake_command(monkeypatch, lacks_torch) == 2
+    assert "install it with: pip install 'thermalreid-ros[training]'" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_without_a_traceback(tmp_path):
+    script = ("import sys, time\nimport thermalreid_ros.cli as cli\n"
+              "from argparse import Namespace\n"
+              "def run(args):\n    print('running', flush=True)\n    time.sleep(30)\n"
+              "cli.importlib.import_module = lambda name: Namespace(run=run, "
+              "add_parser=lambda subparsers: subparsers.add_parser('bench'))\n"
+              "sys.exit(cli.main(['bench']))")
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": REPOSITORY},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130 and errors == "thermalreid: interrupted\n"
+
+
+def test_version():
+    result = thermalreid("--version")
+    assert result.returncode == 0 and result.stdout == f"thermalreid {_declared_version()}\n"
+
+
+def _declared_version():
+    with open(os.path.join(REPOSITORY, "pyproject.toml")) as file:
+        return re.search(r'^version = "(.+)"$', file.read(), re.MULTILINE)[1]
+
+
+def test_engine_build_checks_times_and_says_what_it_did_not_build(tmp_path):
+    model, cache, report = convolution(tmp_path / "tiny.onnx"), tmp_path / "cache", tmp_path / "report.json"
+    result = thermalreid("engine", "build", "--model", model, "--threads", 1, "--cache", cache,
+                         "--json", report)
+    assert result.returncode == 0, result.stderr
+    assert "No TensorRT engine was built: tensorrt asked, not available: " in result.stdout
+    (row,) = json.loads(report.read_text())["models"]
+    assert (row["model"], row["provider"], row["threads"]) == ("tiny", "cpu", 1)
+    assert 0 < row["median_ms"] < 100 and len(row["fallbacks"]) == 2
+    assert not cache.exists()
+
+
+def test_engine_build_reports_every_fault_and_goes_on(tmp_path):
+    good, bad = convolution(tmp_path / "good.onnx"), convolution(tmp_path / "bad.onnx")
+    bad.write_bytes(bad.read_bytes()[:-1])
+    report = tmp_path / "report.json"
+    result = thermalreid("engine", "build", "--model", bad, good, "--json", report)
+    assert result.returncode == 2 and "bad.onnx: sha256 is" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert [row["model"] for row in json.loads(report.read_text())["models"]] == ["good"]
+
+
+def test_engine_list(tmp_path):
+    from thermalreid_ros.engine.cache import EngineCache
+    from thermalreid_ros.engine.providers import EngineKey
+
+    assert "no TensorRT engines in" in thermalreid("engine", "list", "--cache", tmp_path).stdout
+    with EngineCache(tmp_path).building(EngineKey("tiny", "0" * 64, "101401", "Orin sm_87", "fp16",
+                                                  "image:1x1x32x40", "1.32.0")) as folder:
+        (folder / "tiny.engine").write_bytes(b"x" * 2_000_000)
+    report = tmp_path / "report.json"
+    listing = thermalreid("engine", "list", "--cache", tmp_path, "--json", report)
+    assert listing.returncode == 0 and "Orin sm_87" in listing.stdout
+    (row,) = json.loads(report.read_text())["engines"]
+    assert row["fits_this_machine"] is False and 2.0 <= row["megabytes"] < 2.01
+
+
+def test_output_files_are_whole_or_absent(tmp_path):
+    path = tmp_path / "results.json"
+    write_json(path, {"median_ms": 1.5, "none": float("nan"), "list": (1, 2)})
+    assert json.loads(path.read_text()) == {"median_ms": 1.5, "none": None, "list": [1, 2]}
+    with pytest.raises(TypeError):
+        write_json(path, {"unwritable": object()})
+    assert json.loads(path.read_text())["median_ms"] == 1.5
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+    write_json(None, {"unwritable": object()})
+    with pytest.raises(ThermalReidError, match="cannot be written"):
+        write_atomically(tmp_path / "absent" / "file", "text")
+    assert oct(path.stat().st_mode & 0o777) == oct(0o666 & ~_umask())
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_table():
+    assert table(("model", "ms"), [("yolo", 41.26), ("x", None), ("long name", 123.4)]).splitlines() == [
+        "model        ms", "yolo       41.3", "x             -", "long name   123"]
+
+
+def test_startup_is_fast():
+    thermalreid("--help")
+    started = time.perf_counter()
+    thermalreid("--help")
+    assert time.perf_counter() - started < 2.0  # 0.1 s on an idle machine; the bound catches heavy imports
+
+
+def test_cards_written_by_hand_load(tmp_path):
+    model = convolution(tmp_path / "tiny.onnx")
+    card = yaml.safe_load(model.with_suffix(".yaml").read_text())
+    model.with_suffix(".yaml").write_text(yaml.safe_dump(card, default_flow_style=False, sort_keys=True))
+    assert thermalreid("engine", "build", "--model", model, "--providers", "cpu").returncode == 0

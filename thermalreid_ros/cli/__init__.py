@@ -1,0 +1,77 @@
+"""The command `thermalreid`: one module a command, imported only when that command is called.
+
+A command's module offers add_parser(subparsers), which adds its parser, and run(args) -> exit code. Exit
+codes: 0 done, 2 a fault of the user's (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from thermalreid_ros.errors import ThermalReidError
+
+COMMANDS = {
+    "demo": "replay the shipped recording through the nodes and write a page of what they saw",
+    "replay": "run the nodes on a recording",
+    "bench": "measure speed: per model, topic to topic, transport",
+    "evaluate": "measure quality on annotated data",
+    "engine": "prepare models for this machine ahead of flight",
+    "recording": "make a recording of annotated frames",
+    "train": "train networks and export them",
+}
+_EXTRAS = {"torch": "training", "onnx": "training",
+           "faster_coco_eval": "evaluation", "matplotlib": "evaluation"}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser, *_):
+        from xml.etree import ElementTree
+
+        from thermalreid_ros.ros.environment import share_directory
+
+        print("thermalreid", ElementTree.parse(share_directory() / "package.xml").findtext("version"))
+        parser.exit()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    try:
+        parser = _Parser(prog="thermalreid", description="Detection and re-identification in thermal frames.")
+        parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+        subparsers = parser.add_subparsers(metavar="command", required=True)
+        module = importlib.import_module(f"thermalreid_ros.cli.{command}") if command in COMMANDS else None
+        for name, summary in COMMANDS.items():
+            if name == command:
+                module.add_parser(subparsers)
+            else:
+                subparsers.add_parser(name, help=summary, add_help=False)
+        args = parser.parse_args(arguments)  # ends here unless a known command was given
+        code = module.run(args)
+        sys.stdout.flush()
+        return code
+    except ThermalReidError as error:
+        print(f"thermalreid: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        print(f"thermalreid {command}: the package {package} is missing; "
+              f"install it with: pip install 'thermalreid-ros[{_EXTRAS[package]}]'", file=sys.stderr)
+    except BrokenPipeError:  # the reader of our output has gone: `thermalreid ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("thermalreid: interrupted", file=sys.stderr)
+        return 130
+    return 2
