@@ -34,8 +34,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> Path:
 
 
 def cache_home() -> Path:
-    """The project's cache: $XDG_CACHE_HOME/thermalreid, by default ~/.cache/thermalreid (not created
-    here)."""
+    """The project's cache, which may not exist yet: $XDG_CACHE_HOME/thermalreid or ~/.cache/thermalreid."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thermalreid"
 
 

@@ -36,9 +36,10 @@ class _Version(argparse.Action):
     def __call__(self, parser, *_):
         from xml.etree import ElementTree
 
-        from thermalreid_ros.ros.environment import share_directory
+        from thermalreid_ros.files import shipped
 
-        print("thermalreid", ElementTree.parse(share_directory() / "package.xml").findtext("version"))
+        package = shipped("config").with_name("package.xml")
+        print("thermalreid", ElementTree.parse(package).findtext("version"))
         parser.exit()
 
 

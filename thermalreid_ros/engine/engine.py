@@ -26,6 +26,7 @@ from thermalreid_ros.engine.providers import (
     profile_shapes,
     tensorrt_options,
 )
+from thermalreid_ros.files import shipped
 
 Log = Callable[[str], None]
 DEFAULT_PROVIDERS = ("tensorrt", "cuda", "cpu")
@@ -157,20 +158,9 @@ def open_model(model: str | Path) -> tuple[Path, ModelCard]:
     return path, card
 
 
-def models_folder() -> Path:
-    """The models the package ships: models/ of a source checkout, else share/thermalreid_ros/models of the
-    prefix it is installed in. EngineError where there is neither."""
-    for parent in Path(__file__).parents:
-        if (parent / "package.xml").is_file() and (parent / "models").is_dir():
-            return parent / "models"
-        if (installed := parent / "share" / "thermalreid_ros" / "models").is_dir():
-            return installed
-    raise EngineError("the package's models folder is missing; install thermalreid_ros again")
-
-
 def shipped_models() -> tuple[str, ...]:
     """Names of the models the package ships."""
-    return tuple(sorted(file.stem for file in models_folder().glob("*.onnx")))
+    return tuple(sorted(file.stem for file in shipped("models").glob("*.onnx")))
 
 
 def _find(model: str | Path) -> Path:
@@ -179,10 +169,10 @@ def _find(model: str | Path) -> Path:
         if not path.is_file():
             raise EngineError(f"{path}: no such model file")
         return path
-    path = models_folder() / f"{model}.onnx"
+    path = shipped("models") / f"{model}.onnx"
     if not path.is_file():
-        shipped = ", ".join(shipped_models()) or "none"
-        raise EngineError(f"{path}: no such model; the package ships: {shipped}")
+        names = ", ".join(shipped_models()) or "none"
+        raise EngineError(f"{path}: no such model; the package ships: {names}")
     return path
 
 
