@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from thermalreid_ros.errors import ThermalReidError
@@ -13,6 +15,8 @@ from thermalreid_ros.files import shipped
 PACKAGE = "thermalreid_ros"
 FASTDDS_PROFILE = "fastdds_large_frames.xml"
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BYTES = 32 * 2**20  # the largest mmap threshold that glibc takes
 _SOURCE_TREE = Path(__file__).absolute().parents[2]  # where this module was loaded from one; not resolved, as
 _FROM_SOURCE = (_SOURCE_TREE / "package.xml").is_file()  # colcon's --symlink-install links into the source tree
 
@@ -53,18 +57,24 @@ def process_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     if not any(variable in environment for variable in _PROFILE_VARIABLES):
         profile = shipped("config") / FASTDDS_PROFILE
         environment.update(dict.fromkeys(_PROFILE_VARIABLES, str(profile)))
-    try:
+    with suppress(ThermalReidError):  # a bare source tree has no prefix to look into
         _prepend(environment, "AMENT_PREFIX_PATH", str(install_prefix()))
-    except ThermalReidError:
-        pass  # a bare source tree: there is no prefix to look into
     if _FROM_SOURCE:
         _prepend(environment, "PYTHONPATH", str(_SOURCE_TREE))
     return environment
 
 
 def prepare_process() -> None:
-    """Give this process that environment; to be called before rclpy.init, which starts Fast DDS."""
+    """Give this process that environment; to be called before rclpy.init, which starts Fast DDS.
+
+    Also lets the C library keep the memory of frames: by default each buffer of a frame is mapped, faulted in page
+    by page and unmapped again, which costs more than all copies of it together.
+    """
     os.environ.update(process_environment())
+    with suppress(OSError, AttributeError):  # no glibc
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def node_command(name: str) -> list[str]:
