@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,8 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]
         lock = open(Path(tempfile.gettempdir()) / f"ros_domain_{domain}.lock", "w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind(("", 7410 + 250 * domain))  # the DDS port of a domain's first participant
         except OSError:
             lock.close()
             continue
@@ -141,8 +145,14 @@ class Graph:
         self.node = Node("test", context=self.context)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
+
+    def _spin(self) -> None:
+        from rclpy.executors import ExternalShutdownException
+
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
 
     def collect(self, message_type: type, topic: str, profile) -> list:
         """A list to which each message of the topic is appended."""
@@ -151,9 +161,10 @@ class Graph:
         return messages
 
     def publisher(self, message_type: type, topic: str, profile, subscribers: int = 1):
-        """A publisher that is already connected."""
+        """A publisher that is already connected, in both directions as far as can be known."""
         publisher = self.node.create_publisher(message_type, topic, profile)
         wait_until(lambda: publisher.get_subscription_count() >= subscribers, DISCOVERY_S, f"a subscriber of {topic}")
+        time.sleep(0.5)  # subscribers do not tell when they know the publisher, and best effort would lose the first
         return publisher
 
     def wait_for_publisher(self, topic: str) -> None:

@@ -91,7 +91,7 @@ def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     """An Image message of an (H, W) or (H, W, 3) array, whose dtype must be the encoding's; one copy."""
     layout = _LAYOUTS[encoding]
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if pixels.dtype != np.dtype(layout.dtype) or channels != layout.channels:
+    if pixels.dtype != np.dtype(layout.dtype) or channels != layout.channels or not pixels.size:
         raise ValueError(f"{pixels.shape} {pixels.dtype} is no {encoding}")
     height, width = pixels.shape[:2]
     data = array.array("B")  # the one container that the message takes over without looking at each byte

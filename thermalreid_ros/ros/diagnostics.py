@@ -114,8 +114,10 @@ class Diagnostics:
                 if len(self._logged_s) > SAMPLES:
                     self._logged_s.clear()
                 self._logged_s[alike] = now_s
-        if log:
-            (self._node.get_logger().error if kind == "failed" else self._node.get_logger().warning)(line)
+        if log and kind == "failed":
+            self._node.get_logger().error(line)
+        elif log:  # rclpy holds each place that logs to one severity
+            self._node.get_logger().warning(line)
 
     def sample(self, name: str, value: float) -> None:
         """Add to a series whose median and p99 are published; the name carries the unit, e.g. inference_ms."""

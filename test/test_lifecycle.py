@@ -1,0 +1,234 @@
+"""The base of the nodes, on the live graph."""
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import wait_until
+from diagnostic_msgs.msg import DiagnosticStatus
+from hypothesis import given
+from hypothesis import strategies as st
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header, String
+
+from thermalreid_ros.ros import qos
+from thermalreid_ros.ros.convert import array_to_image, ns_to_stamp
+from thermalreid_ros.ros.lifecycle import StampGate
+
+SAMPLE = Path(__file__).parent / "processes" / "sample_node.py"
+NS_PER_MS = 1_000_000
+
+
+class Camera:
+    """Publishes frames from the test."""
+
+    def __init__(self, graph):
+        self.graph = graph
+        self.publisher = graph.publisher(Image, "thermal/image_raw", qos.CAMERA_OUT)
+
+    def send(self, stamp_ns: int | None = None, columns: int = 64, **fields):
+        stamp_ns = self.graph.node.get_clock().now().nanoseconds if stamp_ns is None else stamp_ns
+        message = array_to_image(np.zeros((48, columns), np.uint8), "mono8", Header(stamp=ns_to_stamp(stamp_ns)))
+        for name, value in fields.items():
+            setattr(message, name, value)
+        self.publisher.publish(message)
+
+
+def state_of(graph) -> str:
+    return graph.call(GetState, "/sample/get_state", GetState.Request()).current_state.label
+
+
+def change(graph, transition: int) -> bool:
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return graph.call(ChangeState, "/sample/change_state", request).success
+
+
+def set_parameter(graph, name: str, value):
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    return graph.call(SetParameters, "/sample/set_parameters", request).results[0]
+
+
+def test_starts_itself_and_works(graph, start_node):
+    results = graph.collect(Header, "results", qos.RESULTS)
+    node = start_node(SAMPLE)
+    camera = Camera(graph)
+    graph.wait_for_publisher("results")
+    assert state_of(graph) == "active"
+    for _ in range(10):
+        camera.send()
+        time.sleep(0.03)
+    wait_until(lambda: len(results) == 10, 5, "ten results")
+    assert node.stop(signal.SIGINT) == 0
+    assert "Traceback" not in node.output and "released" in node.output
+
+
+def test_sigterm_and_a_second_interrupt_end_it_cleanly(graph, start_node):
+    node = start_node(SAMPLE)
+    graph.wait_for_publisher("results")
+    assert node.stop(signal.SIGTERM) == 0 and "Traceback" not in node.output
+    node = start_node(SAMPLE)
+    time.sleep(0.5)
+    graph.wait_for_publisher("results")
+    node.process.send_signal(signal.SIGINT)
+    node.process.send_signal(signal.SIGINT)
+    assert node.wait() == 0 and "Traceback" not in node.output
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (("-p", "configure_fault:=user"), 2, "model.onnx: its sha256 is not that of its card; fetch both again"),
+    (("-p", "activate_fault:=user"), 2, "model.onnx: its sha256 is not that of its card; fetch both again"),
+    (("-p", "configure_fault:=defect"), 1, "unexpected KeyError: 'layer' (sample_node.py:"),
+    (("-p", "unitz:=agc8"), 2, "there is no parameter 'unitz': did you mean 'units'?"),
+    (("-p", "units:=kelvin"), 2, "parameter 'units' is 'kelvin': it must be one of agc8, centikelvin"),
+    (("-p", "work_ms:=5"), 2, "parameter 'work_ms' is 5: it must be a double, e.g. 2.0"),
+    (("-p", "work_ms:=-5.0"), 2, "parameter 'work_ms' is -5.0: it must be 0.0 to 1000.0 ms"),
+    (("--params-file", "/absent.yaml"), 2, "/absent.yaml"),
+])
+def test_a_fault_at_start_is_one_fatal_line(start_node, arguments, code, words):
+    node = start_node(SAMPLE, *arguments)
+    assert node.wait() == code
+    fatal = [line for line in node.output.splitlines() if "[FATAL]" in line]
+    assert len(fatal) == 1 and words in fatal[0]
+    assert "Traceback" not in node.output and "[ERROR] [sample]" not in node.output
+
+
+def test_a_manager_may_start_it_and_a_failed_configure_leaves_it_alive(graph, start_node):
+    start_node(SAMPLE, "-p", "autostart:=false", "-p", "configure_fault:=user")
+    statuses = graph.diagnostics()
+    assert state_of(graph) == "unconfigured"
+    assert not change(graph, Transition.TRANSITION_CONFIGURE)
+    assert state_of(graph) == "unconfigured"
+    wait_until(lambda: any(s.level == DiagnosticStatus.ERROR and "sha256" in s.message for s in statuses), 5,
+               "diagnostic of the failure")
+    assert graph.node.count_publishers("results") == 0
+
+
+def test_each_transition_opens_and_closes_what_it_should(graph, start_node):
+    results = graph.collect(Header, "results", qos.RESULTS)
+    node = start_node(SAMPLE, "-p", "autostart:=false")
+    assert state_of(graph) == "unconfigured"
+    for _ in range(2):
+        assert change(graph, Transition.TRANSITION_CONFIGURE)
+        graph.wait_for_publisher("results")
+        assert graph.node.count_subscribers("thermal/image_raw") == 0
+        for _ in range(2):
+            assert change(graph, Transition.TRANSITION_ACTIVATE)
+            camera, before = Camera(graph), len(results)
+            wait_until(lambda: camera.send() or len(results) > before, 5, "result")
+            assert change(graph, Transition.TRANSITION_DEACTIVATE)
+            wait_until(lambda: graph.node.count_subscribers("thermal/image_raw") == 0, 5, "closed input")
+        assert change(graph, Transition.TRANSITION_CLEANUP)
+        wait_until(lambda: graph.node.count_publishers("results") == 0, 5, "closed output")
+    assert change(graph, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert node.stop() == 0 and "Traceback" not in node.output
+
+
+def test_faulty_frames_are_counted_and_no_good_one_is_lost(graph, start_node):
+    results, changes = graph.collect(Header, "results", qos.RESULTS), graph.collect(String, "changes", qos.LATCHED)
+    node = start_node(SAMPLE)
+    camera, statuses = Camera(graph), graph.diagnostics()
+    graph.wait_for_publisher("results")
+    now_ns = graph.node.get_clock().now().nanoseconds
+    faults = [{"encoding": "mono12"}, {"data": b""}, {"width": 0}, {"width": 1, "height": 1}, {"step": 3},
+              {"encoding": "32FC1"}]
+    good = 0
+    for fault in [*faults, {"stamp_ns": 0}, {"stamp_ns": now_ns - 500 * NS_PER_MS}, {"columns": 99}]:
+        for fields in ({}, fault, {}):
+            camera.send(**fields)
+            time.sleep(0.05)
+        good += 2
+        wait_until(lambda: len(results) == good, 5, f"good frames around {fault}")
+    wait_until(lambda: statuses and statuses[-1].data.get("frames_received") == str(3 * good // 2), 5, "diagnostics")
+    data = statuses[-1].data
+    assert (data["frames_processed"], data["frames_refused"], data["frames_out_of_order"], data["frames_failed"]) == \
+        (str(good), str(len(faults)), "2", "1")
+    assert statuses[-1].level == DiagnosticStatus.WARN
+    assert "unexpected IndexError: a defect of two lines (sample_node.py:" in data["last_refusal"]
+    assert not changes
+    assert node.stop() == 0 and "Traceback" not in node.output
+    for words in ("encoding 'mono12' is not known", "data is truncated", "is empty", "too small", "row step is 3",
+                  "cannot hold units", "stamp is zero", "before that of the one before"):
+        assert sum(words in line for line in node.output.splitlines()) == 1, words
+
+
+def test_a_recording_that_starts_over_is_followed(graph, start_node):
+    results, changes = graph.collect(Header, "results", qos.RESULTS), graph.collect(String, "changes", qos.LATCHED)
+    start_node(SAMPLE, "-p", "max_age_s:=0.0")
+    camera = Camera(graph)
+    graph.wait_for_publisher("results")
+    for _ in range(2):
+        for step in range(1, 6):
+            camera.send(stamp_ns=step * 100 * NS_PER_MS)
+            time.sleep(0.05)
+    wait_until(lambda: len(results) == 9, 5, "all but the first frame after the jump")
+    wait_until(lambda: [m.data for m in changes] == ["time set back"], 5, "message of the jump")
+
+
+def test_old_frames_are_dropped_by_the_nodes_clock(graph, start_node):
+    results = graph.collect(Header, "results", qos.RESULTS)
+    node = start_node(SAMPLE, "-p", "max_age_s:=0.5")
+    camera = Camera(graph)
+    graph.wait_for_publisher("results")
+    now_ns = graph.node.get_clock().now().nanoseconds
+    camera.send(stamp_ns=now_ns - 3000 * NS_PER_MS)
+    line = node.wait_for_line("more than max_age_s = 0.5")
+    assert "thermal/image_raw: it is 3.0 s old" in line
+    camera.send()
+    wait_until(lambda: len(results) == 1, 5, "result of the fresh frame")
+
+
+def test_newest_frame_only(graph, start_node):
+    """Frames at 50 Hz, work of 100 ms: each worked on is fresh, all others are counted as superseded."""
+    results = graph.collect(Header, "results", qos.RESULTS)
+    start_node(SAMPLE, "-p", "work_ms:=100.0")
+    camera, statuses = Camera(graph), graph.diagnostics()
+    graph.wait_for_publisher("results")
+    for _ in range(100):
+        camera.send()
+        time.sleep(0.02)
+    ages_ms = np.array([float(header.frame_id) for header in results])
+    assert 12 <= len(ages_ms) <= 21
+    assert np.median(ages_ms) < 40 and ages_ms.max() < 100
+    wait_until(lambda: statuses and int(statuses[-1].data.get("frames_processed", 0)) == len(results), 5, "counters")
+    data = {key: int(value) for key, value in statuses[-1].data.items() if key.startswith("frames_") and
+            value.isdigit()}
+    assert data["frames_received"] == data["frames_processed"] + data["frames_superseded"]
+    assert statuses[-1].level == DiagnosticStatus.OK
+
+
+def test_parameters_change_while_it_runs_or_are_refused_with_a_reason(graph, start_node):
+    changes = graph.collect(String, "changes", qos.LATCHED)
+    start_node(SAMPLE)
+    graph.wait_for_publisher("changes")
+    assert set_parameter(graph, "work_ms", 3.0).successful
+    wait_until(lambda: [m.data for m in changes] == ["work_ms=3.0"], 5, "change to be taken over")
+    for name, value, words in (("units", "kelvin", "it must be one of agc8, centikelvin"),
+                               ("work_ms", -1.0, "out of range"), ("work_ms", 1, "Wrong parameter type"),
+                               ("configure_fault", "user", "read-only"), ("autostart", False, "read-only")):
+        result = set_parameter(graph, name, value)
+        assert not result.successful and words in result.reason
+    assert len(changes) == 1
+
+
+@given(st.lists(st.integers(1, 50), max_size=60))
+def test_stamps_that_pass_go_forward_except_where_time_is_set_back(stamps):
+    gate, passed = StampGate(), []
+    for stamp in stamps:
+        if gate.fault(stamp) is None:
+            assert not passed or (stamp <= passed[-1]) == gate.set_back
+            passed.append(stamp)
+    assert passed[:1] == stamps[:1]
+    assert sum(later <= earlier for earlier, later in zip(passed, passed[1:])) <= (len(stamps) - len(passed))
+
+
+def test_a_lone_stamp_of_the_past_does_not_set_time_back():
+    gate = StampGate()
+    assert [gate.fault(stamp) is None for stamp in (10, 11, 5, 12, 5, 13, 0, 14)] == \
+        [True, True, False, True, False, True, False, True]
+    assert [gate.fault(stamp) is None for stamp in (3, 4, 5)] == [False, True, True]
