@@ -27,6 +27,7 @@ import yaml
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
+from thermalreid_ros.reid.motion import CameraMotionEstimator
 from thermalreid_ros.ros.bag import Bag, message_types, write_bag
 
 FRAME_TOPIC = "/thermal/image_raw/compressed"
@@ -127,7 +128,7 @@ def follow(frames: Sequence[RecordedFrame], file_name: str, point_px: tuple[floa
     """The frames, with `target` set wherever the annotated object at point_px of the named picture is seen.
 
     HIT-UAV gives no identities: the object is followed through its clip, both ways, as the annotation of its class
-    nearest to where its own motion and the camera's (phase correlation) lead. Look at the result before relying on
+    nearest to where its own motion and the camera's lead. Look at the result before relying on
     it; it was looked at for the recording that is shipped.
     """
     start = next((k for k, frame in enumerate(frames) if frame.path.stem == Path(file_name).stem), None)
@@ -142,15 +143,6 @@ def follow(frames: Sequence[RecordedFrame], file_name: str, point_px: tuple[floa
     for indices in ([k for k in same_clip if k >= start], [k for k in reversed(same_clip) if k <= start]):
         targets.update(_follow_one_way(frames, indices, seed))
     return [replace(frame, target=targets.get(k)) for k, frame in enumerate(frames)]
-
-
-def camera_shift_px(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
-    """How far the picture moved (x, y), in pixels, between two grey frames of one size: phase correlation of their
-    blurred quarter-size copies, which sees the ground and not the few small objects."""
-    small = [cv2.GaussianBlur(picture, (0, 0), 3)[::4, ::4].astype(np.float32) for picture in (previous, current)]
-    window = cv2.createHanningWindow(small[0].shape[::-1], cv2.CV_32F)
-    shift, _ = cv2.phaseCorrelate(*small, window)
-    return 4.0 * np.asarray(shift)
 
 
 def write_recording(out: Path, frames: Sequence[RecordedFrame], *, probe_file: str, command: str,
@@ -207,14 +199,15 @@ def read_truth(bag: Bag) -> Truth:
 
 
 def _follow_one_way(frames: Sequence[RecordedFrame], indices: Sequence[int], seed: Detection) -> dict[int, Detection]:
-    found, velocity = {}, np.zeros(2)  # pixels a frame, relative to the ground
+    found, velocity = {}, np.zeros(2)  # pixels a frame, over the ground
     place, last_number = _centre(seed), frames[indices[0]].number
-    previous = frames[indices[0]].gray8()
+    camera = CameraMotionEstimator()
+    camera.update(frames[indices[0]].gray8())
     for k in indices[1:]:
-        frame, current = frames[k], frames[k].gray8()
-        place = place + camera_shift_px(previous, current)
-        previous, steps = current, abs(frame.number - last_number)
-        if steps > MAX_MISSED_FRAMES:
+        frame, motion = frames[k], camera.update(frames[k].gray8())
+        place = motion.matrix @ (*place, 1.0)
+        steps = abs(frame.number - last_number)
+        if motion.is_cut or steps > MAX_MISSED_FRAMES:
             break
         candidates = [o for o in frame.objects if o.class_id == seed.class_id]
         distances = [np.linalg.norm(_centre(o) - place - velocity * steps) for o in candidates]

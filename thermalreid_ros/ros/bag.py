@@ -7,10 +7,11 @@ since the Unix epoch; the capture time of a frame is in its header. Message byte
 from __future__ import annotations
 
 import os
+import sqlite3
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ import yaml
 from mcap.exceptions import McapError
 from mcap.records import Channel, Footer, Message, Schema
 from mcap.stream_reader import StreamReader
-from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.interfaces import MessageDefinitionFormat, QosDurability
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -48,7 +49,8 @@ class Bag:
     read all the same; `damage` says so in one line, from the start where the fault is seen on opening, else
     once `messages` has come to it.
 
-    topics: type name of each topic. count: messages in all, start_ns and end_ns: first and last stamp.
+    topics: type name of each topic. latched: those that every recorded publisher offered to latecomers.
+    count: messages in all, start_ns and end_ns: first and last stamp.
     custom: the recorder's own entries (`ros2 bag record --custom-data`).
     Raises BagError where there is nothing to read.
     """
@@ -57,6 +59,7 @@ class Bag:
         self.path = Path(path)
         self.damage: str | None = None
         self.custom: dict[str, str] = {}
+        self.latched: frozenset[str] = frozenset()
         self._definitions: dict[str, tuple[str, MessageDefinitionFormat]] = {}
         self._reader: Reader | None = None
         if not self.path.exists():
@@ -82,6 +85,14 @@ class Bag:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+    def stamp_at(self, offset_s: float) -> int:
+        """The stamp so many seconds after the first message; BagError where that is beyond the last."""
+        stamp_ns = self.start_ns + round(offset_s * 1e9)
+        if stamp_ns > self.end_ns:
+            raise BagError(f"{self.path}: an offset of {offset_s:g} s is beyond its "
+                           f"{(self.end_ns - self.start_ns) / 1e9:.1f} s; give a smaller one")
+        return stamp_ns
 
     def messages(self, topics: Iterable[str] | None = None, start_ns: int | None = None) -> Iterator[BagMessage]:
         """Messages of the topics (all by default) from start_ns on, by rising stamp.
@@ -150,13 +161,14 @@ class Bag:
         reader.open()
         self._reader = reader
         self.topics = {c.topic: c.msgtype for c in reader.connections}
+        self.latched = frozenset(c.topic for c in reader.connections if c.ext.offered_qos_profiles and all(
+            profile.durability is QosDurability.TRANSIENT_LOCAL for profile in c.ext.offered_qos_profiles))
         self.count, self.start_ns, self.end_ns = reader.message_count, reader.start_time, reader.end_time - 1
         self._definitions = {c.msgtype: (c.msgdef.data, c.msgdef.format) for c in reader.connections}
         self.custom = dict(reader.storage.metadata.custom or {})
 
     def _open_cut(self, error: Exception) -> None:
-        """Scan what is whole in the mcap files; needed once, to know the topics before playing them."""
-        self._files = [file for file in self._files if file.suffix == ".mcap"]
+        """Scan what is whole in the files; needed once, to know the topics before playing them."""
         self.topics, self.count, self.start_ns, self.end_ns = {}, 0, 2**63 - 1, 0
         for path in self._files:
             for message in _salvage(path, self._definitions):
@@ -206,16 +218,22 @@ def message_types() -> Typestore:
     return store
 
 
-def _salvage(path: Path, definitions: dict[str, tuple[str, MessageDefinitionFormat]]) -> Iterator[BagMessage]:
-    """Whole messages from the start of an mcap file, in file order, up to the cut."""
+_Definitions = dict[str, tuple[str, MessageDefinitionFormat]]
+
+
+def _salvage(path: Path, definitions: _Definitions) -> Iterator[BagMessage]:
+    """Whole messages from the start of a file up to the cut, in file order; fills in the definitions of types."""
+    yield from _salvage_mcap(path, definitions) if path.suffix == ".mcap" else _salvage_sqlite(path, definitions)
+
+
+def _salvage_mcap(path: Path, definitions: _Definitions) -> Iterator[BagMessage]:
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
     with path.open("rb") as file, suppress(McapError, struct.error, EOFError, ValueError, RuntimeError):
         for record in StreamReader(file).records:
             if isinstance(record, Schema):
                 schemas[record.id] = record
-                form = MessageDefinitionFormat.MSG if record.encoding == "ros2msg" else MessageDefinitionFormat.IDL
-                definitions[record.name] = (record.data.decode(), form)
+                definitions[record.name] = (record.data.decode(), _definition_format(record.encoding))
             elif isinstance(record, Channel):
                 channels[record.id] = record
             elif isinstance(record, Message):
@@ -223,6 +241,23 @@ def _salvage(path: Path, definitions: dict[str, tuple[str, MessageDefinitionForm
                 yield BagMessage(channel.topic, schemas[channel.schema_id].name, record.log_time, record.data)
             elif isinstance(record, Footer):
                 return
+
+
+def _salvage_sqlite(path: Path, definitions: _Definitions) -> Iterator[BagMessage]:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database, \
+            suppress(sqlite3.DatabaseError):
+        topics = {key: (name, type_name) for key, name, type_name in
+                  database.execute("SELECT id, name, type FROM topics")}
+        with suppress(sqlite3.OperationalError):  # no such table before Iron
+            for type_name, encoding, text in database.execute(
+                    "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"):
+                definitions[type_name] = (text, _definition_format(encoding))
+        for topic_id, stamp_ns, data in database.execute("SELECT topic_id, timestamp, data FROM messages NOT INDEXED"):
+            yield BagMessage(*topics[topic_id], stamp_ns, data)
+
+
+def _definition_format(encoding: str) -> MessageDefinitionFormat:
+    return MessageDefinitionFormat.MSG if encoding == "ros2msg" else MessageDefinitionFormat.IDL
 
 
 def _expected_count(path: Path) -> int | None:

@@ -1,0 +1,1 @@
+"""Metrics, benchmarks, and the pages and plots that show them."""
