@@ -71,6 +71,7 @@ def test_wrong_inputs_are_named(model, inputs, says):
 def test_inputs_of_any_memory_layout(model):
     engine = load_engine(model, providers=("cpu",))
     turned = np.asfortranarray(IMAGE)
+    turned.flags.writeable = False  # as frames are
     np.testing.assert_array_equal(engine.run({"image": turned})["features"],
                                   engine.run({"image": IMAGE})["features"])
 

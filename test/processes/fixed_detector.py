@@ -1,4 +1,4 @@
-"""A detection node whose network takes 20 ms and sees two objects: what remains of the latency is overhead."""
+"""A detection node whose network takes 20 ms and sees two objects: the rest of the latency is overhead."""
 
 import sys
 import time
@@ -35,7 +35,8 @@ class FixedDetector(ThermalNode):
         began_s = time.perf_counter()
         time.sleep(INFERENCE_S)
         result = DetectionResult(SEEN, 1e3 * (time.perf_counter() - began_s))
-        self.results.publish(detections_to_message(result, message.header, (frame.height, frame.width), "none"))
+        shape = (frame.height, frame.width)
+        self.results.publish(detections_to_message(result, message.header, shape, "none"))
 
 
 sys.exit(run(FixedDetector))

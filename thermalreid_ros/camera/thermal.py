@@ -108,25 +108,30 @@ class ThermalFrame:
         return self._values
 
     @cached_property
+    def _dead(self) -> np.ndarray | None:
+        """Mask of the dead pixels of a radiometric frame; None, found without a mask, when all live."""
+        if self.units is ThermalUnits.CELSIUS_F32:
+            lives = np.isfinite(self.raw.min()) and np.isfinite(self.raw.max())
+            return None if lives else ~np.isfinite(self.raw)
+        return None if self.raw.all() else self.raw == 0
+
+    @cached_property
     def _temperature_c(self) -> np.ndarray:
         if not self.is_radiometric:
             raise FrameError(f"a frame in '{self.units.value}' holds no temperatures; "
                              f"set the units parameter to what the camera measures")
-        if self.units is ThermalUnits.CELSIUS_F32:
-            temperature_c = np.where(np.isfinite(self.raw), self.raw, np.float32(np.nan))
-        else:
-            offset, scale = _LINEAR[self.units]
-            temperature_c = np.subtract(self.raw, np.float32(offset), dtype=np.float32)
-            temperature_c *= np.float32(scale)
-            if not self.raw.all():
-                temperature_c[self.raw == 0] = np.nan
+        temperature_c = _celsius(self.raw, self.units)
+        if self._dead is not None:
+            temperature_c = np.where(self._dead, np.float32(np.nan), temperature_c)
         return _read_only(temperature_c)
 
     @cached_property
     def _values(self) -> np.ndarray:
         if not self.is_radiometric:
             return _read_only(self._gray8.astype(np.float32))
-        return _read_only(_repair_dead(self._temperature_c))
+        if self._dead is None:
+            return self._temperature_c
+        return _read_only(_repair(self._temperature_c, self._dead))
 
     @cached_property
     def _gray8(self) -> np.ndarray:
@@ -137,8 +142,10 @@ class ThermalFrame:
         else:
             # In the unit's own steps: finer ones would leave empty levels between the occupied.
             offset, scale = _LINEAR.get(self.units, _LINEAR[ThermalUnits.CENTIKELVIN])
-            levels = np.clip(self._values / np.float32(scale) + np.float32(offset + 0.5), 0, 65535)
-            gray = plateau_agc(levels.astype(np.uint16), max_gain=MAX_GAIN_PER_K * scale)
+            levels = self.raw
+            if self.units is ThermalUnits.CELSIUS_F32 or self._dead is not None:
+                levels = np.clip(self._values / np.float32(scale) + np.float32(offset + 0.5), 0, 65535)
+            gray = plateau_agc(levels.astype(np.uint16, copy=False), max_gain=MAX_GAIN_PER_K * scale)
         return _read_only(255 - gray if self.polarity is Polarity.BLACK_HOT else gray)
 
 
@@ -237,42 +244,48 @@ def _grey_channel(array: np.ndarray, encoding: str) -> np.ndarray:
     return array[..., 1]
 
 
+def _celsius(raw: np.ndarray, units: ThermalUnits) -> np.ndarray:
+    if units is ThermalUnits.CELSIUS_F32:
+        return raw
+    offset, scale = _LINEAR[units]
+    celsius = np.subtract(raw, np.float32(offset), dtype=np.float32)
+    celsius *= np.float32(scale)
+    return celsius
+
+
 def _check_temperatures(frame: ThermalFrame) -> None:
-    temperature_c = frame.temperature_c()
-    # A reduction over all pixels finds NaN without a mask; only frames that hold some pay for the count.
-    dead_share = np.isnan(temperature_c).mean() if np.isnan(temperature_c.min()) else 0.0
-    if dead_share > MAX_DEAD_SHARE:
-        raise FrameError(f"{dead_share:.0%} of the pixels hold no temperature (NaN or 0); "
-                         f"check the camera and the units '{frame.units.value}'")
-    median_c = float(np.median(frame.values()[::4, ::4]))
+    dead, sample = frame._dead, frame.raw[::4, ::4]
+    if dead is not None:
+        if (share := dead.mean()) > MAX_DEAD_SHARE:
+            raise FrameError(f"{share:.0%} of the pixels hold no temperature (NaN or 0); "
+                             f"check the camera and the units '{frame.units.value}'")
+        sample = frame.raw[~dead][::16]
+    median_c = float(np.median(_celsius(sample, frame.units)))
     low_c, high_c = PLAUSIBLE_MEDIAN_C
     if not low_c <= median_c <= high_c:
         raise FrameError(f"units are probably wrong: a median of {median_c:.1f} C as '{frame.units.value}'"
-                         + _fitting_units(frame))
+                         + _fitting_units(sample, frame.units))
 
 
-def _fitting_units(frame: ThermalFrame) -> str:
-    if frame.units is ThermalUnits.CELSIUS_F32:
+def _fitting_units(sample: np.ndarray, units: ThermalUnits) -> str:
+    if units is ThermalUnits.CELSIUS_F32:
         return "; convert the camera's values to degrees Celsius"
-    raw = float(np.median(frame.raw[::4, ::4]))
-    fitting = [u.value for u, (offset, scale) in _LINEAR.items()
-               if PLAUSIBLE_MEDIAN_C[0] <= (raw - offset) * scale <= PLAUSIBLE_MEDIAN_C[1]]
+    low_c, high_c = PLAUSIBLE_MEDIAN_C
+    fitting = [other.value for other in _LINEAR if low_c <= np.median(_celsius(sample, other)) <= high_c]
     return f"; the values would fit {' or '.join(fitting) or 'counts'}"
 
 
-def _repair_dead(values: np.ndarray, radius_px: int = 2) -> np.ndarray:
-    """Replace NaN by the mean of the finite pixels within radius_px, or by the frame's median without any."""
-    if not np.isnan(values.min()):
-        return values
-    rows, columns = np.nonzero(np.isnan(values))
+def _repair(values: np.ndarray, dead: np.ndarray, radius_px: int = 2) -> np.ndarray:
+    """Give dead pixels the mean of the living within radius_px, or else the frame's median."""
+    rows, columns = np.nonzero(dead)
     padded = np.pad(values, radius_px, constant_values=np.nan)
     offsets = np.arange(2 * radius_px + 1)
     around = padded[rows[:, None, None] + offsets[:, None], columns[:, None, None] + offsets]
-    alive = ~np.isnan(around)
-    count = alive.sum(axis=(1, 2))
-    mean = np.where(alive, around, 0.0).sum(axis=(1, 2), dtype=np.float64) / np.maximum(count, 1)
+    lives = ~np.isnan(around)
+    count = lives.sum(axis=(1, 2))
+    mean = np.where(lives, around, 0.0).sum(axis=(1, 2), dtype=np.float64) / np.maximum(count, 1)
     if not count.all():
-        mean[count == 0] = np.nanmedian(values)
+        mean[count == 0] = np.median(values[~dead])
     repaired = values.copy()
     repaired[rows, columns] = mean
     return repaired

@@ -1,0 +1,132 @@
+"""`thermalreid bench`: speed per model, topic to topic and of the transport, as a table and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from thermalreid_ros.cli.engine import add_provider_options
+from thermalreid_ros.cli.output import add_json_option, table, write_json
+
+PARTS = ("models", "topics", "transport")
+OVERHEAD_TARGET_MS = {"median": 5.0, "p99": 15.0}
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "bench", help="measure speed: per model, topic to topic, transport",
+        description="Nodes run in a ROS domain of their own: a vehicle on this machine feels only the load.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART",
+                        help="of: models topics transport; default: all")
+    parser.add_argument("--model", nargs="+", metavar="NAME",
+                        help="names or .onnx files, the first detector goes topic to topic; default: all")
+    parser.add_argument("--runs", type=_positive(int), default=100, metavar="N", help="of each model (100)")
+    parser.add_argument("--seconds", type=_positive(float), default=15.0, metavar="S",
+                        help="of each of the two topic-to-topic passes (15)")
+    parser.add_argument("--transport-seconds", type=_positive(float), default=60.0, metavar="S",
+                        help="of the transport alone (60)")
+    parser.add_argument("--rate", type=_positive(float), default=30.0, metavar="HZ",
+                        help="of the camera (30)")
+    parser.add_argument("--units", choices=("centikelvin", "celsius_f32", "agc8"), default="centikelvin",
+                        help="of the camera's frames; default: centikelvin, 16 bit")
+    add_provider_options(parser)
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from thermalreid_ros.evaluation import bench
+
+    results: dict[str, Any] = {"machine": bench.machine()}
+    models = args.model or _shipped()
+    if "models" in args.parts:
+        results["models"] = _models(args, models)
+    if "topics" in args.parts:
+        results["topic_to_topic"] = _topics(args, models)
+    if "transport" in args.parts:
+        results["transport"] = _transport(args)
+    write_json(args.json, results)
+    return 0
+
+
+def _models(args: argparse.Namespace, models: list[str]) -> dict[str, Any]:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation import bench
+
+    timed = {}
+    with progress(total=len(models) * args.runs, description="models", unit="run") as bar:
+        for model in models:
+            bar.set_postfix_str(str(model))
+            timed[_name(model)] = bench.time_model(model, runs=args.runs, threads=args.threads,
+                                                   providers=args.providers, tick=lambda: bar.update(1))
+    keys = ("provider", "threads", "first_ms", "median_ms", "p99_ms", "iqr_ms")
+    parts = ("preprocessing_ms", "inference_ms", "postprocessing_ms")
+    rows = [[name, *(row[key] for key in keys), *(row.get("parts", {}).get(part) for part in parts)]
+            for name, row in timed.items()]
+    print(table(("model", *keys, *parts), rows))
+    return timed
+
+
+def _topics(args: argparse.Namespace, models: list[str]) -> dict[str, Any]:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.engine import EngineError
+    from thermalreid_ros.engine.engine import open_model
+    from thermalreid_ros.evaluation import bench
+
+    detector = next((model for model in models if open_model(model)[1].task == "detection"), None)
+    if detector is None:
+        raise EngineError("no detector among the models; name one with --model")
+    with progress(total=2 * args.seconds, description="topic to topic", unit="s", bar_format=_SECONDS) as bar:
+        measured = bench.measure_topics(detector, args.seconds, rate_hz=args.rate, units=args.units,
+                                        parameters={"threads": args.threads}, tick=bar.update)
+    passes = {"paced": measured["paced"], "full rate": measured["full_rate"]}
+    times = ("latency_ms", "inference_ms", "overhead_ms", "age_when_taken_up_ms")
+    print(table(
+        ("pass", "rate_hz", "sent", "detected", *(head for key in times for head in (key, "p99"))),
+        [[name, row["rate_hz"], row["frames_sent"], row["frames_detected"],
+          *(row[key][part] for key in times for part in ("median", "p99"))] for name, row in passes.items()]))
+    overhead_ms = measured["paced"]["overhead_ms"]
+    print("overhead of the paced pass: "
+          + ", ".join(f"{way} {value:.1f} ms" for way, value in measured["paced"]["ways_ms"].items()))
+    met = all(overhead_ms[key] <= limit for key, limit in OVERHEAD_TARGET_MS.items())
+    limits = " and ".join(f"{key} <= {limit:g} ms" for key, limit in OVERHEAD_TARGET_MS.items())
+    print(f"overhead target, {limits}: {'met' if met else 'not met'}")
+    return {**measured, "latency_ms": measured["paced"]["latency_ms"], "overhead_ms": overhead_ms,
+            "target_met": met}
+
+
+def _transport(args: argparse.Namespace) -> dict[str, Any]:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation import bench
+
+    seconds = args.transport_seconds
+    with progress(total=seconds, description="transport", unit="s", bar_format=_SECONDS) as bar:
+        measured = bench.measure_transport(seconds, rate_hz=args.rate, units=args.units, tick=bar.update)
+    print(table(("frames sent", "lost", "latency_ms", "p99"),
+                [[measured["frames_sent"], measured["frames_lost"], measured["latency_ms"]["median"],
+                  measured["latency_ms"]["p99"]]]))
+    return measured
+
+
+_SECONDS = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
+
+
+def _shipped() -> list[str]:
+    from thermalreid_ros.engine.engine import shipped_models
+
+    return list(shipped_models())
+
+
+def _name(model: str) -> str:
+    from pathlib import Path
+
+    return Path(model).stem
+
+
+def _positive(kind: type):
+    def parse(text: str):
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"{text} is not positive")
+        return value
+    parse.__name__ = kind.__name__  # argparse names the type in its own message
+    return parse
