@@ -1,0 +1,103 @@
+"""The object to be found: thermal crops of it, from a file or a message, turned into signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from thermalreid_ros.camera.thermal import PLAUSIBLE_MEDIAN_C, ThermalFrame, ThermalUnits
+from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.reid.signature import MIN_CROP_SIDE_PX, ThermalSignature, compute_signature, scale_for
+
+_DTYPES = {ThermalUnits.AGC8: np.uint8, ThermalUnits.CELSIUS_F32: np.float32}
+_UNIT_DTYPES = {units: _DTYPES.get(units, np.uint16) for units in ThermalUnits if units is not ThermalUnits.COUNTS}
+
+
+class ProbeError(ThermalReidError):
+    """A probe that cannot be used; the message names it, the fault and the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One object to be found. class_name: "" is any class. signatures: one for each of its K crops, K >= 1."""
+
+    probe_id: str
+    class_name: str
+    signatures: tuple[ThermalSignature, ...]
+
+
+def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id: str, class_name: str = "") -> Probe:
+    """Probe of K crops (h, w) that show the object alone, cut as a detector's box would cut it.
+
+    units: of all the crops; their dtype must be that of the units (uint8 for agc8, float32 for celsius_f32, uint16
+    for centikelvin, decikelvin and optris). Raw counts have no scale that outlives one frame, and are refused.
+    Raises ProbeError.
+    """
+    if class_name and class_name not in CLASS_NAMES:
+        raise ProbeError(f"probe '{probe_id}': class '{class_name}' is unknown; use one of {', '.join(CLASS_NAMES)}, "
+                         f"or nothing for any")
+    if not crops:
+        raise ProbeError(f"probe '{probe_id}': it holds no image; give one thermal crop or more")
+    signatures = []
+    for number, crop in enumerate(crops, 1):
+        try:
+            signatures.append(compute_signature(_values(crop, units), scale_for(units)))
+        except ThermalReidError as error:
+            raise ProbeError(f"probe '{probe_id}', image {number} of {len(crops)}: {error}") from None
+    return Probe(probe_id, class_name, tuple(signatures))
+
+
+def load_probe(path: str | Path, units: ThermalUnits | str, class_name: str = "", probe_id: str = "") -> Probe:
+    """Probe from one thermal crop in a file: 8 or 16 bit grey PNG or TIFF, float32 TIFF for celsius_f32.
+
+    probe_id: the file's stem unless given. Raises ProbeError.
+    """
+    path = Path(path)
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ProbeError(f"{path}: the probe cannot be read ({error.strerror}); "
+                         f"give the path of a thermal crop") from None
+    try:
+        crop = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error:
+        crop = None
+    if crop is None:
+        raise ProbeError(f"{path}: this is no readable picture; give a PNG or TIFF with 8 or 16 bit grey")
+    try:
+        return make_probe([crop], units, probe_id or path.stem, class_name)
+    except ProbeError as error:
+        raise ProbeError(f"{path}: {error}") from None
+
+
+def _values(crop: np.ndarray, units: ThermalUnits | str) -> np.ndarray:
+    try:
+        units = ThermalUnits(units)
+        dtype = np.dtype(_UNIT_DTYPES[units])
+    except (ValueError, KeyError):
+        raise ProbeError(f"units '{getattr(units, 'value', units)}' do not fit a probe; "
+                         f"use one of {', '.join(unit.value for unit in _UNIT_DTYPES)}") from None
+    if crop.ndim == 3 and crop.shape[2] == 3 and (crop[..., :1] == crop).all():
+        crop = crop[..., 0]
+    if crop.ndim != 2:
+        raise ProbeError("a colour picture is no thermal crop; give a grey one")
+    if crop.dtype != dtype:
+        fitting = [unit.value for unit, other in _UNIT_DTYPES.items() if np.dtype(other) == crop.dtype]
+        raise ProbeError(f"{crop.dtype} pixels are not '{units.value}'; "
+                         + (f"the units may be {' or '.join(fitting)}" if fitting else f"convert them to {dtype}"))
+    if min(crop.shape) < MIN_CROP_SIDE_PX:
+        raise ProbeError(f"a crop of {crop.shape[1]}x{crop.shape[0]} px is too small; "
+                         f"it needs {MIN_CROP_SIDE_PX}x{MIN_CROP_SIDE_PX} px or more")
+    frame = ThermalFrame(np.ascontiguousarray(crop), units, 0, "")
+    if frame.is_radiometric:
+        if np.isnan(frame.temperature_c()).mean() > 0.5:
+            raise ProbeError("more than half of its pixels hold no temperature; check the units")
+        median_c = float(np.median(frame.values()))
+        if not PLAUSIBLE_MEDIAN_C[0] <= median_c <= PLAUSIBLE_MEDIAN_C[1]:
+            raise ProbeError(f"units are probably wrong: a median of {median_c:.1f} C as '{units.value}'")
+    return frame.values()
