@@ -19,6 +19,7 @@ COMMANDS = {
     "replay": "run the nodes on a recording",
     "bench": "measure speed: per model, topic to topic, transport",
     "evaluate": "measure quality on annotated data",
+    "reid": "calibrate re-identification",
     "engine": "prepare models for this machine ahead of flight",
     "recording": "make a recording of annotated frames",
     "train": "train networks and export them",
