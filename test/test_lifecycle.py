@@ -136,7 +136,7 @@ def test_faulty_frames_are_counted_and_no_good_one_is_lost(graph, start_node):
     graph.wait_for_publisher("results")
     now_ns = graph.node.get_clock().now().nanoseconds
     faults = [{"encoding": "mono12"}, {"data": b""}, {"width": 0}, {"width": 1, "height": 1}, {"step": 3},
-              {"encoding": "32FC1"}]
+              {"encoding": "mono16", "width": 32}]
     good = 0
     for fault in [*faults, {"stamp_ns": 0}, {"stamp_ns": now_ns - 500 * NS_PER_MS}, {"columns": 99}]:
         for fields in ({}, fault, {}):
