@@ -66,4 +66,4 @@ test: setup $(VENV)/.test-extras
 	$(BIN)/python -m pytest
 
 docs: setup
-	$(BIN)/python -m thermalreid_ros.nodes docs/parameters.md
+	$(BIN)/python -m thermalreid_ros.nodes .

@@ -20,7 +20,10 @@ Keys, INPUT standing for the name of an input, e.g. `frames`:
 | `INPUT_failed` | dropped because processing failed unexpectedly (a defect) |
 | `INPUT_silent_s` | seconds since the last message |
 | `last_refusal`, `last_refusal_s` | the newest reason of a drop, and seconds since |
-| `NAME_median`, `NAME_p99` | of the last 256 samples: `INPUT_age_ms` (clock minus stamp as processing begins), `INPUT_latency_ms` (the same as it ends), `INPUT_processing_ms`, and what the node adds |
+| `NAME_median`, `NAME_p99` | of the last 256 samples of a series, see below |
+
+Series: `INPUT_age_ms`, the clock minus the stamp as processing begins; `INPUT_latency_ms`, the same as it ends;
+`INPUT_processing_ms`, the time between; and what the node adds, e.g. `inference_ms`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, make_dataclass
 from functools import cached_property
@@ -192,6 +193,20 @@ class Schema:
                      parameter.unit, "start" if parameter.read_only else "any time", parameter.description)
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         return "\n".join(rows) + "\n"
+
+    def yaml(self) -> str:
+        """The parameters with their defaults as the lines of a parameter file, each under what it means."""
+        lines = []
+        for parameter in self:
+            notes = [f"one of {parameter.range_text}" if parameter.choices else parameter.range_text,
+                     "at start only" if parameter.read_only else ""]
+            if parameter.unit and not parameter.range_text.endswith(parameter.unit):
+                notes.insert(0, parameter.unit)
+            note = "; ".join(note for note in notes if note)
+            lines += [*textwrap.wrap(parameter.description + (f" ({note})" if note else ""), 100,
+                                     initial_indent="# ", subsequent_indent="# "),
+                      f"{parameter.name}: {_yaml(parameter.default)}"]
+        return "\n".join(lines) + "\n"
 
 
 def _yaml(value: Any) -> str:
