@@ -1,0 +1,50 @@
+"""`thermalreid evaluate`: quality on annotated data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from thermalreid_ros.cli.output import add_json_option, table, write_json
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser("evaluate", help="measure quality on annotated data")
+    parts = parser.add_subparsers(metavar="part", required=True)
+    detection = parts.add_parser("detection", help="average precision of a detection model on a COCO set")
+    detection.add_argument("--images", type=Path, required=True, help="folder of the frames")
+    detection.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
+    detection.add_argument("--model", default="yolo_compact", help="a shipped model's name, or an .onnx file")
+    detection.add_argument("--semantics", choices=("none",), default="none",
+                           help="semantic labelling given to the model (none yet: maps come with localization)")
+    detection.add_argument("--dates", nargs="+", default=(), metavar="YYYYMMDD",
+                           help="only frames captured on these dates (date_captured)")
+    detection.add_argument("--plots", type=Path, metavar="DIR", help="write precision-recall curves and frames there")
+    detection.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    add_json_option(detection)
+    detection.set_defaults(part=_detection)
+
+
+def run(args: argparse.Namespace) -> int:
+    return args.part(args)
+
+
+def _detection(args: argparse.Namespace) -> int:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.detection.detector import Detector
+    from thermalreid_ros.engine import load_engine
+    from thermalreid_ros.evaluation.detection import SCORE_FLOOR, evaluate_detection, read_coco_set, write_plots
+
+    data = read_coco_set(args.images, args.annotations, args.dates)
+    engine = load_engine(args.model, threads=args.threads)
+    detector = Detector(engine, score_threshold=SCORE_FLOOR, max_detections=300)
+    figures, results = evaluate_detection(
+        detector, data, lambda records: progress(records, description=engine.card.name, unit="frame"))
+    print(table(["class", "AP50"], [*figures["ap50"].items(), ("mean", figures["map50"])]))
+    print(table(["frames", "AP50:95", "mean IoU", "median ms"],
+                [[figures["frames"], figures["map50_95"], figures["mean_iou"], figures["median_ms"]]]))
+    if args.plots:
+        write_plots(args.plots, results, data, figures)
+        print(f"plots in {args.plots}")
+    write_json(args.json, figures)
+    return 0

@@ -1,0 +1,188 @@
+"""The two detection networks: the paper's YOLO-Semantic and our yolo_compact.
+
+Both take a thermal image (B, 1, H, W) in grey levels 0..255 (float32, raw: the network normalises), with H and W
+divisible by `stride_multiple`. `forward` gives what the loss wants; `DetectorExport` (export.py) turns that
+into boxes and scores. Box convention: pixel edges, see detection/types.py.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.training.mobilenet import MobileNetV2
+
+#: Mean and standard deviation of HIT-UAV's training frames, grey levels.
+GREY_MEAN, GREY_STD = 126.4, 41.2
+
+
+def conv_bn_act(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, slope: float | None = 0.0) -> nn.Sequential:
+    """Convolution, batch normalisation, leaky ReLU of `slope` (0: ReLU; None: no activation)."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.03)]
+    if slope is not None:
+        layers.append(nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class CrossStage(nn.Module):
+    """Cross-stage partial block: half of the channels pass, half go through `repeats` residual 3x3 pairs."""
+
+    def __init__(self, c_in: int, c_out: int, repeats: int = 1):
+        super().__init__()
+        half = c_out // 2
+        self.enter = conv_bn_act(c_in, c_out, 1)
+        self.steps = nn.ModuleList(
+            nn.Sequential(conv_bn_act(half, half), conv_bn_act(half, half)) for _ in range(repeats))
+        self.leave = conv_bn_act(half * (2 + repeats), c_out, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = list(self.enter(x).chunk(2, 1))
+        for step in self.steps:
+            parts.append(parts[-1] + step(parts[-1]))
+        return self.leave(torch.cat(parts, 1))
+
+
+class YoloCompact(nn.Module):
+    """Anchor-free detector for objects of 10 x 20 px: one head at stride 4 over a MobileNetV2 pyramid.
+
+    Cars seen from 60-130 m span 20-110 px, persons 7-25 px: one fine level covers both once the deep
+    features have been brought down to it, and a single level needs no rule for which level owns an object.
+
+    Out: (B, C + 4, H / 4, W / 4): class logits, then distances left, top, right, bottom from the cell
+    centre in units of the stride (positive, through softplus).
+    """
+
+    stride = 4
+    stride_multiple = 32
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        self.backbone = MobileNetV2()
+        c4, c8, c16, c32 = self.backbone.channels
+        self.lateral = nn.ModuleList(conv_bn_act(c, width, 1, slope=None) for c in (c4, c8, c16, c32))
+        self.merge = nn.ModuleList((CrossStage(width, width), CrossStage(width, width), CrossStage(width, width)))
+        self.class_branch = conv_bn_act(width, width // 2)
+        self.box_branch = conv_bn_act(width, width // 2)
+        self.class_out = nn.Conv2d(width // 2, len(CLASS_NAMES), 1)
+        self.box_out = nn.Conv2d(width // 2, 4, 1)
+        nn.init.normal_(self.class_out.weight, std=0.01)
+        nn.init.constant_(self.class_out.bias, -4.6)  # prior probability 0.01: few cells hold an object
+        nn.init.normal_(self.box_out.weight, std=0.01)
+        nn.init.constant_(self.box_out.bias, 2.0)  # 2 cells = 8 px to each side, a person's scale
+
+    def forward(self, thermal: torch.Tensor) -> torch.Tensor:
+        f4, f8, f16, f32 = self.backbone((thermal - GREY_MEAN) / GREY_STD)
+        x = self.lateral[3](f32)
+        for lateral, merge, fine in zip(self.lateral[2::-1], self.merge, (f16, f8, f4)):
+            x = merge(lateral(fine) + F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return torch.cat((self.class_out(self.class_branch(x)), F.softplus(self.box_out(self.box_branch(x)))), 1)
+
+
+class Residual(nn.Module):
+    """Darknet residual: 1x1 to half the channels, 3x3 back, plus the input."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            conv_bn_act(channels, channels // 2, 1, slope=0.1), conv_bn_act(channels // 2, channels, 3, slope=0.1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+class SemanticStem(nn.Module):
+    """First convolution of the paper's table 1 on 1 + K channels, thermal image and one-hot labelling.
+
+    A convolution over concatenated inputs is the sum of one convolution each, so the labelling's share can
+    be left out (`semantics=None`) at no cost. It starts at zero: an untrained labelling changes nothing.
+    """
+
+    def __init__(self, semantic_classes: int, c_out: int):
+        super().__init__()
+        self.thermal = nn.Conv2d(1, c_out, 3, 1, 1, bias=False)
+        self.semantics = nn.Conv2d(semantic_classes, c_out, 3, 1, 1, bias=False)
+        nn.init.zeros_(self.semantics.weight)
+        self.rest = nn.Sequential(nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.03), nn.LeakyReLU(0.1, inplace=True))
+
+    def forward(self, thermal: torch.Tensor, semantics: torch.Tensor | None) -> torch.Tensor:
+        x = self.thermal(thermal)
+        return self.rest(x if semantics is None else x + self.semantics(semantics))
+
+
+class Darknet53(nn.Module):
+    """Table 1 of the paper: two convolutions, then 1/2/8/8/4 residual blocks of 64...1024 filters.
+
+    `width` scales every filter count (1.0 = the paper). Out: features at strides 8, 16, 32.
+    """
+
+    def __init__(self, semantic_classes: int, width: float):
+        super().__init__()
+        filters = [max(8, int(round(n * width / 8)) * 8) for n in (32, 64, 128, 256, 512, 1024)]
+        self.stem = SemanticStem(semantic_classes, filters[0])
+        self.stages = nn.ModuleList(
+            nn.Sequential(conv_bn_act(c_in, c_out, 3, 2, slope=0.1), *(Residual(c_out) for _ in range(repeats)))
+            for c_in, c_out, repeats in zip(filters, filters[1:], (1, 2, 8, 8, 4)))
+        self.channels = tuple(filters[3:])
+
+    def forward(self, thermal: torch.Tensor, semantics: torch.Tensor | None) -> list[torch.Tensor]:
+        x = self.stem(thermal, semantics)
+        out = []
+        for stage in self.stages:
+            x = stage(x)
+            out.append(x)
+        return out[2:]
+
+
+class YoloSemantic(nn.Module):
+    """YOLO-Semantic (paper, section 3.3 and table 1): Darknet-53 over thermal + labelling, YOLOv3 heads.
+
+    In: thermal (B, 1, H, W) grey levels; semantics (B, K, H, W), one-hot or probabilities, zeros or None
+    where nothing is known. Out: per stride 8, 16, 32 a tensor T (B, 3 * (5 + C), U, V) as in YOLOv3:
+    tx, ty, tw, th, objectness, class logits for each of three anchors.
+    """
+
+    strides = (8, 16, 32)
+    stride_multiple = 32
+    #: width, height in pixels: k-means (k = 9, distance 1 - IoU) over the boxes of HIT-UAV train, by area.
+    anchors = (
+        ((10, 14), (9, 19), (18, 17)),
+        ((14, 25), (21, 28), (33, 21)),
+        ((37, 34), (46, 58), (82, 82)),
+    )
+
+    def __init__(self, semantic_classes: int = 5, width: float = 0.25):
+        super().__init__()
+        self.semantic_classes = semantic_classes
+        self.backbone = Darknet53(semantic_classes, width)
+        c8, c16, c32 = self.backbone.channels
+        self.neck = nn.ModuleList((self._five(c32, c32 // 2), self._five(c16 + c16 // 2, c16 // 2),
+                                   self._five(c8 + c8 // 2, c8 // 2)))
+        self.reduce = nn.ModuleList((conv_bn_act(c32 // 2, c16 // 2, 1, slope=0.1),
+                                     conv_bn_act(c16 // 2, c8 // 2, 1, slope=0.1)))
+        outputs = 3 * (5 + len(CLASS_NAMES))
+        self.heads = nn.ModuleList(
+            nn.Sequential(conv_bn_act(c // 2, c, 3, slope=0.1), nn.Conv2d(c, outputs, 1)) for c in (c8, c16, c32))
+        for head in self.heads:
+            bias = head[-1].bias.data.view(3, -1)
+            bias[:, 4] = -4.6
+            bias[:, 5:] = -1.0
+
+    @staticmethod
+    def _five(c_in: int, c: int) -> nn.Sequential:
+        return nn.Sequential(
+            conv_bn_act(c_in, c, 1, slope=0.1), conv_bn_act(c, 2 * c, 3, slope=0.1),
+            conv_bn_act(2 * c, c, 1, slope=0.1), conv_bn_act(c, 2 * c, 3, slope=0.1),
+            conv_bn_act(2 * c, c, 1, slope=0.1))
+
+    def forward(self, thermal: torch.Tensor, semantics: torch.Tensor | None = None) -> list[torch.Tensor]:
+        f8, f16, f32 = self.backbone((thermal - GREY_MEAN) / GREY_STD, semantics)
+        n32 = self.neck[0](f32)
+        n16 = self.neck[1](torch.cat((F.interpolate(self.reduce[0](n32), scale_factor=2.0), f16), 1))
+        n8 = self.neck[2](torch.cat((F.interpolate(self.reduce[1](n16), scale_factor=2.0), f8), 1))
+        return [head(n) for head, n in zip(self.heads, (n8, n16, n32))]
+
+
+NETWORKS = {"yolo_compact": YoloCompact, "yolo_semantic": YoloSemantic}

@@ -1,0 +1,166 @@
+"""Detectors to ONNX: boxes and scores come out of the graph, parity with torch is measured on real frames."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.engine import load_engine
+from thermalreid_ros.engine.packing import MIN_ELEMENTS, pack_fp16_initializers, write_card
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.training.detectors import GREY_MEAN, GREY_STD, YoloCompact, YoloSemantic
+from thermalreid_ros.training.losses import cell_centres, decode_yolo
+
+OPSET = 17
+MAX_CANDIDATES = 300
+MAX_DIFFERENCE = 1e-3  # ONNX against torch: scores, and boxes in pixels relative to the frame's width
+
+
+class DetectorExport(nn.Module):
+    """A detector as it flies: uint8 frame in, the MAX_CANDIDATES best boxes out, by falling score."""
+
+    def __init__(self, detector: nn.Module):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, thermal: torch.Tensor, semantics: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        grey = thermal.float()
+        if isinstance(self.detector, YoloCompact):
+            boxes, logits = self._compact(self.detector(grey))
+            best, labels = logits.max(-1)
+            candidates, index = best.topk(MAX_CANDIDATES, 1)
+            scores = candidates.sigmoid()
+        else:
+            boxes, best, labels = self._semantic(self.detector(grey, semantics))
+            scores, index = best.topk(MAX_CANDIDATES, 1)
+        return boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores, labels.gather(1, index)
+
+    def _compact(self, out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        stride = self.detector.stride
+        centres = cell_centres(out.shape[2], out.shape[3], stride, out.device)
+        flat = out.flatten(2).transpose(1, 2)
+        ltrb = flat[..., len(CLASS_NAMES):] * stride
+        return torch.cat((centres - ltrb[..., :2], centres + ltrb[..., 2:]), -1), flat[..., :len(CLASS_NAMES)]
+
+    def _semantic(self, outs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        parts = []
+        for out, stride, anchor in zip(outs, self.detector.strides, self.detector.anchors):
+            boxes, objectness, logits = decode_yolo(out, torch.tensor(anchor, dtype=torch.float32), stride)
+            best, labels = logits.max(-1)
+            parts.append((boxes.flatten(1, 3), (objectness.sigmoid() * best.sigmoid()).flatten(1), labels.flatten(1)))
+        return tuple(torch.cat(part, 1) for part in zip(*parts))
+
+
+def export_detector(detector: nn.Module, out: Path, *, frames: Iterable[np.ndarray], frames_from: str,
+                    training: Mapping[str, Any], metrics: Iterable[Mapping[str, Any]] = (),
+                    size: tuple[int, int] = (512, 640)) -> float:
+    """Write out (.onnx) and its card; returns the largest difference from torch over the frames.
+
+    frames: (H, W) uint8 real frames to compare on, from a place `frames_from` names. Batch normalisation is folded
+    and weights are rounded to the float16 they are stored in before the comparison, which is thus about the
+    arithmetic alone; the card states beside it what folding and rounding change. Raises ThermalReidError, and
+    leaves no file, where the difference exceeds MAX_DIFFERENCE.
+    """
+    frames = list(frames)
+    trained = DetectorExport(detector.cpu().eval().to(memory_format=torch.contiguous_format)).eval()
+    detector = copy.deepcopy(trained.detector)
+    _fold_normalisation(detector)
+    parameters = sum(p.numel() for p in detector.parameters())
+    with torch.no_grad():
+        for weight in detector.parameters():
+            if weight.numel() >= MIN_ELEMENTS:
+                weight.copy_(weight.half().float())
+    wrapped = DetectorExport(detector).eval()
+    semantic_classes = detector.semantic_classes if isinstance(detector, YoloSemantic) else 0
+    arguments = [torch.zeros(1, 1, *size, dtype=torch.uint8)]
+    names = ["thermal"]
+    if semantic_classes:
+        arguments.append(torch.zeros(1, semantic_classes, *size))
+        names.append("semantics")
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        draft = Path(folder) / out.name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's remarks on constant shapes
+            torch.onnx.export(wrapped, tuple(arguments), str(draft), input_names=names,
+                              output_names=["boxes", "scores", "labels"], opset_version=OPSET, dynamo=False,
+                              dynamic_axes={name: {2: "height", 3: "width"} for name in names})
+        pack_fp16_initializers(draft)
+        card = {
+            "name": out.stem, "task": "detection",
+            "architecture": type(detector).__name__,
+            "inputs": [
+                {"name": "thermal", "shape": [1, 1, "height", "width"], "dtype": "uint8", "layout": "NCHW",
+                 "mean": [GREY_MEAN], "std": [GREY_STD], "channels": ["grey, white-hot; normalised in the graph"],
+                 "typical_shape": [1, 1, *size]},
+                *([{"name": "semantics", "shape": [1, semantic_classes, "height", "width"], "dtype": "float32",
+                    "layout": "NCHW", "typical_shape": [1, semantic_classes, *size]}] if semantic_classes else []),
+            ],
+            "outputs": [
+                {"name": "boxes", "shape": [1, MAX_CANDIDATES, 4],
+                 "meaning": "x_min, y_min, x_max, y_max in pixels, edges; best first"},
+                {"name": "scores", "shape": [1, MAX_CANDIDATES], "meaning": "0 to 1, falling"},
+                {"name": "labels", "shape": [1, MAX_CANDIDATES], "dtype": "int64", "meaning": "index into classes"},
+            ],
+            "classes": list(CLASS_NAMES), "strides": [detector.stride_multiple], "opset": OPSET,
+            "precision": "fp32, weights stored as fp16", "training": dict(training), "metrics": list(metrics),
+            "parameters": parameters,
+        }
+        write_card(draft, card)
+        difference = parity(wrapped, draft, frames, semantic_classes)
+        if difference > MAX_DIFFERENCE:
+            raise ThermalReidError(f"{out}: ONNX differs from torch by {difference:.1e}, more than {MAX_DIFFERENCE:.0e}; "
+                                   "not written")
+        card["parity"] = {"max_abs_difference": float(f"{difference:.2e}"), "data": frames_from,
+                          "rounding_difference": float(f"{parity(trained, draft, frames, semantic_classes):.2e}")}
+        write_card(draft, card)
+        for suffix in (".onnx", ".yaml"):
+            os.replace(draft.with_suffix(suffix), out.with_suffix(suffix))
+    return difference
+
+
+def parity(wrapped: DetectorExport, model: Path, frames: Iterable[np.ndarray], semantic_classes: int = 0) -> float:
+    """Largest absolute difference, torch against ONNX Runtime on the CPU, over scores and over box edges as shares
+    of the frame's width.
+
+    Candidates are paired by class, then nearest, since equal scores may be listed in either order; those that score
+    under 0.01, or nearly as little as the last listed, are not compared, as the two lists may end differently.
+    """
+    engine = load_engine(model, providers=("cpu",))
+    worst = 0.0
+    for frame in frames:
+        thermal = np.ascontiguousarray(frame)[None, None]
+        inputs = {"thermal": thermal}
+        if semantic_classes:
+            inputs["semantics"] = np.zeros((1, semantic_classes, *frame.shape), np.float32)
+        out = engine.run(inputs)
+        with torch.no_grad():
+            expected = [t.numpy() for t in wrapped(*(torch.from_numpy(array) for array in inputs.values()))]
+        boxes, scores, labels = (array[0] for array in expected)
+        for i in np.flatnonzero(scores > max(0.01, scores[-1] + 0.02)):
+            gap = np.maximum(np.abs(out["boxes"][0] - boxes[i]).max(1) / frame.shape[1],
+                             np.abs(out["scores"][0] - scores[i]))
+            gap[out["labels"][0] != labels[i]] = 1.0
+            worst = max(worst, float(gap.min()))
+    return worst
+
+
+def _fold_normalisation(module: nn.Module) -> None:
+    """Fold every batch normalisation into the convolution before it, in place."""
+    for child in module.children():
+        if isinstance(child, nn.Sequential):
+            for i in range(len(child) - 1):
+                if isinstance(child[i], nn.Conv2d) and isinstance(child[i + 1], nn.BatchNorm2d):
+                    child[i] = fuse_conv_bn_eval(child[i], child[i + 1])
+                    child[i + 1] = nn.Identity()
+        _fold_normalisation(child)

@@ -1,0 +1,150 @@
+"""Losses of the two detectors.
+
+Targets: `boxes` (B, M, 4) pixel edges x_min, y_min, x_max, y_max; `labels` (B, M) int64, -1 for padding,
+-2 for regions whose content is not to be judged (neither object nor background).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+PADDING, IGNORE = -1, -2
+
+
+def complete_iou(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """IoU and CIoU (Zheng et al. 2020) of boxes (..., 4), broadcast."""
+    eps = 1e-7
+    inter = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    wh_a, wh_b = (a[..., 2:] - a[..., :2]).clamp(min=eps), (b[..., 2:] - b[..., :2]).clamp(min=eps)
+    iou = inter / (wh_a.prod(-1) + wh_b.prod(-1) - inter + eps)
+    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    centre = ((a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2).square().sum(-1)
+    aspect = (4 / math.pi**2) * (torch.atan(wh_a[..., 0] / wh_a[..., 1]) - torch.atan(wh_b[..., 0] / wh_b[..., 1])) ** 2
+    with torch.no_grad():
+        weight = aspect / (1 - iou + aspect + eps)
+    return iou, iou - centre / (hull.square().sum(-1) + eps) - weight * aspect
+
+
+def cell_centres(height: int, width: int, stride: int, device) -> torch.Tensor:
+    """(H * W, 2) x, y in pixels of the cells of a feature map, row by row."""
+    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    return (torch.stack((x, y), -1).reshape(-1, 2).float() + 0.5) * stride
+
+
+def compact_loss(out: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor, *, stride: int,
+                 trained_classes: torch.Tensor, topk: int = 10, alpha: float = 0.5, beta: float = 6.0) -> dict:
+    """Task-aligned assignment (Feng et al. 2021) with binary cross-entropy on soft targets and CIoU.
+
+    out (B, C + 4, h, w) as YoloCompact gives it. A cell is a candidate for an object if its centre lies in the
+    box, grown to at least three cells so that a person of 7 px has candidates too. `trained_classes` (C,) 0/1:
+    classes without examples are left untouched. Returns loss, class_loss, box_loss, positives, mean_iou.
+    """
+    b, channels, h, w = out.shape
+    classes = channels - 4
+    centres = cell_centres(h, w, stride, out.device)
+    flat = out.flatten(2).transpose(1, 2).float()
+    logits, ltrb = flat[..., :classes], flat[..., classes:] * stride
+    predicted = torch.cat((centres - ltrb[..., :2], centres + ltrb[..., 2:]), -1)  # (B, N, 4)
+
+    with torch.no_grad():
+        real = labels >= 0
+        middle, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2
+        reach = half.clamp(min=1.5 * stride)
+        inside = ((centres[None, None] - middle[:, :, None]).abs() < reach[:, :, None]).all(-1) & real[..., None]
+        iou, _ = complete_iou(boxes[:, :, None], predicted[:, None])  # (B, M, N)
+        score = logits.sigmoid().gather(2, labels.clamp(min=0)[:, None].expand(-1, h * w, -1)).transpose(1, 2)
+        alignment = torch.where(inside, score**alpha * iou.clamp(min=1e-3) ** beta, 0)
+        threshold = alignment.topk(min(topk, h * w), -1).values[..., -1:]
+        chosen = inside & (alignment >= threshold) & (alignment > 0)
+        # a cell wanted by several objects goes to the one it overlaps most
+        owner = torch.where(chosen, iou + 1e-6, 0).argmax(1)  # (B, N)
+        positive = chosen.any(1)
+        chosen = chosen & (owner[:, None] == torch.arange(boxes.shape[1], device=out.device)[None, :, None])
+        aligned = torch.where(chosen, alignment, 0)
+        normalised = aligned / aligned.amax(-1, keepdim=True).clamp(min=1e-12)
+        best_iou = torch.where(chosen, iou, 0).amax(-1, keepdim=True)
+        quality = (normalised * best_iou).amax(1)  # (B, N)
+        target = torch.zeros_like(logits)
+        owner_label = labels.clamp(min=0).gather(1, owner)
+        target.scatter_(2, owner_label[..., None], torch.where(positive, quality, 0)[..., None])
+        inside_any = ((centres[None, None] > boxes[:, :, None, :2]) & (centres[None, None] < boxes[:, :, None, 2:])).all(-1)
+        judged = ~((inside_any & (labels == IGNORE)[..., None]).any(1) & ~positive)
+        weight = judged[..., None] * trained_classes
+
+    class_loss = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).sum()
+    total = quality[positive].sum().clamp(min=1.0)
+    matched = boxes.gather(1, owner[..., None].expand(-1, -1, 4))[positive]
+    iou_pos, ciou = complete_iou(predicted[positive], matched)
+    box_loss = ((1 - ciou) * quality[positive].clamp(min=0.05)).sum()
+    return {"loss": (class_loss + 5.0 * box_loss) / total, "class_loss": class_loss.detach() / total,
+            "box_loss": box_loss.detach() / total, "positives": positive.sum(),
+            "mean_iou": iou_pos.detach().mean() if len(iou_pos) else iou_pos.new_zeros(())}
+
+
+def decode_yolo(out: torch.Tensor, anchors: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """YOLOv3 head (B, 3 * (5 + C), h, w) -> boxes (B, 3, h, w, 4) px, objectness and class logits.
+
+    Centre and size in the bounded form of Scaled-YOLOv4 (2 sigma - 0.5, (2 sigma)^2), which lets a cell claim a
+    neighbour's object and cannot overflow.
+    """
+    b, _, h, w = out.shape
+    t = out.view(b, len(anchors), -1, h, w).permute(0, 1, 3, 4, 2)
+    corner = cell_centres(h, w, stride, out.device).view(h, w, 2) - stride / 2
+    xy = (t[..., :2].sigmoid() * 2 - 0.5) * stride + corner
+    wh = (t[..., 2:4].sigmoid() * 2).square() * anchors[:, None, None]
+    return torch.cat((xy - wh / 2, xy + wh / 2), -1), t[..., 4], t[..., 5:]
+
+
+def semantic_loss(outs: list[torch.Tensor], boxes: torch.Tensor, labels: torch.Tensor, *, strides, anchors,
+                  trained_classes: torch.Tensor, ratio: float = 3.0) -> dict:
+    """YOLOv3's objectness, class and box terms, with CIoU for the box and IoU as the objectness target.
+
+    An anchor answers for an object if their sides differ by less than `ratio`; besides the cell that holds the
+    centre its nearest horizontal and vertical neighbour answer too. Returns what compact_loss returns.
+    """
+    device = outs[0].device
+    image, slot = torch.nonzero(labels >= 0, as_tuple=True)
+    gt, gt_label = boxes[image, slot], labels[image, slot]
+    gt_wh, gt_xy = gt[:, 2:] - gt[:, :2], (gt[:, 2:] + gt[:, :2]) / 2
+    ignore_image, ignore_slot = torch.nonzero(labels == IGNORE, as_tuple=True)
+    object_loss = class_loss = box_loss = outs[0].new_zeros(())
+    positives, iou_sum = 0, outs[0].new_zeros(())
+    for out, stride, anchor, balance in zip(outs, strides, anchors, (4.0, 1.0, 0.4)):
+        size = torch.tensor(anchor, device=device, dtype=torch.float32)
+        predicted, objectness, class_logits = decode_yolo(out.float(), size, stride)
+        h, w = out.shape[-2:]
+        target = torch.zeros_like(objectness)
+        weight = torch.ones_like(objectness)
+        centres = cell_centres(h, w, stride, device).view(h, w, 2)
+        for i, j in zip(ignore_image.tolist(), ignore_slot.tolist()):
+            inside = ((centres > boxes[i, j, :2]) & (centres < boxes[i, j, 2:])).all(-1)
+            weight[i] = torch.where(inside, 0.0, weight[i])
+        r = gt_wh[:, None] / size[None]
+        which_gt, which_anchor = torch.nonzero(torch.maximum(r, 1 / r).amax(-1) < ratio, as_tuple=True)
+        position = gt_xy[which_gt] / stride
+        cell = position.floor()
+        step = torch.where(position - cell < 0.5, -1.0, 1.0)
+        cells = torch.stack((cell, cell + step * cell.new_tensor((1, 0)), cell + step * cell.new_tensor((0, 1)))).long()
+        which_gt, which_anchor = which_gt.repeat(3), which_anchor.repeat(3)
+        cx, cy = cells.reshape(-1, 2).unbind(-1)
+        valid = (cx >= 0) & (cx < w) & (cy >= 0) & (cy < h)
+        which_gt, which_anchor, cx, cy = which_gt[valid], which_anchor[valid], cx[valid], cy[valid]
+        if len(which_gt):
+            where = (image[which_gt], which_anchor, cy, cx)
+            iou, ciou = complete_iou(predicted[where], gt[which_gt])
+            box_loss = box_loss + (1 - ciou).mean()
+            order = iou.detach().argsort()  # where two objects meet in a cell the better one is written last
+            target[tuple(index[order] for index in where)] = iou.detach()[order].clamp(min=0.1)
+            weight[where] = 1.0
+            one_hot = F.one_hot(gt_label[which_gt], class_logits.shape[-1]).float()
+            bce = F.binary_cross_entropy_with_logits(class_logits[where], one_hot, reduction="none")
+            class_loss = class_loss + (bce * trained_classes).sum(-1).mean()
+            positives, iou_sum = positives + len(which_gt), iou_sum + iou.detach().sum()
+        object_loss = object_loss + balance * (
+            F.binary_cross_entropy_with_logits(objectness, target, reduction="none") * weight).mean()
+    return {"loss": 20.0 * object_loss + 0.5 * class_loss + 2.0 * box_loss, "class_loss": class_loss.detach(),
+            "box_loss": box_loss.detach(), "positives": torch.as_tensor(positives),
+            "mean_iou": iou_sum / max(positives, 1)}

@@ -1,0 +1,84 @@
+"""MobileNetV2: inverted residual blocks (Sandler et al. 2018, table 2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+#: expansion, channels, repeats, stride of the first repeat (Sandler et al. 2018, table 2)
+_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+def _conv_bn(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(c_out)]
+
+
+class InvertedResidual(nn.Module):
+    """Expand with 1x1, filter each channel with 3x3, project back with a linear 1x1."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, expansion: int):
+        super().__init__()
+        hidden = c_in * expansion
+        expand = [] if expansion == 1 else [*_conv_bn(c_in, hidden, 1), nn.ReLU6(inplace=True)]
+        self.conv = nn.Sequential(
+            *expand,
+            *_conv_bn(hidden, hidden, 3, stride, groups=hidden), nn.ReLU6(inplace=True),
+            *_conv_bn(hidden, c_out, 1),
+        )
+        self.skip = stride == 1 and c_in == c_out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv(x) if self.skip else self.conv(x)
+
+
+class MobileNetV2(nn.Module):
+    """Feature pyramid of MobileNetV2 for a thermal image.
+
+    In: (B, 1, H, W) grey, roughly zero mean and unit variance. Out: features at strides 4, 8, 16, 32 with
+    `channels` channels. Layers are numbered as in the common `features.N.conv.M` naming, so that
+    published ImageNet weights load; their RGB stem is summed over colour, which is what a grey image would give.
+
+    Normalisation statistics stay at their pretrained values (`train()` leaves them alone): the batches that
+    fit on a CPU are small, and fixed statistics let the compiler fold them into the convolutions.
+    """
+
+    channels = (24, 32, 96, 320)
+    _taps = (3, 6, 13, 17)
+
+    def __init__(self):
+        super().__init__()
+        blocks: list[nn.Module] = [nn.Sequential(*_conv_bn(1, 32, 3, 2), nn.ReLU6(inplace=True))]
+        c_in = 32
+        for expansion, c_out, repeats, stride in _STAGES:
+            for i in range(repeats):
+                blocks.append(InvertedResidual(c_in, c_out, stride if i == 0 else 1, expansion))
+                c_in = c_out
+        self.features = nn.ModuleList(blocks)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        out = []
+        for i, block in enumerate(self.features):
+            x = block(x)
+            if i in self._taps:
+                out.append(x)
+        return out
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def load_imagenet(self, path: Path) -> None:
+        """Load ImageNet weights with keys `features.N...`; the classifier is ignored.
+
+        The stem saw (RGB / 255 - mean) / std. A grey image normalised to zero mean and unit variance is the
+        same thing in all three channels, so the three kernels add up.
+        """
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = {k: v for k, v in weights.items() if k.startswith("features.") and not k.startswith("features.18.")}
+        weights["features.0.0.weight"] = weights["features.0.0.weight"].sum(1, keepdim=True)
+        self.load_state_dict(weights)
