@@ -20,7 +20,7 @@ SEEN = (Detection(1, 0.9, 10.0, 10.0, 20.0, 30.0), Detection(0, 0.8, 100.0, 90.0
 class FixedDetector(ThermalNode):
     NAME = "detection"
     PARAMETERS = Schema(Parameter("model", "none", "not used", read_only=True),
-                        Parameter("units", "agc8", "of the frames", read_only=True),
+                        Parameter("thermal_units", "agc8", "of the frames", read_only=True),
                         Parameter("threads", 0, "not used", read_only=True))
 
     def configure(self):
@@ -30,7 +30,7 @@ class FixedDetector(ThermalNode):
         self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self.detect)
 
     def detect(self, message):
-        frame = message_to_frame(message, ThermalUnits(self.values.units))
+        frame = message_to_frame(message, ThermalUnits(self.values.thermal_units))
         assert frame.gray8().shape == (512, 640)
         began_s = time.perf_counter()
         time.sleep(INFERENCE_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class OrtEngine:
             return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise EngineError(f"model '{self.card.name}' failed on {self.provider}: "
-                              f"{first_line(error)}") from None
+                              f"{_reason(error)}") from None
 
     def close(self) -> None:
         self._session = None
@@ -134,9 +135,9 @@ def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDE
         except Exception as error:
             if name == "cpu":  # every build of onnxruntime runs there, so the model is at fault
                 raise error if isinstance(error, EngineError) else EngineError(
-                    f"{path}: onnxruntime cannot load it ({first_line(error)}); "
+                    f"{path}: onnxruntime cannot load it ({_reason(error)}); "
                     f"fetch or export the model again") from None
-            reasons.append(f"{name} asked, failed: {first_line(error)}")
+            reasons.append(f"{name} asked, failed: {_reason(error)}")
             continue
         if engine.provider != name:
             reasons.append(f"{name} asked, not taken by the session")
@@ -201,7 +202,7 @@ class _Loading:
             try:
                 return self._on_tensorrt(context if context.is_file() else self.path, key, folder)
             except Exception as error:
-                self.log(f"{folder}: the engine does not load ({first_line(error)}); it is built again")
+                self.log(f"{folder}: the engine does not load ({_reason(error)}); it is built again")
                 self.cache.discard(folder)
         self.log(f"building the TensorRT engine of {self.card.name} ({self.precision}, {key.shapes}): "
                  f"minutes, once; 'thermalreid engine build' does it ahead of flight")
@@ -221,12 +222,13 @@ class _Loading:
     def _engine(self, model: Path, providers: list) -> OrtEngine:
         import onnxruntime
 
+        onnxruntime.set_default_logger_severity(4)  # fatal only: faults come back as exceptions, in one line
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.intra_op_num_threads = self.threads
         # Threads that wait by spinning nearly double the processor time and starve the transport beside them.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # fatal only: what failed comes back as an exception, in one line
+        options.log_severity_level = 4
         session = onnxruntime.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
         _check_against_card(session, self.card, self.path)
         first = session.get_providers()[0]
@@ -265,3 +267,8 @@ def _compatible(spec: TensorSpec, shape: Sequence[int | str | None]) -> bool:
     card."""
     return len(shape) == len(spec.shape) and all(
         not isinstance(size, int) or size == said for size, said in zip(shape, spec.shape, strict=True))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what onnxruntime raised, without its error code and its place in the C++ sources."""
+    return re.sub(r"^(\[ONNXRuntimeError\] : \d+ : |/onnxruntime_src/\S+ .*?\) )", "", first_line(error))

@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ EXECUTION_PROVIDERS = {
     "cpu": "CPUExecutionProvider",
 }
 PRECISIONS = ("fp16", "fp32")  # no INT8: after training it costs small detectors 3.5-4 points of mAP
-_LIBRARIES = {"tensorrt": ("libcuda.so.1", "libnvinfer.so.10"), "cuda": ("libcuda.so.1",)}
+_LIBRARIES = {"tensorrt": ("libcuda.so.1", "libcudnn.so.9", "libnvinfer.so.10"),
+              "cuda": ("libcuda.so.1", "libcudnn.so.9")}
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def probe_machine(load=ctypes.CDLL) -> Machine:
     available = onnxruntime.get_available_providers()
     built_in = tuple(name for name, provider in EXECUTION_PROVIDERS.items() if provider in available)
     if "cuda" in built_in and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA and cuDNN from wheels lie outside the loader's path
+        with redirect_stdout(None):  # it prints what it does not find
+            onnxruntime.preload_dlls()  # CUDA and cuDNN from wheels lie outside the loader's path
     missing = {}
     for name in built_in:
         for library in _LIBRARIES.get(name, ()):

@@ -121,7 +121,7 @@ def measure_topics(model: str, seconds: float, *, rate_hz: float = CAMERA_RATE_H
     from thermalreid_ros.ros.environment import node_command
 
     words = list(command or node_command("detection")) + ["--ros-args"]
-    for name, value in {"model": model, "units": units, **(parameters or {})}.items():
+    for name, value in {"model": model, "thermal_units": units, **(parameters or {})}.items():
         words += ["-p", f"{name}:={value}"]
     full_rate = _topics_pass(words, seconds, rate_hz, units, tick)
     paced_hz = min(rate_hz, PACED_SHARE * 1e3 / full_rate["latency_ms"]["median"])
