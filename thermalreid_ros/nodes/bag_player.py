@@ -20,11 +20,12 @@ from thermalreid_ros.ros.bag import Bag, BagError
 from thermalreid_ros.ros.convert import ns_to_stamp
 from thermalreid_ros.ros.lifecycle import ThermalNode, describe, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
-from thermalreid_ros.ros.playback import PlayedTopic, RecordedTime, message_type, profile_for, published_as
+from thermalreid_ros.ros.playback import PlayedTopic, RecordedTime
 
 CLOCK_PERIOD_S = 0.01
 ACKNOWLEDGED_WITHIN_S = 1.0  # for the messages on their way
 REPORT_WAITING_S = 5.0
+SETTLE_S = 0.5  # the same subscribers' other topics are discovered a little later
 
 
 class BagPlayerNode(ThermalNode):
@@ -35,7 +36,7 @@ class BagPlayerNode(ThermalNode):
         Parameter("rate", 1.0, "speed; 2: twice as fast as recorded", minimum=0.01, maximum=1000.0),
         Parameter("loop", False, "at the end start over, instead of ending"),
         Parameter("start_offset_s", 0.0, "beginning left out", unit="s", minimum=0.0, read_only=True),
-        Parameter("wait_for_subscribers", 1, "subscribers that each image topic must have before it starts",
+        Parameter("wait_for_subscribers", 1, "subscribers that each image topic (without any: each topic) must have first",
                   minimum=0, maximum=100, read_only=True),
         Parameter("decompress", False, "publish compressed pictures as sensor_msgs/Image, on the topic without "
                   "/compressed", read_only=True),
@@ -50,24 +51,20 @@ class BagPlayerNode(ThermalNode):
         self._thread = threading.Thread(target=self._run, name="player", daemon=True)
         self._bag = Bag(self.values.bag)
         self._start_ns = self._bag.stamp_at(self.values.start_offset_s)
-        self._topics = {topic: played for topic, type_name in self._bag.topics.items()
-                        if (played := self._played_topic(topic, type_name)) is not None}
+        self._topics = {topic: played for topic in self._bag.topics if (played := self._played(topic)) is not None}
         if not self._topics:
             raise BagError(f"{self._bag.path}: can play none of its topics: {', '.join(sorted(self._bag.topics))}")
         self._clock_out = None if self.values.restamp else self.publisher(Clock, "/clock", qos.CLOCK)
         self._thread.start()
 
-    def _played_topic(self, topic: str, type_name: str) -> PlayedTopic | None:
+    def _played(self, topic: str) -> PlayedTopic | None:
         if not any(fnmatch(topic, pattern) for pattern in self.values.topics):
             return None
         try:
-            recorded = message_type(type_name)
+            return PlayedTopic.of(self._bag, topic, self.publisher, decompress=self.values.decompress)
         except BagError as error:
             self.get_logger().warning(f"{topic}: {error}, so it is not played")
             return None
-        published, name = published_as(topic, recorded, self.values.decompress)
-        profile = profile_for(published, topic in self._bag.latched)
-        return PlayedTopic(recorded, published, self.publisher(published, name, profile))
 
     def activate(self) -> None:
         self._playing.set()
@@ -95,11 +92,13 @@ class BagPlayerNode(ThermalNode):
 
     def _start(self) -> bool:
         """Wait until active and awaited by all subscribers; False where the node ends."""
+        awaited = [topic.publisher for topic in self._topics.values() if topic.is_image] or \
+            [topic.publisher for topic in self._topics.values()]
         while not self._ending.wait(CLOCK_PERIOD_S):
-            missing = [topic.publisher.topic_name for topic in self._topics.values() if topic.is_image and
-                       topic.publisher.get_subscription_count() < self.values.wait_for_subscribers]
+            missing = [publisher.topic_name for publisher in awaited
+                       if publisher.get_subscription_count() < self.values.wait_for_subscribers]
             if self._playing.is_set() and not missing:
-                return True
+                return not self._ending.wait(SETTLE_S)
             self.get_logger().info(f"waiting for {self.values.wait_for_subscribers} subscribers of "
                                    f"{', '.join(missing)}" if missing else "waiting to be activated",
                                    throttle_duration_sec=REPORT_WAITING_S)

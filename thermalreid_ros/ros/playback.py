@@ -14,10 +14,10 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from thermalreid_ros.ros import qos
-from thermalreid_ros.ros.bag import BagError, BagMessage
+from thermalreid_ros.ros.bag import Bag, BagError, BagMessage
 from thermalreid_ros.ros.convert import NS_PER_S, array_to_image, compressed_to_array
 
-IMAGE_TYPES = (Image, CompressedImage)
+_IMAGE_TYPES = (Image, CompressedImage)
 
 
 class RecordedTime:
@@ -49,10 +49,23 @@ class PlayedTopic:
     recorded_type: type
     published_type: type
     publisher: Publisher
+    is_image: bool
 
-    @property
-    def is_image(self) -> bool:
-        return self.published_type in IMAGE_TYPES
+    @classmethod
+    def of(cls, bag: Bag, topic: str, publisher: Callable[[type, str, QoSProfile], Publisher], *,
+           decompress: bool) -> PlayedTopic:
+        """publisher: makes one of a type, a topic relative to the player's namespace, and a quality of service.
+        decompress: compressed pictures become images, on the topic without /compressed.
+
+        Raises BagError where the package of the topic's type is not installed.
+        """
+        recorded = published = _message_type(bag.topics[topic])
+        name = topic.lstrip("/")
+        if decompress and recorded is CompressedImage:
+            published, name = Image, name.removesuffix("/compressed")
+        is_image = published in _IMAGE_TYPES
+        profile = qos.LATCHED if topic in bag.latched else qos.CAMERA_OUT if is_image else qos.RESULTS
+        return cls(recorded, published, publisher(published, name, profile), is_image)
 
     def prepare(self, message: BagMessage) -> Any:
         """What to publish: the recorded bytes where nothing changes, else the decompressed picture.
@@ -73,25 +86,10 @@ class PlayedTopic:
         return outgoing
 
 
-def message_type(type_name: str) -> type:
+def _message_type(type_name: str) -> type:
     """The Python class of e.g. "sensor_msgs/msg/Image". Raises BagError where its package is not installed."""
     package, _, name = type_name.replace("/msg/", "/").partition("/")
     try:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError):
         raise BagError(f"type {type_name} is not installed here") from None
-
-
-def published_as(topic: str, recorded_type: type, decompress: bool) -> tuple[type, str]:
-    """Type under which a recorded topic is published, and its name relative to the player's namespace."""
-    name = topic.lstrip("/")
-    if decompress and recorded_type is CompressedImage:
-        return Image, name.removesuffix("/compressed")
-    return recorded_type, name
-
-
-def profile_for(published_type: type, latched: bool) -> QoSProfile:
-    """Quality of service for a played topic."""
-    if latched:
-        return qos.LATCHED
-    return qos.CAMERA_OUT if published_type in IMAGE_TYPES else qos.RESULTS
