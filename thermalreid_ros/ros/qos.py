@@ -20,6 +20,8 @@ CAMERA_OUT = _profile(ReliabilityPolicy.RELIABLE, 5)
 RESULTS = _profile(ReliabilityPolicy.RELIABLE, 10)
 #: The probe, tables: latecomers get the last one.
 LATCHED = _profile(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
+#: Subscribing to probes: several senders may each have a latched one for a latecomer.
+PROBES_IN = _profile(ReliabilityPolicy.RELIABLE, 16, DurabilityPolicy.TRANSIENT_LOCAL)
 #: Pictures for a person: never hold up the node for a slow viewer.
 OVERLAY = _profile(ReliabilityPolicy.BEST_EFFORT, 1)
 #: /diagnostics, as its other publishers offer it.
