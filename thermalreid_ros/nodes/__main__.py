@@ -9,19 +9,20 @@ from pathlib import Path
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.nodes.bag_player import BagPlayerNode
 from thermalreid_ros.nodes.detection import DetectionNode
+from thermalreid_ros.nodes.reid import ReidNode
 from thermalreid_ros.ros import diagnostics
 from thermalreid_ros.ros.lifecycle import COMMON_PARAMETERS, ThermalNode
 
-NODES: tuple[type[ThermalNode], ...] = (DetectionNode, BagPlayerNode)
+NODES: tuple[type[ThermalNode], ...] = (DetectionNode, ReidNode, BagPlayerNode)
 
 
 def parameter_table() -> str:
     """docs/parameters.md."""
     sections = ["# Parameters and diagnostics\n\n"
-                "Written by `make docs` from the schemas in `thermalreid_ros/nodes/`. *start*: given at start only, in "
-                "a parameter\nfile or with `-p name:=value`; *any time*: also with `ros2 param set`. Unknown names, wrong "
-                "types and values out of\nrange are refused. `config/thermalreid.yaml` holds all of them with their "
-                "defaults.\n"]
+                "Written by `make docs` from the schemas in `thermalreid_ros/nodes/`. *start*: given at start only, "
+                "in a parameter\nfile or with `-p name:=value`; *any time*: also with `ros2 param set`. Unknown names, "
+                "wrong types and values out\nof range are refused. `config/thermalreid.yaml` holds all of them with "
+                "their defaults.\n"]
     sections += [f"## {node.NAME}\n\n{node.PARAMETERS.markdown()}" for node in NODES]
     sections += [f"## All nodes\n\n{COMMON_PARAMETERS.markdown()}",
                  f"## Diagnostics\n\n{diagnostics.__doc__}"]

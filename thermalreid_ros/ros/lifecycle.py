@@ -44,7 +44,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
-from rclpy.qos import QoSProfile
+from rclpy.qos import HistoryPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 
@@ -118,12 +118,15 @@ class ThermalNode(LifecycleNode):
                 ordered: bool = True) -> None:
         """Process the messages of a topic on the worker thread; for activate.
 
-        name: of the input in the diagnostics, a plural ("frames"). depth: messages that may wait; 1 is newest only.
+        name: of the input in the diagnostics, a plural ("frames"). depth: messages that may wait; 1 is newest only,
+        a larger one deepens the profile's queue too.
         silent_limit_s: silence that becomes a warning, None for topics that are silent by nature.
         ordered: drop messages whose header stamp is not after the one before, or that are older than max_age_s;
         False for messages without header and for latched ones.
         """
         entry = _Input(name, message_type, process, depth, StampGate() if ordered else None)
+        profile = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=max(depth, profile.depth),
+                             reliability=profile.reliability, durability=profile.durability)
         subscription = self.create_subscription(
             message_type, topic, lambda data: self._worker.put(entry, data), profile, raw=True)
         self._subscriptions_open.append(subscription)

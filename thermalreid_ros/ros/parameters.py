@@ -89,8 +89,7 @@ class Parameter:
             return f"parameter '{self.name}' is {value!r}: it must be a {self.type.name}, e.g. {self.type.example}"
         for item in items:
             if self.choices and item not in self.choices:
-                return (f"parameter '{self.name}' is {item!r}: it must be one of "
-                        f"{', '.join(str(choice) for choice in self.choices)}")
+                return f"parameter '{self.name}' is {item!r}: it must be one of {self.range_text}"
             if wanted is float and not math.isfinite(item):
                 return f"parameter '{self.name}' is {item}: it must be finite"
             if (self.minimum is not None and item < self.minimum) or \
@@ -102,7 +101,7 @@ class Parameter:
     def range_text(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         if self.choices:
-            return ", ".join(str(choice) for choice in self.choices)
+            return ", ".join(str(choice) or '""' for choice in self.choices)
         if self.minimum is not None and self.maximum is not None:
             return f"{self.minimum} to {self.maximum}{unit}"
         if self.minimum is not None:

@@ -1,0 +1,21 @@
+"""The same nodes on a recording: ros2 launch thermalreid_ros replay.launch.py bag:=PATH"""
+
+from launch import LaunchDescription
+from launch.actions import IncludeLaunchDescription, Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+from thermalreid_ros.files import shipped
+from thermalreid_ros.ros.launching import argument, start
+
+
+def generate_launch_description() -> LaunchDescription:
+    live = PythonLaunchDescriptionSource(str(shipped("launch") / "thermalreid.launch.py"))
+    return LaunchDescription([
+        argument("bag", "the recording: a rosbag2 folder, or one .mcap or .db3 file"),
+        argument("rate", "speed; 2.0: twice as fast as recorded"),
+        argument("loop", "whether it starts over at its end, instead of ending all", choices=("", "true", "false")),
+        argument("start_offset_s", "seconds of its beginning that are left out"),
+        IncludeLaunchDescription(live, launch_arguments={"use_sim_time": "true"}.items()),
+        start("bag_player", {"bag": str, "rate": float, "loop": bool, "start_offset_s": float},
+              {"thermal/image_raw": "image_topic"}, on_exit=Shutdown(reason="the recording has ended")),
+    ])
