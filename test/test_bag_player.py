@@ -77,7 +77,7 @@ def test_decompresses_and_plays_own_messages_in_a_namespace(graph, start_node):
     infos = graph.collect(CameraInfo, "uav1/thermal/camera_info", qos.RESULTS)
     truth = graph.collect(DetectionArray, "uav1/truth/detections", qos.RESULTS)
     player = start_node("bag_player", "-r", "__ns:=/uav1", "-p", f"bag:={NIGHT}", "-p", "rate:=50.0",
-                        "-p", "decompress:=true", "-p", "start_offset_s:=100.0",
+                        "-p", "start_offset_s:=100.0",
                         "-p", "topics:=[/thermal/*, /truth/detections]")
     assert player.wait(EXIT_LIMIT_S) == 0, player.output
     stamps = [stamp_to_ns(message.header.stamp) for message in frames]
@@ -95,7 +95,8 @@ def test_decompresses_and_plays_own_messages_in_a_namespace(graph, start_node):
 
 def test_compressed_frames_are_passed_on_as_recorded(graph, start_node):
     frames = graph.collect(CompressedImage, "thermal/image_raw/compressed", qos.RESULTS)
-    player = start_node("bag_player", "-p", f"bag:={NIGHT}", "-p", "rate:=100.0", "-p", "start_offset_s:=120.0")
+    player = start_node("bag_player", "-p", f"bag:={NIGHT}", "-p", "rate:=100.0", "-p", "start_offset_s:=120.0",
+                        "-p", "decompress:=false")
     assert player.wait(EXIT_LIMIT_S) == 0, player.output
     assert len(frames) == recorded_frames(from_s=120.0) and {frame.format for frame in frames} == {"webp", "jpeg"}
 

@@ -38,8 +38,8 @@ class BagPlayerNode(ThermalNode):
         Parameter("start_offset_s", 0.0, "beginning left out", unit="s", minimum=0.0, read_only=True),
         Parameter("wait_for_subscribers", 1, "subscribers that each image topic (without any: each topic) must have first",
                   minimum=0, maximum=100, read_only=True),
-        Parameter("decompress", False, "publish compressed pictures as sensor_msgs/Image, on the topic without "
-                  "/compressed", read_only=True),
+        Parameter("decompress", True, "publish compressed pictures as sensor_msgs/Image, on the topic without "
+                  "/compressed, where that is not recorded too", read_only=True),
         Parameter("restamp", False, "stamp headers with the present time and leave /clock alone", read_only=True),
     )
     exit_code = 0

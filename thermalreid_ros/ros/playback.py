@@ -55,13 +55,13 @@ class PlayedTopic:
     def of(cls, bag: Bag, topic: str, publisher: Callable[[type, str, QoSProfile], Publisher], *,
            decompress: bool) -> PlayedTopic:
         """publisher: makes one of a type, a topic relative to the player's namespace, and a quality of service.
-        decompress: compressed pictures become images, on the topic without /compressed.
+        decompress: compressed pictures become images, on the topic without /compressed, where it is not recorded too.
 
         Raises BagError where the package of the topic's type is not installed.
         """
         recorded = published = _message_type(bag.topics[topic])
         name = topic.lstrip("/")
-        if decompress and recorded is CompressedImage:
+        if decompress and recorded is CompressedImage and topic.removesuffix("/compressed") not in bag.topics:
             published, name = Image, name.removesuffix("/compressed")
         is_image = published in _IMAGE_TYPES
         profile = qos.LATCHED if topic in bag.latched else qos.CAMERA_OUT if is_image else qos.RESULTS

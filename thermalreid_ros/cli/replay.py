@@ -1,0 +1,70 @@
+"""`thermalreid replay BAG`: the nodes as processes of their own, on a recording, without `launch`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from thermalreid_ros.cli.output import add_json_option, table, write_json
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("replay", help="run the nodes on a recording", description=__doc__)
+    parser.add_argument("bag", type=Path, metavar="BAG", help="a rosbag2 folder, or one .mcap or .db3 file")
+    parser.add_argument("--probe", type=Path, metavar="IMAGE", help="thermal crop of the object to be found")
+    parser.add_argument("--probe-class", default="", choices=("", "car", "person", "bicycle", "dog"), metavar="CLASS",
+                        help="its class; by default any")
+    parser.add_argument("--rate", type=positive, default=1.0, help="speed; 2: twice as fast as recorded (default 1)")
+    parser.add_argument("--model", help="detector, instead of the one in the parameter file")
+    parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of the nodes (default: the shipped)")
+    parser.add_argument("--domain", type=int, metavar="ID", help="ROS domain (default: that of the environment)")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write a page of what they saw to DIR/index.html")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation.replay import run_replay
+
+    replay = run_replay(args.bag, probe=args.probe, probe_class=args.probe_class, rate=args.rate, model=args.model,
+                        params_file=args.params, domain_id=args.domain, progress=progress, say=print)
+    figures = replay.figures()
+    print(summary(figures))
+    write_json(args.json, figures)
+    if args.report is not None:
+        from thermalreid_ros.evaluation.page import write_page
+
+        print(write_page(args.report / "index.html", replay, command=command(args)))
+    return 0
+
+
+def summary(figures: dict[str, Any]) -> str:
+    """The figures as a table, reasons in place of those that are missing."""
+    rows = [["frames played", figures["frames_in"]], ["frames detected", figures["frames_detected"]],
+            ["frames ranked", figures["frames_matched"]],
+            *([f"frames {reason}", count] for reason, count in figures["frames_dropped"].items()),
+            *([f"{key} {part}", value] for key in ("latency_ms", "inference_ms")
+              for part, value in figures[key].items()),
+            *([key, figures[key]] for key in ("map50", "reid_r1"))]
+    notes = "".join(f"\n{key}: {reason}" for key, reason in figures["reasons"].items())
+    return table(["", "value"], rows) + notes
+
+
+def command(args: argparse.Namespace) -> str:
+    """The command as the page shows it, without paths of this machine."""
+    parts = ["thermalreid replay", args.bag.name]
+    parts += [f"--probe {args.probe.name}"] if args.probe else []
+    parts += [f"--probe-class {args.probe_class}"] if args.probe_class else []
+    parts += [f"--rate {args.rate:g}"] + ([f"--model {args.model}"] if args.model else [])
+    return " ".join(parts)
+
+
+def positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 1000.0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no speed from 0.01 to 1000")
+    return value

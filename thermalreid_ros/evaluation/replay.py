@@ -1,0 +1,435 @@
+"""Runs the nodes on a recording, as processes of their own, and measures what comes out of them.
+
+All that is measured is seen from outside, by a recorder that hears the same topics as anybody would. Times are of
+its steady clock: latency is from the arrival of a frame at the recorder to the arrival of what the nodes made of it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from thermalreid_ros.detection.types import CLASS_NAMES, Detection
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.recording import FRAME_TOPIC, Truth, read_truth
+from thermalreid_ros.files import shipped
+from thermalreid_ros.reid.probe import load_probe
+from thermalreid_ros.ros.bag import Bag
+from thermalreid_ros.ros.environment import node_command, prepare_process, process_environment
+from thermalreid_ros.ros.supervisor import Supervisor
+
+NODES = ("detection", "reid")
+PLAYER = "bag_player"
+ACTIVE_WITHIN_S = 60.0
+FIRST_FRAME_WITHIN_S = 30.0
+DRAIN_S = 3.0  # after the last frame, for what the nodes still work on
+MATCH_IOU = 0.5
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+#: Keys of the detection node's diagnostics that count frames it did not work on.
+DROPS = {"frames_superseded": "overtaken by a newer frame", "frames_too_old": "too old",
+         "frames_out_of_order": "out of order", "frames_refused": "refused", "frames_failed": "failed"}
+
+
+class ReplayError(ThermalReidError):
+    """A replay that could not be run; the message names what failed and what to do."""
+
+
+@dataclass(frozen=True)
+class MatchRecord:
+    """One gallery track as ranked against the probe."""
+
+    rank: int
+    track_id: int
+    track_length: int
+    detection: Detection
+    distance: float
+    distance_histogram: float
+    distance_mser: float
+
+
+@dataclass
+class FrameRecord:
+    """One frame, by its capture stamp; times are seconds of the recorder's clock, None for what never came."""
+
+    stamp_ns: int
+    arrived_s: float | None = None
+    detected_s: float | None = None
+    matched_s: float | None = None
+    inference_ms: float | None = None
+    detections: tuple[Detection, ...] = ()
+    matches: tuple[MatchRecord, ...] = ()
+
+    @property
+    def latency_ms(self) -> float | None:
+        if self.detected_s is None or self.arrived_s is None:
+            return None
+        return 1000.0 * max(self.detected_s - self.arrived_s, 0.0)
+
+
+@dataclass
+class Replay:
+    """What a replay gave. frames: by rising stamp, those that the recorder saw in any topic."""
+
+    bag: Path
+    probe: Path | None
+    rate: float
+    frames_in: int
+    frames: list[FrameRecord]
+    diagnostics: dict[str, dict[str, str]]  # by node
+    truth: Truth
+    custom: dict[str, str]
+    beta_h: float | None = None
+    method: str = ""
+    wall_s: float = 0.0
+    exit_codes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Frames that the detection node did not work on, by reason; those it never received are "lost on the way"."""
+        counts = self.diagnostics.get("detection", {})
+        drops = {reason: int(counts.get(key, 0)) for key, reason in DROPS.items()}
+        drops["lost on the way"] = self.frames_in - int(counts.get("frames_received", self.frames_in))
+        return {reason: count for reason, count in drops.items() if count > 0}
+
+    def figures(self) -> dict[str, Any]:
+        """The contract of `thermalreid replay --json`; a figure that cannot be had is None, with its reason.
+
+        Both are taken over the frames that the nodes worked on; those dropped stand in frames_dropped.
+        map50: mean of AP50 over the classes in the truth, of detections as published (above the node's threshold).
+        reid_r1: share of the frames with the probe's true object in them (reid_frames; the probe's own frame is left
+        out) in which the track ranked first overlaps that object, IoU at least 0.5. An object that was not detected
+        counts as not ranked first.
+        """
+        detected = [frame for frame in self.frames if frame.detected_s is not None]
+        latency = [frame.latency_ms for frame in detected if frame.latency_ms is not None]
+        reasons: dict[str, str] = {}
+        figures = {
+            "frames_in": self.frames_in,
+            "frames_detected": len(detected),
+            "frames_dropped": self.dropped,
+            "frames_matched": sum(frame.matched_s is not None for frame in self.frames),
+            "rate": self.rate,
+            "latency_ms": {"median": _percentile(latency, 50), "p99": _percentile(latency, 99)},
+            "inference_ms": {"median": _percentile([f.inference_ms for f in detected], 50),
+                             "p99": _percentile([f.inference_ms for f in detected], 99)},
+            "map50": self._map50(reasons),
+            "reid_r1": self._reid_r1(reasons),
+            "reid_frames": len(self.target_frames()),
+        }
+        return {**figures, "reasons": reasons}
+
+    def true_rank(self, frame: FrameRecord) -> int | None:
+        """The rank of the probe's true object in a frame; None where the recording does not know it or it was not
+        ranked."""
+        target = self.truth.target.get(frame.stamp_ns)
+        return None if target is None else next(
+            (match.rank for match in frame.matches if iou(match.detection, target) >= MATCH_IOU), None)
+
+    def target_frames(self) -> list[FrameRecord]:
+        """Frames over which reid_r1 is measured; empty where the probe is not the one that the truth speaks of."""
+        own = _card_of(self.bag, self.probe)
+        if own is None:
+            return []
+        by_stamp = {frame.stamp_ns: frame for frame in self.frames}
+        return [by_stamp[stamp_ns] for stamp_ns in sorted(self.truth.target)
+                if stamp_ns != own["stamp_ns"] and stamp_ns in by_stamp and by_stamp[stamp_ns].matched_s is not None]
+
+    def _reid_r1(self, reasons: dict[str, str]) -> float | None:
+        if self.probe is None:
+            reasons["reid_r1"] = "no probe was given"
+            return None
+        frames = self.target_frames()
+        if not frames:
+            reasons["reid_r1"] = "the recording does not know which object this probe shows"
+            return None
+        return sum(self.true_rank(frame) == 1 for frame in frames) / len(frames)
+
+    def _map50(self, reasons: dict[str, str]) -> float | None:
+        if not any(self.truth.objects.values()):
+            reasons["map50"] = "the recording holds no annotated objects"
+            return None
+        try:
+            import faster_coco_eval  # noqa: F401
+        except ModuleNotFoundError:
+            reasons["map50"] = "faster-coco-eval is missing; pip install 'thermalreid-ros[evaluation]'"
+            return None
+        figure = _map50(self.truth, {frame.stamp_ns: frame.detections for frame in self.frames
+                                     if frame.detected_s is not None})
+        if figure is None:
+            reasons["map50"] = "none of the annotated frames was detected"
+        return figure
+
+
+def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_class: str = "", rate: float = 1.0,
+               params_file: str | Path | None = None, model: str | None = None, domain_id: int | None = None,
+               progress: Callable[..., Any] | None = None, say: Callable[[str], None] = lambda line: None) -> Replay:
+    """Start the nodes, play the recording to them, collect what they say, end them.
+
+    probe: thermal crop of the object to be found. domain_id: ROS domain of their own, by default the environment's.
+    progress: makes a tqdm-like bar, called with total= and description=. say: told what happens, line by line.
+    Raises ReplayError, ThermalReidError of the inputs, and ProcessDied where a node ends early. All processes have
+    ended when this returns or raises, KeyboardInterrupt included.
+    """
+    params_file = Path(params_file or shipped("config") / "thermalreid.yaml")
+    if not params_file.is_file():
+        raise ReplayError(f"{params_file}: no such parameter file")
+    with Bag(bag_path) as bag:
+        image_topics = [topic for topic, type_name in bag.topics.items() if type_name in IMAGE_TYPES]
+        if not image_topics:
+            raise ReplayError(f"{bag.path}: holds no images; its topics are {', '.join(sorted(bag.topics))}")
+        frames_in = sum(1 for _ in bag.messages(image_topics[:1] if len(image_topics) == 1 else [FRAME_TOPIC]))
+        truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
+    if probe is not None:
+        load_probe(probe, "agc8", probe_class)  # a fault in it is said now, not by a node
+    if domain_id is not None:
+        os.environ["ROS_DOMAIN_ID"] = str(domain_id)
+    prepare_process()
+    replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {}, truth, custom)
+    arguments = {"detection": {} if model is None else {"model": model},
+                 "reid": {} if probe is None else {"probe_file": str(Path(probe).absolute()),
+                                                   "probe_class": probe_class}}
+    recorder = _Recorder()
+    try:
+        with Supervisor(process_environment()) as supervisor:
+            say("starting " + ", ".join(NODES))
+            for name in NODES:
+                supervisor.start(name, _command(name, params_file, use_sim_time=True, **arguments[name]))
+            _wait_until_active(recorder, supervisor)
+            say(f"playing {frames_in} frames at {rate:g} times the recorded rate")
+            began_s = time.monotonic()
+            supervisor.start(PLAYER, _command(PLAYER, params_file, bag=str(bag_file.absolute()), rate=float(rate),
+                                              decompress=True, loop=False, wait_for_subscribers=len(NODES) + 1))
+            _watch(recorder, supervisor, frames_in, progress)
+            replay.wall_s = time.monotonic() - began_s
+            replay.exit_codes = supervisor.stop()
+    finally:
+        recorder.close()
+    replay.frames, replay.diagnostics = recorder.result(), recorder.diagnostics
+    replay.beta_h, replay.method = recorder.beta_h, recorder.method
+    return replay
+
+
+def iou(first: Detection, second: Detection) -> float:
+    """Intersection over union of two boxes."""
+    width = min(first.x_max, second.x_max) - max(first.x_min, second.x_min)
+    height = min(first.y_max, second.y_max) - max(first.y_min, second.y_min)
+    common = max(width, 0.0) * max(height, 0.0)
+    union = first.width * first.height + second.width * second.height - common
+    return common / union if union > 0.0 else 0.0
+
+
+def _command(name: str, params_file: Path, **parameters: Any) -> list[str]:
+    command = [*node_command(name), "--ros-args", "--params-file", str(params_file)]
+    for key, value in parameters.items():
+        command += ["-p", f"{key}:={yaml.safe_dump(value, default_style=_quoted(value)).splitlines()[0]}"]
+    return command
+
+
+def _quoted(value: Any) -> str | None:
+    return '"' if isinstance(value, str) else None  # "1" is text and stays text
+
+
+def _wait_until_active(recorder: _Recorder, supervisor: Supervisor) -> None:
+    end_s = time.monotonic() + ACTIVE_WITHIN_S
+    while missing := [name for name in NODES if not recorder.is_active(name)]:
+        supervisor.check()
+        if time.monotonic() > end_s:
+            raise ReplayError(f"{', '.join(missing)}: not active within {ACTIVE_WITHIN_S:.0f} s; "
+                              f"last words: {' | '.join(supervisor.processes[missing[0]].lines) or 'none'}")
+        time.sleep(0.05)
+
+
+def _watch(recorder: _Recorder, supervisor: Supervisor, frames_in: int, progress: Callable[..., Any] | None) -> None:
+    """Until the recording is played and the nodes have worked off what came."""
+    bar = progress(total=frames_in, description="frames", unit="frame") if progress else None
+    began_s, shown = time.monotonic(), 0
+    try:
+        while supervisor.processes[PLAYER].exit_code is None:
+            supervisor.check(PLAYER)
+            if not recorder.seen and time.monotonic() - began_s > FIRST_FRAME_WITHIN_S:
+                raise ReplayError(f"no frame arrived within {FIRST_FRAME_WITHIN_S:.0f} s; {PLAYER} says: "
+                                  f"{' | '.join(supervisor.processes[PLAYER].lines) or 'nothing'}")
+            if bar is not None and recorder.detected > shown:
+                bar.update(recorder.detected - shown)
+                shown = recorder.detected
+            time.sleep(0.05)
+        supervisor.check(PLAYER)
+        ended_s = time.monotonic()
+        while time.monotonic() - ended_s < DRAIN_S and not (
+                recorder.detected >= frames_in and recorder.matched >= frames_in):
+            supervisor.check(PLAYER)
+            time.sleep(0.05)
+        recorder.await_diagnostics(NODES)
+    finally:
+        if bar is not None:
+            bar.update(recorder.detected - shown)
+            bar.close()
+
+
+class _Recorder:
+    """A node in this process that hears all and keeps what is needed."""
+
+    def __init__(self) -> None:
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from lifecycle_msgs.srv import GetState
+        from rclpy.context import Context
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+        from rclpy.signals import SignalHandlerOptions
+        from sensor_msgs.msg import Image
+
+        from thermalreid_ros.msg import DetectionArray, MatchArray
+        from thermalreid_ros.ros import qos
+
+        self._frames: defaultdict[int, FrameRecord] = defaultdict(lambda: FrameRecord(0))
+        self._lock = threading.Lock()
+        self.seen = self.detected = self.matched = 0
+        self.diagnostics: dict[str, dict[str, str]] = {}
+        self._heard_s: dict[str, float] = {}
+        self.beta_h: float | None = None
+        self.method = ""
+        self._context = Context()
+        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = Node("replay_recorder", context=self._context)
+        self._node.create_subscription(Image, "thermal/image_raw", self._on_frame, qos.RESULTS, raw=True)
+        self._node.create_subscription(DetectionArray, "detections", self._on_detections, qos.RESULTS)
+        self._node.create_subscription(MatchArray, "reid/matches", self._on_matches, qos.RESULTS)
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
+        self._states = {name: self._node.create_client(GetState, f"{name}/get_state") for name in NODES}
+        self._pending: dict[str, Any] = {}
+        self._state_request = GetState.Request()
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name="recorder", daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        from rclpy.executors import ExternalShutdownException
+
+        with suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def is_active(self, name: str) -> bool:
+        """Whether a node says so; asks without waiting."""
+        from lifecycle_msgs.msg import State
+
+        client, future = self._states[name], self._pending.get(name)
+        if future is not None and future.done():
+            if future.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
+                return True
+            future = None
+        if future is None and client.service_is_ready():
+            self._pending[name] = client.call_async(self._state_request)
+        return False
+
+    def await_diagnostics(self, names: tuple[str, ...], timeout_s: float = 2.5) -> None:
+        """Wait for a status of each that is newer than this call: its counters are then final."""
+        since_s = time.monotonic()
+        while time.monotonic() - since_s < timeout_s and any(self._heard_s.get(name, 0.0) < since_s for name in names):
+            time.sleep(0.02)
+
+    def result(self) -> list[FrameRecord]:
+        with self._lock:
+            return [self._frames[stamp_ns] for stamp_ns in sorted(self._frames)]
+
+    def close(self) -> None:
+        self._context.try_shutdown()
+        self._thread.join(5.0)
+        self._node.destroy_node()
+
+    def _on_frame(self, data: bytes) -> None:
+        now_s = time.monotonic()
+        # CDR little endian: 4 bytes of encapsulation, then header.stamp; the pixels need not be looked at.
+        second, nanosecond = struct.unpack_from("<iI", data, 4)
+        with self._lock:
+            self._frame(second * 10**9 + nanosecond).arrived_s = now_s
+            self.seen += 1
+
+    def _on_detections(self, message: Any) -> None:
+        from thermalreid_ros.ros.convert import message_to_detections, stamp_to_ns
+
+        now_s = time.monotonic()
+        with self._lock:
+            frame = self._frame(stamp_to_ns(message.header.stamp))
+            frame.detected_s, frame.inference_ms = now_s, message.inference_ms
+            frame.detections = message_to_detections(message)
+            self.detected += 1
+
+    def _on_matches(self, message: Any) -> None:
+        from thermalreid_ros.ros.convert import stamp_to_ns
+
+        now_s = time.monotonic()
+        with self._lock:
+            frame = self._frame(stamp_to_ns(message.header.stamp))
+            frame.matched_s = now_s
+            frame.matches = tuple(MatchRecord(
+                m.rank, m.track_id, m.track_length,
+                Detection(m.detection.class_id, m.detection.score, m.detection.x_min, m.detection.y_min,
+                          m.detection.x_max, m.detection.y_max),
+                m.distance, m.distance_histogram, m.distance_mser) for m in message.matches)
+            self.beta_h, self.method = message.beta_h, message.method
+            self.matched += 1
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            name = status.name.rsplit("/", 1)[-1]
+            if name in NODES:
+                self.diagnostics[name] = {item.key: item.value for item in status.values}
+                self._heard_s[name] = time.monotonic()
+
+    def _frame(self, stamp_ns: int) -> FrameRecord:
+        frame = self._frames[stamp_ns]
+        frame.stamp_ns = stamp_ns
+        return frame
+
+
+def _card_of(bag: Path, probe: Path | None) -> dict[str, Any] | None:
+    """The card of the recording's own probe, where that is the probe given."""
+    own, card = bag / "probe.png", bag / "probe.yaml"
+    if probe is None or not (own.is_file() and card.is_file() and probe.is_file()):
+        return None
+    return yaml.safe_load(card.read_text()) if own.read_bytes() == probe.read_bytes() else None
+
+
+def _map50(truth: Truth, detections: dict[int, tuple[Detection, ...]]) -> float | None:
+    from thermalreid_ros.evaluation.detection import CocoSet, score
+
+    ids = {stamp_ns: number for number, stamp_ns in enumerate(sorted(truth.objects.keys() & detections.keys()), 1)}
+    annotations = []
+    for stamp_ns, number in ids.items():
+        for box in truth.objects[stamp_ns]:
+            annotations.append(_coco(number, box, box.class_id, iscrowd=0))
+        for box in truth.ignored.get(stamp_ns, ()):
+            annotations += [_coco(number, box, label, iscrowd=1) for label in range(len(CLASS_NAMES))]
+    for identity, annotation in enumerate(annotations, 1):
+        annotation["id"] = identity
+    present = tuple(sorted({box.class_id for stamp_ns in ids for box in truth.objects[stamp_ns]}))
+    if not present:
+        return None
+    images = [{"id": number, "width": 0, "height": 0, "file_name": ""} for number in ids.values()]
+    coco = {"info": {}, "images": images, "annotations": annotations,
+            "categories": [{"id": label, "name": name} for label, name in enumerate(CLASS_NAMES)]}
+    results = [{**_coco(ids[stamp_ns], box, box.class_id), "score": box.score}
+               for stamp_ns, boxes in detections.items() if stamp_ns in ids for box in boxes]
+    return score(results, CocoSet((), coco, present))["map50"]
+
+
+def _coco(image_id: int, box: Detection, label: int, **more: int) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": label, "bbox": [box.x_min, box.y_min, box.width, box.height],
+            "area": box.width * box.height, **more}
+
+
+def _percentile(values: list[float], percent: float) -> float | None:
+    return float(np.percentile(values, percent)) if values else None
