@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 _SCALE = 2  # features are sought at half size: thermal frames carry little detail at full size
-_FEATURES = 600
+_FEATURES = 400
 _MIN_FEATURES = 40
 _MIN_INLIERS = 20  # on HIT-UAV: 98 % of the motions so accepted align the frames, 2 % of the alignable ones are lost
 _REPROJECTION_PX = 3.0  # at half size
