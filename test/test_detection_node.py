@@ -1,0 +1,168 @@
+"""The detection node on the live graph: real frames, and each fault that a flight may bring."""
+
+import json
+import shutil
+import time
+
+import cv2
+import numpy as np
+import pytest
+from conftest import wait_until
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from thermalreid_ros.detection.detector import Detector
+from thermalreid_ros.engine import load_engine
+from thermalreid_ros.files import shipped
+from thermalreid_ros.msg import DetectionArray
+from thermalreid_ros.ros import qos
+from thermalreid_ros.ros.convert import array_to_image, ns_to_stamp, stamp_to_ns
+
+ONE_THREAD = ("-p", "threads:=1")
+
+
+@pytest.fixture(scope="module")
+def frame(shared_data) -> np.ndarray:
+    """A real night frame full of persons, bicycles and cars."""
+    records = json.loads((shared_data / "hit-uav/annotations/val.json").read_text())["images"]
+    name = next(r["file_name"] for r in records if r["file_name"].startswith("0_"))
+    return cv2.imread(str(shared_data / "hit-uav/val" / name), cv2.IMREAD_GRAYSCALE)
+
+
+class Camera:
+    """Sends pictures to the node and waits for what comes of them."""
+
+    def __init__(self, graph, results: list):
+        self.graph, self.results = graph, results
+        self.publisher = graph.publisher(Image, "thermal/image_raw", qos.CAMERA_OUT)
+
+    def send(self, pixels: np.ndarray, encoding: str = "mono8", stamp_ns: int | None = None, **fields) -> int:
+        stamp_ns = stamp_ns or self.graph.node.get_clock().now().nanoseconds
+        message = array_to_image(pixels, encoding, Header(stamp=ns_to_stamp(stamp_ns), frame_id="thermal_optical"))
+        for name, value in fields.items():
+            setattr(message, name, value)
+        self.publisher.publish(message)
+        return stamp_ns
+
+    def see(self, pixels: np.ndarray, encoding: str = "mono8") -> DetectionArray:
+        """Send one frame; its detections."""
+        stamp_ns = self.send(pixels, encoding)
+        found: list[DetectionArray] = []
+
+        def look() -> bool:
+            found.extend(r for r in self.results if stamp_to_ns(r.header.stamp) == stamp_ns)
+            return bool(found)
+
+        wait_until(look, 15.0, f"detections of the frame of {stamp_ns}")
+        return found[0]
+
+
+def start(graph, start_node, *arguments) -> Camera:
+    results = graph.collect(DetectionArray, "detections", qos.RESULTS)
+    start_node("detection", *ONE_THREAD, *arguments)
+    return Camera(graph, results)
+
+
+def test_the_node_says_what_the_detector_says_and_keeps_the_header(graph, start_node, frame):
+    pictures: list[Image] = []
+    camera = start(graph, start_node)
+    message = camera.see(frame)
+    expected = Detector(load_engine("yolo_compact", providers=("cpu",))).detect(frame)
+    assert (message.width, message.height, message.model, message.semantics) == (640, 512, "yolo_compact", "none")
+    assert message.header.frame_id == "thermal_optical" and message.inference_ms > 0
+    assert len(message.detections) == len(expected.detections) > 3
+    for got, want in zip(message.detections, expected.detections):
+        assert got.class_name == want.class_name and got.score == pytest.approx(want.score, abs=1e-4)
+        np.testing.assert_allclose((got.x_min, got.y_min, got.x_max, got.y_max), want.box, atol=1e-2)
+    pictures = graph.collect(Image, "detections/image", qos.OVERLAY)  # drawn from the moment somebody watches
+    wait_until(lambda: camera.see(frame) and pictures, 20.0, "a picture of the detections")
+    assert (pictures[0].encoding, pictures[0].width) == ("bgr8", 640)
+
+
+def test_faulty_frames_are_refused_in_words_and_no_good_frame_is_lost(graph, start_node, frame):
+    camera = start(graph, start_node)
+    statuses = graph.diagnostics()
+
+    def reason(words: str) -> None:
+        wait_until(lambda: any(words in s.data.get("last_refusal", "") for s in statuses), 10.0, f"'{words}' said")
+
+    camera.see(frame)
+    sixteen = frame.astype(np.uint16) * 100
+    camera.send(sixteen, "mono16")
+    reason("mono16")
+    camera.see(frame)
+    camera.send(frame, height=700)
+    reason("truncated")
+    camera.see(frame)
+    camera.send(frame[:1, :1])
+    reason("1x1")
+    camera.see(frame)
+    last_ns = camera.send(frame)
+    time.sleep(0.5)
+    camera.send(frame, stamp_ns=last_ns - 5_000_000_000)
+    reason("before that of the one before")
+    camera.see(frame)
+    wait_until(lambda: statuses[-1].data.get("frames_processed") == "6", 5.0, "all six good frames counted")
+    assert statuses[-1].data["frames_refused"] == "3" and statuses[-1].data["frames_out_of_order"] == "1"
+
+
+def test_temperatures_without_meaning_are_refused_and_single_dead_pixels_are_not(graph, start_node, frame):
+    camera = start(graph, start_node, "-p", "thermal_units:=celsius_f32")
+    statuses = graph.diagnostics()
+    celsius = frame.astype(np.float32) / 16.0
+    clean = camera.see(celsius, "32FC1")
+    dead = celsius.copy()
+    dead[::97, ::89] = np.nan
+    assert abs(len(camera.see(dead, "32FC1").detections) - len(clean.detections)) <= 3
+    camera.send(np.full_like(celsius, np.nan), "32FC1")
+    wait_until(lambda: any("last_refusal" in s.data for s in statuses), 10.0, "the refusal")
+    assert statuses[-1].data["frames_refused"] == "1"
+    camera.see(celsius, "32FC1")
+
+
+def _spoilt(folder, what: str):
+    for suffix in (".onnx", ".yaml"):
+        shutil.copy(shipped("models") / f"yolo_compact{suffix}", folder / f"m{suffix}")
+    model, card = folder / "m.onnx", folder / "m.yaml"
+    if what == "cut":
+        from thermalreid_ros.engine.packing import write_card
+        import yaml
+
+        model.write_bytes(model.read_bytes()[:10000])
+        write_card(model, yaml.safe_load(card.read_text()))
+    elif what == "other sum":
+        model.write_bytes(model.read_bytes()[:-1] + b"\0")
+    elif what == "no card":
+        card.unlink()
+    elif what == "missing":
+        model.unlink()
+    return model
+
+
+@pytest.mark.parametrize("what,words", [
+    ("cut", "cannot load it"), ("other sum", "sha256 is"), ("no card", "no model card"), ("missing", "no such model")])
+def test_a_model_that_cannot_be_used_is_one_fatal_line(start_node, tmp_path, what, words):
+    node = start_node("detection", "-p", f"model:={_spoilt(tmp_path, what)}")
+    assert node.wait() == 2
+    lines = [line for line in node.output.splitlines() if line.strip()]
+    assert len(lines) == 1 and "[FATAL]" in lines[0] and words in lines[0], node.output
+
+
+def test_an_unknown_parameter_is_refused_with_the_name_that_was_meant(start_node):
+    node = start_node("detection", "-p", "score_treshold:=0.5")
+    assert node.wait() == 2
+    assert "did you mean 'score_threshold'?" in node.output
+
+
+def test_a_killed_node_is_replaced_and_the_graph_goes_on(graph, start_node, frame):
+    results = graph.collect(DetectionArray, "detections", qos.RESULTS)
+    first = start_node("detection", *ONE_THREAD)
+    camera = Camera(graph, results)
+    camera.see(frame)
+    first.kill()
+    camera.send(frame)  # nobody there: lost, and nothing else
+    second = start_node("detection", *ONE_THREAD)
+    second.wait_for_line("runs on cpu")
+    wait_until(lambda: graph.node.count_subscribers("thermal/image_raw") >= 1, 10.0, "the new node's subscription")
+    before = len(results)
+    wait_until(lambda: camera.send(frame) and (time.sleep(0.5) or len(results) > before), 20.0, "detections again")
+    assert camera.see(frame).detections

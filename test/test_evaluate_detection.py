@@ -1,0 +1,104 @@
+"""Average precision against hand-computed cases, and the command as a user calls it."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from thermalreid_ros.cli import main
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.detection import read_coco_set, score
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Two frames: one with two cars and a region not to judge, one with a person."""
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((128, 160), np.uint8))
+    boxes = [(1, 2, (10, 10, 20, 20)), (1, 2, (60, 60, 20, 20)), (1, 9, (100, 10, 40, 40)), (2, 1, (50, 50, 10, 20)),
+             (2, 7, (5, 5, 30, 30))]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "date_captured": "1"},
+                   {"id": 2, "file_name": "b.png", "date_captured": "2"}],
+        "categories": [{"id": 1, "name": "Person"}, {"id": 2, "name": "Car"}, {"id": 9, "name": "DontCare"},
+                       {"id": 7, "name": "OtherVehicle"}],
+        "annotations": [{"id": n, "image_id": i, "category_id": c, "bbox": b, "area": b[2] * b[3], "iscrowd": 0}
+                        for n, (i, c, b) in enumerate(boxes, 1)]}
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def _result(image, label, box, confidence):
+    return {"image_id": image, "category_id": label, "bbox": list(box), "score": confidence}
+
+
+def test_perfect_detections_score_one(coco):
+    data = read_coco_set(coco.parent, coco)
+    found = [_result(1, 0, (10, 10, 20, 20), 0.9), _result(1, 0, (60, 60, 20, 20), 0.8),
+             _result(2, 1, (50, 50, 10, 20), 0.7)]
+    figures = score(found, data)
+    assert figures["ap50"] == {"car": 1.0, "person": 1.0, "bicycle": None, "dog": None}
+    assert figures["map50"] == figures["map50_95"] == figures["mean_iou"] == 1.0
+
+
+def test_what_lies_in_a_region_not_to_judge_costs_nothing_but_another_vehicle_does(coco):
+    data = read_coco_set(coco.parent, coco)
+    found = [_result(1, 0, (105, 15, 20, 20), 0.95), _result(1, 0, (10, 10, 20, 20), 0.9),
+             _result(1, 0, (60, 60, 20, 20), 0.8), _result(2, 1, (50, 50, 10, 20), 0.7)]
+    assert score(found, data)["ap50"]["car"] == 1.0
+    # a false car ahead of both true ones: precision 1/2 up to recall 1/2, then 2/3, made monotone: 2/3 throughout
+    found[0] = _result(2, 0, (5, 5, 30, 30), 0.95)
+    assert score(found, data)["ap50"]["car"] == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_half_of_the_cars_is_half_the_precision_and_overlap_is_counted(coco):
+    data = read_coco_set(coco.parent, coco)
+    figures = score([_result(1, 0, (10, 10, 20, 16), 0.9)], data)  # IoU 0.8
+    assert figures["ap50"]["car"] == pytest.approx(51 / 101)  # 101 recalls from 0, of which 0..0.5 are reached
+    assert figures["ap50"]["person"] == 0.0
+    assert figures["mean_iou"] == pytest.approx(0.8)
+    # IoU 0.5 to 0.8 in steps of 0.05 are 7 of 10 thresholds
+    assert figures["map50_95"] == pytest.approx(51 / 101 * 7 / 10 / 2)
+
+
+def test_no_detections_at_all_is_zero(coco):
+    figures = score([], read_coco_set(coco.parent, coco))
+    assert figures["map50"] == 0.0 and figures["mean_iou"] is None
+
+
+def test_dates_choose_frames(coco):
+    data = read_coco_set(coco.parent, coco, dates=("2",))
+    assert [path.name for path in data.paths] == ["b.png"] and data.present == (1,)
+    with pytest.raises(ThermalReidError, match="no frames of 20991231"):
+        read_coco_set(coco.parent, coco, dates=("20991231",))
+
+
+def test_faults_are_one_line_that_names_the_file(coco, tmp_path, capsys):
+    def refused(*arguments):
+        assert main(["evaluate", "detection", "--model", "yolo_compact", *map(str, arguments)]) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if "frame/s" not in line and line.strip()]
+        assert len(lines) == 1  # besides the progress bar
+        return lines[0]
+
+    assert "nowhere.json: cannot be read" in refused("--images", tmp_path, "--annotations", tmp_path / "nowhere.json")
+    (tmp_path / "broken.json").write_text('{"images": [')
+    assert "broken.json: no COCO" in refused("--images", tmp_path, "--annotations", tmp_path / "broken.json")
+    (tmp_path / "a.png").rename(tmp_path / "c.png")
+    assert "a.png: not there" in refused("--images", tmp_path, "--annotations", coco)
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    assert "a.png: not a readable image" in refused("--images", tmp_path, "--annotations", coco)
+
+
+def test_the_command_writes_the_keys_that_others_measure(shared_data, tmp_path):
+    everything = json.loads((shared_data / "hit-uav/annotations/val.json").read_text())
+    few = sorted(everything["images"], key=lambda record: record["file_name"])[::15]
+    (tmp_path / "few.json").write_text(json.dumps({**everything, "images": few}))
+    assert main(["evaluate", "detection", "--images", str(shared_data / "hit-uav/val"), "--annotations",
+                 str(tmp_path / "few.json"), "--json", str(tmp_path / "out.json"), "--plots", str(tmp_path / "plots")]) == 0
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert {"ap50", "map50", "map50_95", "mean_iou", "median_ms"} <= figures.keys()
+    assert figures["ap50"].keys() == {"person", "car", "bicycle", "dog"}
+    assert figures["frames"] == 20 and figures["map50"] > 0.7 and figures["mean_iou"] > 0.7
+    for name in ("precision_recall.png", "frames.png"):
+        assert cv2.imread(str(tmp_path / "plots" / name)).std() > 1
