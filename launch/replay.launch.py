@@ -15,7 +15,8 @@ def generate_launch_description() -> LaunchDescription:
         argument("rate", "speed; 2.0: twice as fast as recorded"),
         argument("loop", "whether it starts over at its end, instead of ending all", choices=("", "true", "false")),
         argument("start_offset_s", "seconds of its beginning that are left out"),
+        argument("decompress", "whether compressed frames are played as sensor_msgs/Image", "true", ("true", "false")),
         IncludeLaunchDescription(live, launch_arguments={"use_sim_time": "true"}.items()),
-        start("bag_player", {"bag": str, "rate": float, "loop": bool, "start_offset_s": float},
-              {"thermal/image_raw": "image_topic"}, on_exit=Shutdown(reason="the recording has ended")),
+        start("bag_player", {"bag": str, "rate": float, "loop": bool, "start_offset_s": float, "decompress": bool},
+              on_exit=Shutdown(reason="the recording has ended")),
     ])

@@ -32,25 +32,31 @@ def shared_data() -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def reserved_domain() -> Iterator[dict[str, str]]:
+    """Environment of a ROS domain that nobody else uses, no other test run either, for as long as it is held."""
+    for domain in random.sample(SAFE_DOMAINS, len(SAFE_DOMAINS)):
+        with contextlib.ExitStack() as held:
+            lock = held.enter_context(open(Path(tempfile.gettempdir()) / f"ros_domain_{domain}.lock", "w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                    probe.bind(("", 7410 + 250 * domain))  # the DDS port of a domain's first participant
+            except OSError:
+                continue
+            yield {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+            return
+    pytest.fail("all ROS domains are taken")
+
+
 @pytest.fixture
 def ros_domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
-    """A ROS_DOMAIN_ID that no other test uses, also not one of another test run; set in the environment."""
-    for domain in random.sample(SAFE_DOMAINS, len(SAFE_DOMAINS)):
-        lock = open(Path(tempfile.gettempdir()) / f"ros_domain_{domain}.lock", "w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                probe.bind(("", 7410 + 250 * domain))  # the DDS port of a domain's first participant
-        except OSError:
-            lock.close()
-            continue
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    """A ROS_DOMAIN_ID of the test's own, set in the environment."""
+    with reserved_domain() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
         monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "ros_log"))
-        yield domain
-        lock.close()
-        return
-    pytest.fail("all ROS domains are taken")
+        yield int(environment["ROS_DOMAIN_ID"])
 
 
 class NodeProcess:

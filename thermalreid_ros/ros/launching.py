@@ -52,8 +52,8 @@ def start(executable: str, given: Mapping[str, type], remappings: Mapping[str, s
     """
 
     def node(context: LaunchContext) -> list[Action]:
-        values = {name: ParameterValue(text, value_type=kind) for name, kind in {**given, **_EVERY_NODE}.items()
-                  if (text := LaunchConfiguration(name).perform(context))}
+        values = {name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+                  for name, kind in {**given, **_EVERY_NODE}.items() if LaunchConfiguration(name).perform(context)}
         return [Node(
             package=PACKAGE, executable=executable, namespace=LaunchConfiguration("namespace"), output="screen",
             parameters=[LaunchConfiguration("params_file"), values],
