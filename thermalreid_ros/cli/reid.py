@@ -117,7 +117,8 @@ def _plot(path: Path, grid: list[float], beta_h: float, sets: dict[str, list]) -
             axes.axhline(results[0].guessing, color=color, linestyle=":")
         axes.axvline(beta_h, color="black", linewidth=0.8, linestyle="--")
         axes.set(title=name, xlabel="beta_h, weight of the histogram", ylim=(0, 1))
-        axes.legend(loc="lower center", fontsize=8)
+        if axes.lines[:-1]:  # the last is the chosen weight
+            axes.legend(loc="lower center", fontsize=8)
     figure.axes[0].set_ylabel("CMC(1), mean ± std over draws")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=90)

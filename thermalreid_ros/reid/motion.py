@@ -57,7 +57,8 @@ class CameraMotionEstimator:
         points, descriptors, shape = self._points, self._descriptors, self._shape
         small = cv2.resize(gray8, None, fx=1 / _SCALE, fy=1 / _SCALE, interpolation=cv2.INTER_AREA)
         keypoints, self._descriptors = self._orb.detectAndCompute(small, None)
-        self._points, self._shape = cv2.KeyPoint.convert(keypoints).reshape(-1, 2), gray8.shape
+        self._points = np.array(cv2.KeyPoint.convert(keypoints), np.float32).reshape(-1, 2)
+        self._shape = gray8.shape
         if shape != gray8.shape or min(len(points), len(self._points)) < _MIN_FEATURES:
             return STILL
         pairs = self._matcher.match(descriptors, self._descriptors)

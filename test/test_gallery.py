@@ -1,0 +1,239 @@
+"""Probes, the gallery and its ranking, from crops to matches."""
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from thermalreid_ros.camera.thermal import make_frame
+from thermalreid_ros.detection.types import Detection
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.reid.calibration import load_beta_h
+from thermalreid_ros.reid.gallery import Gallery
+from thermalreid_ros.reid.overlay import draw_matches
+from thermalreid_ros.reid.probe import ProbeError, load_probe, make_probe
+from thermalreid_ros.reid.reidentifier import MAX_PROBES, Reidentifier
+from thermalreid_ros.reid.signature import CELSIUS, GREY, SignatureError, compute_signature, signature_distance
+from thermalreid_ros.reid.tracks import TrackedDetection
+
+S = 1_000_000_000
+
+
+def person(grey: int, seed: int = 0, shape=(24, 14)) -> np.ndarray:
+    """Crop of a bright figure on a ground of grey 80."""
+    rows, columns = np.mgrid[:shape[0], :shape[1]] + 0.5
+    inside = ((rows / shape[0] - 0.5) / 0.42) ** 2 + ((columns / shape[1] - 0.5) / 0.3) ** 2 < 1
+    noise = np.random.default_rng(seed).normal(0, 2, shape)
+    return np.clip(np.where(inside, grey, 80) + noise, 0, 255).astype(np.uint8)
+
+
+def signature(grey: int, seed: int = 0):
+    return compute_signature(person(grey, seed), GREY)
+
+
+def tracked(track_id: int, class_id: int = 1, length: int = 1) -> TrackedDetection:
+    return TrackedDetection(track_id, length, Detection(class_id, 0.9, 10, 20, 24, 44))
+
+
+def probe(*greys: int, class_name: str = ""):
+    return make_probe([person(grey, 50 + k) for k, grey in enumerate(greys)], "agc8", "p", class_name)
+
+
+def test_the_nearest_track_comes_first_and_terms_add_up():
+    gallery = Gallery(0.4)
+    for track_id, grey in enumerate((120, 180, 230), 1):
+        gallery.add(tracked(track_id, length=track_id), signature(grey, track_id), S)
+    matches = gallery.rank(probe(182))
+    assert [match.track_id for match in matches] == [2, 3, 1] or [match.track_id for match in matches] == [2, 1, 3]
+    assert [match.rank for match in matches] == [1, 2, 3]
+    assert matches[0].length == 2 and matches[0].stamp_ns == S
+    for match in matches:
+        distance = match.distance
+        assert distance.total == pytest.approx(0.4 * distance.histogram + 0.6 * distance.mser, abs=1e-12)
+    assert [m.distance.total for m in matches] == sorted(m.distance.total for m in matches)
+
+
+def test_the_distance_is_the_mean_over_probes_of_the_nearest_sight():
+    gallery, sights, wanted = Gallery(0.4), [signature(170, 1), signature(200, 2), signature(230, 3)], probe(205, 150)
+    for seen in sights:
+        gallery.add(tracked(7), seen, S)
+    expected = np.mean([min(signature_distance(one, seen, 0.4).total for seen in sights) for one in wanted.signatures])
+    assert gallery.rank(wanted)[0].distance.total == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_class_gate_and_the_choice_of_tracks():
+    gallery = Gallery(0.5)
+    for track_id, class_id in ((1, 0), (2, 1), (3, 1)):
+        gallery.add(tracked(track_id, class_id), signature(200, track_id), S)
+    assert {m.track_id for m in gallery.rank(probe(200, class_name="person"))} == {2, 3}
+    assert {m.track_id for m in gallery.rank(probe(200))} == {1, 2, 3}
+    assert {m.track_id for m in gallery.rank(probe(200), track_ids=[1, 3, 99])} == {1, 3}
+    assert gallery.rank(probe(200, class_name="dog")) == ()
+
+
+def test_a_gallery_stays_within_its_bounds():
+    gallery = Gallery(0.5, max_tracks=3, signatures_per_track=2, max_age_s=10.0)
+    for track_id in range(1, 5):
+        gallery.add(tracked(track_id), signature(200, track_id), track_id * S)
+    gallery.add(tracked(1), signature(90, 1), 5 * S)  # seen again: now 2 is the oldest
+    gallery.expire(5 * S)
+    assert len(gallery) == 3 and 2 not in gallery and 1 in gallery
+    for seed in range(3):
+        gallery.add(tracked(1), signature(200, 10 + seed), 6 * S)
+    near = min(signature_distance(probe(90).signatures[0], signature(200, 10 + seed), 0.5).total for seed in (1, 2))
+    assert next(m for m in gallery.rank(probe(90)) if m.track_id == 1).distance.total == pytest.approx(near)
+    gallery.expire(15 * S)
+    assert len(gallery) == 1 and 1 in gallery
+    gallery.clear()
+    assert gallery.rank(probe(200)) == ()
+
+
+def test_beta_h_may_change():
+    gallery = Gallery(1.0)
+    gallery.add(tracked(1), signature(120), S)
+    first = gallery.rank(probe(200))[0].distance
+    gallery.beta_h = 0.0
+    assert (first.total, gallery.rank(probe(200))[0].distance.total) == (first.histogram, first.mser)
+
+
+def test_probes_from_files(tmp_path):
+    grey, kelvin, celsius = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.tiff"
+    cv2.imwrite(str(grey), person(200))
+    cv2.imwrite(str(kelvin), (person(200).astype(np.uint16) * 10 + 29315))
+    cv2.imwrite(str(celsius), 20 + person(200).astype(np.float32) / 10)
+    assert load_probe(grey, "agc8", "person").signatures[0].scale is GREY
+    assert load_probe(grey, "agc8").probe_id == "a"
+    first = load_probe(kelvin, "centikelvin").signatures[0]
+    assert first.scale is CELSIUS
+    assert signature_distance(first, load_probe(celsius, "celsius_f32").signatures[0], 0.5).total < 0.1
+
+
+@pytest.mark.parametrize("pixels, units, complaint", [
+    (np.zeros((1, 1), np.uint8), "agc8", "1x1 px is too small"),
+    (person(200), "centikelvin", "uint8 pixels are not 'centikelvin'; the units may be agc8"),
+    (person(200).astype(np.uint16), "agc8", "uint16 pixels are not 'agc8'; the units may be centikelvin"),
+    (person(200).astype(np.uint16), "counts", "'counts' do not fit a probe"),
+    (person(200).astype(np.uint16) + 60000, "centikelvin", "units are probably wrong"),
+    (np.dstack([person(200), person(90), person(10)]), "agc8", "colour picture"),
+])
+def test_wrong_probe_files_are_refused_with_their_name(tmp_path, pixels, units, complaint):
+    path = tmp_path / "probe.png"
+    cv2.imwrite(str(path), pixels)
+    with pytest.raises(ProbeError, match=complaint) as error:
+        load_probe(path, units)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture"])
+def test_unreadable_probe_files_are_refused(tmp_path, content):
+    path = tmp_path / "probe.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ProbeError, match="probe.png"):
+        load_probe(path, "agc8")
+
+
+def test_probes_without_image_or_of_unknown_class_or_without_temperatures_are_refused():
+    for crops, options, complaint in (([], {}, "holds no image"), ([person(9)], {"class_name": "cat"}, "'cat' is unknown"),
+                                      ([person(9), person(9)[:2]], {}, "image 2 of 2")):
+        with pytest.raises(ProbeError, match=complaint):
+            make_probe(crops, "agc8", "p", **options)
+    with pytest.raises(ProbeError, match="more than half"):
+        make_probe([np.full((9, 9), np.nan, np.float32)], "celsius_f32", "p")
+
+
+def scene(*people: tuple[int, int, int]) -> np.ndarray:
+    """Frame (200, 300) with a person of a grey level at each (x, y, grey)."""
+    frame = (80 + np.random.default_rng(3).normal(0, 2, (200, 300))).astype(np.uint8)
+    for x, y, grey in people:
+        frame[y:y + 24, x:x + 14] = person(grey, x)
+    return frame
+
+
+def found_in(*people) -> list[Detection]:
+    return [Detection(1, 0.9, x, y, x + 14, y + 24) for x, y, _ in people]
+
+
+def frame_at(second: float, *people):
+    return make_frame(scene(*people), "mono8", "agc8", int(second * S), "camera")
+
+
+def test_the_searched_person_is_found_and_followed():
+    reid = Reidentifier("agc8", Gallery(0.4))
+    reid.add_probe(probe(200, class_name="person"))
+    for step in range(4):
+        people = [(20 + 5 * step, 30, 140), (100, 90 + 4 * step, 200), (200 - 5 * step, 150, 240)]
+        result = reid.process(frame_at(1 + step, *people), found_in(*people))
+        matches = reid.rank("p")
+        assert [item.track_id for item in result.tracked] == [1, 2, 3] and result.ignored == ()
+        assert (matches[0].track_id, matches[0].length, len(matches)) == (2, step + 1, 3)
+        assert matches[0].detection == found_in(*people)[1]
+    picture = draw_matches(scene(*people), result.tracked, matches, "p")
+    assert picture.shape == (200, 300, 3) and (picture == (0, 215, 255)).all(axis=2).any()
+
+
+def test_remembered_tracks_are_ranked_where_asked_for():
+    reid = Reidentifier("agc8", Gallery(0.4))
+    reid.add_probe(probe(200))
+    reid.process(frame_at(1, (100, 90, 200)), found_in((100, 90, 200)))
+    reid.process(frame_at(2, (20, 30, 140)), found_in((20, 30, 140)))
+    assert [m.track_id for m in reid.rank("p")] == [2]
+    reid.visible_only = False
+    assert [m.track_id for m in reid.rank("p")] == [1, 2]
+
+
+def test_faulty_detections_are_named_and_the_others_used():
+    reid = Reidentifier("agc8", Gallery(0.4))
+    wrong = [Detection(1, 0.9, float("nan"), 0, 5, 5), Detection(1, 0.9, 400, 0, 410, 20), Detection(9, 0.9, 0, 0, 9, 9)]
+    result = reid.process(frame_at(1, (100, 90, 200)), wrong + found_in((100, 90, 200)))
+    assert [item.track_id for item in result.tracked] == [1]
+    assert ["not finite" in result.ignored[0], "covers less" in result.ignored[1], "class 9" in result.ignored[2]] == [True] * 3
+
+
+def test_a_recording_that_starts_anew_is_a_new_gallery():
+    reid = Reidentifier("agc8", Gallery(0.4), visible_only=False)
+    reid.add_probe(probe(200))
+    for second in (1, 2, 1):
+        reid.process(frame_at(second, (100, 90, 200)), found_in((100, 90, 200)))
+    assert [m.track_id for m in reid.rank("p")] == [2] and reid.probe_ids == ("p",)
+
+
+def test_probes_replace_and_push_out_each_other_and_need_the_scale_of_the_camera():
+    reid = Reidentifier("agc8", Gallery(0.4))
+    for number in range(MAX_PROBES + 2):
+        reid.add_probe(make_probe([person(200)], "agc8", f"p{number}"))
+    reid.add_probe(make_probe([person(100)], "agc8", "p5"))
+    assert len(reid.probe_ids) == MAX_PROBES and "p1" not in reid.probe_ids and reid.probe_ids[-1] == "p5"
+    reid.remove_probe("p5")
+    assert "p5" not in reid.probe_ids
+    with pytest.raises(ProbeError, match="is in celsius but the camera gives grey"):
+        reid.add_probe(make_probe([np.full((9, 9), 21, np.float32)], "celsius_f32", "q"))
+    gallery = Gallery(0.4)
+    gallery.add(tracked(1), signature(200), S)
+    with pytest.raises(SignatureError):
+        gallery.rank(make_probe([np.full((9, 9), 21, np.float32)], "celsius_f32", "q"))
+
+
+def test_the_shipped_calibration_says_how_it_was_made():
+    from thermalreid_ros.files import shipped
+
+    beta_h = load_beta_h()
+    content = yaml.safe_load((shipped("config") / "reid_calibration.yaml").read_text())
+    assert content["beta_h"] == beta_h and content["command"].startswith("thermalreid reid calibrate")
+    assert not set(content["data"]["calibration_clips"]) & set(content["data"]["held_out_clips"])
+    for kind, figures in content["figures_by_beta_h"]["held_out"].items():
+        chosen = figures[str(beta_h)]
+        assert chosen["mean"]["r1"] > chosen["guessing"], kind
+
+
+@pytest.mark.parametrize("content, complaint", [
+    (None, "cannot be read"), ("beta_h: 1.5", "not a number from 0 to 1"), ("beta_h: true", "True"), ("[1]", "None"),
+    ("a: [", "no YAML"),
+])
+def test_faulty_calibrations_are_refused(tmp_path, content, complaint):
+    path = tmp_path / "calibration.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ThermalReidError, match=complaint) as error:
+        load_beta_h(path)
+    assert str(path) in str(error.value)
