@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 
@@ -33,7 +34,7 @@ NODES = ("detection", "reid")
 PLAYER = "bag_player"
 ACTIVE_WITHIN_S = 60.0
 FIRST_FRAME_WITHIN_S = 30.0
-DRAIN_S = 3.0  # after the last frame, for what the nodes still work on
+QUIET_S = 1.0  # without news after the end of the recording, the nodes have worked off what they had
 MATCH_IOU = 0.5
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 #: Keys of the detection node's diagnostics that count frames it did not work on.
@@ -220,6 +221,35 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     return replay
 
 
+def sustainable_rate(bag_path: str | Path, *, model: str | None = None, params_file: str | Path | None = None,
+                     margin: float, within_s: float, fastest: float) -> float:
+    """The playback rate at which frames come `margin` times as far apart as one detection takes on this machine,
+    but one that ends the recording within within_s, and at most fastest.
+
+    Times the detector, in this process, on the first frames of the recording.
+    """
+    from thermalreid_ros.detection.detector import Detector
+    from thermalreid_ros.engine import load_engine
+
+    values = yaml.safe_load(Path(params_file or shipped("config") / "thermalreid.yaml").read_text())
+    parameters = values["/**/detection"]["ros__parameters"]
+    with Bag(bag_path) as bag:
+        messages = [message for message, _ in zip(bag.messages([FRAME_TOPIC]), range(8))]
+        pictures = [cv2.imdecode(bag.decode(message).data, cv2.IMREAD_GRAYSCALE) for message in messages]
+        recorded_s = (bag.end_ns - bag.start_ns) / 1e9
+    period_s = float(np.median(np.diff([message.stamp_ns for message in messages]))) / 1e9
+    engine = load_engine(model or parameters["model"], providers=parameters["providers"],
+                         threads=parameters["threads"])
+    detector, times_s = Detector(engine), []
+    for picture in pictures:
+        began_s = time.perf_counter()
+        detector.detect(picture)
+        times_s.append(time.perf_counter() - began_s)
+    engine.close()
+    wanted = period_s / (margin * float(np.median(times_s)))
+    return round(min(max(wanted, recorded_s / within_s), fastest), 1)
+
+
 def iou(first: Detection, second: Detection) -> float:
     """Intersection over union of two boxes."""
     width = min(first.x_max, second.x_max) - max(first.x_min, second.x_min)
@@ -265,9 +295,8 @@ def _watch(recorder: _Recorder, supervisor: Supervisor, frames_in: int, progress
                 shown = recorder.detected
             time.sleep(0.05)
         supervisor.check(PLAYER)
-        ended_s = time.monotonic()
-        while time.monotonic() - ended_s < DRAIN_S and not (
-                recorder.detected >= frames_in and recorder.matched >= frames_in):
+        recorder.heard_s = time.monotonic()
+        while time.monotonic() - recorder.heard_s < QUIET_S and recorder.matched < frames_in:
             supervisor.check(PLAYER)
             time.sleep(0.05)
         recorder.await_diagnostics(NODES)
@@ -296,6 +325,7 @@ class _Recorder:
         self._frames: defaultdict[int, FrameRecord] = defaultdict(lambda: FrameRecord(0))
         self._lock = threading.Lock()
         self.seen = self.detected = self.matched = 0
+        self.heard_s = 0.0  # when the nodes last said something
         self.diagnostics: dict[str, dict[str, str]] = {}
         self._heard_s: dict[str, float] = {}
         self.beta_h: float | None = None
@@ -366,6 +396,7 @@ class _Recorder:
             frame.detected_s, frame.inference_ms = now_s, message.inference_ms
             frame.detections = message_to_detections(message)
             self.detected += 1
+            self.heard_s = now_s
 
     def _on_matches(self, message: Any) -> None:
         from thermalreid_ros.ros.convert import stamp_to_ns
@@ -381,6 +412,7 @@ class _Recorder:
                 m.distance, m.distance_histogram, m.distance_mser) for m in message.matches)
             self.beta_h, self.method = message.beta_h, message.method
             self.matched += 1
+            self.heard_s = now_s
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:

@@ -1,0 +1,178 @@
+"""`thermalreid replay`: the real nodes on a piece of the shipped recording, and their deaths."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, wait_until
+from thermalreid_ros.detection.types import Detection
+from thermalreid_ros.evaluation.recording import Truth
+from thermalreid_ros.evaluation.replay import FrameRecord, MatchRecord, Replay, ReplayError, iou, run_replay
+from thermalreid_ros.files import shipped
+from thermalreid_ros.ros.bag import Bag, write_bag
+
+NIGHT = shipped("config") / "recordings" / "hit_uav_night"
+LIMIT_S = 90.0
+PERSON = Detection(1, 0.9, 100.0, 100.0, 112.0, 130.0)
+ELSEWHERE = Detection(1, 0.8, 300.0, 100.0, 312.0, 130.0)
+
+
+def match(rank: int, box: Detection) -> MatchRecord:
+    return MatchRecord(rank, rank, 1, box, 0.1 * rank, 0.1, 0.1)
+
+
+def made_up_replay(tmp_path: Path) -> Replay:
+    """Ten frames at 2 Hz; a person in each, whose probe was cut from the first. The third is dropped."""
+    bag = tmp_path / "bag"
+    bag.mkdir()
+    (bag / "probe.png").write_bytes(b"the probe")
+    (bag / "probe.yaml").write_text("stamp_ns: 1000000000\nclass_name: person\n")
+    stamps = [10**9 + n * 500_000_000 for n in range(10)]
+    frames = []
+    for n, stamp_ns in enumerate(stamps):
+        matches = (match(1, PERSON), match(2, ELSEWHERE)) if n % 2 else (match(1, ELSEWHERE), match(2, PERSON))
+        frames.append(FrameRecord(stamp_ns, n, n + 0.020 + 0.001 * n, n + 0.05, 10.0, (PERSON, ELSEWHERE), matches))
+    frames[2] = FrameRecord(stamps[2], 2.0)
+    truth = Truth({stamp_ns: (PERSON, ELSEWHERE) for stamp_ns in stamps}, {}, dict.fromkeys(stamps, PERSON))
+    return Replay(bag, bag / "probe.png", 1.0, 10, frames, {"detection": {"frames_superseded": "1",
+                                                                        "frames_received": "10"}}, truth, {})
+
+
+def test_figures_of_a_known_run(tmp_path: Path):
+    pytest.importorskip("faster_coco_eval")
+    replay = made_up_replay(tmp_path)
+    figures = replay.figures()
+    assert (figures["frames_in"], figures["frames_detected"]) == (10, 9)
+    assert figures["frames_dropped"] == {"overtaken by a newer frame": 1}
+    latencies = sorted(20.0 + n for n in range(10) if n != 2)
+    assert figures["latency_ms"]["median"] == pytest.approx(latencies[4])
+    assert figures["latency_ms"]["p99"] == pytest.approx(latencies[-2] + 0.92 * (latencies[-1] - latencies[-2]))
+    assert figures["map50"] == pytest.approx(1.0)
+    # Frame 0 is the probe's own, frame 2 was dropped; of the eight others, the five odd ones have it first.
+    assert figures["reid_frames"] == 8 and figures["reid_r1"] == pytest.approx(5 / 8)
+    assert figures["reasons"] == {}
+
+
+def test_missed_objects_and_false_alarms_lower_the_figures(tmp_path: Path):
+    pytest.importorskip("faster_coco_eval")
+    replay = made_up_replay(tmp_path)
+    for frame in replay.frames:
+        frame.detections, frame.matches = frame.detections[:1], ()  # one of two objects found, nothing ranked
+    figures = replay.figures()
+    assert figures["map50"] == pytest.approx(51 / 101)  # precision 1 up to recall 0.5, of 101 recalls
+    assert figures["reid_r1"] == 0.0
+
+
+def test_what_cannot_be_measured_is_null_with_its_reason(tmp_path: Path):
+    replay = made_up_replay(tmp_path)
+    replay.truth = Truth({}, {}, {})
+    replay.probe = None
+    figures = replay.figures()
+    assert figures["map50"] is None and figures["reid_r1"] is None
+    assert figures["reasons"] == {"map50": "the recording holds no annotated objects", "reid_r1": "no probe was given"}
+    other = tmp_path / "other.png"
+    other.write_bytes(b"another probe")
+    replay.probe = other
+    assert "does not know which object" in replay.figures()["reasons"]["reid_r1"]
+
+
+def test_iou():
+    assert iou(PERSON, PERSON) == 1.0 and iou(PERSON, ELSEWHERE) == 0.0
+    assert iou(Detection(0, 1, 0, 0, 2, 2), Detection(0, 1, 1, 0, 3, 2)) == pytest.approx(1 / 3)
+
+
+def piece_of_the_night(folder: Path, frames: int) -> Path:
+    """The first frames of the shipped recording, as a recording."""
+    with Bag(NIGHT) as bag:
+        messages = [(m.topic, m.stamp_ns, bag.decode(m)) for m, _ in zip(bag.messages(), range(5 * frames))]
+    path = write_bag(folder / "piece", messages, {})
+    for name in ("probe.png", "probe.yaml"):
+        (path / name).write_bytes((NIGHT / name).read_bytes())
+    return path
+
+
+@pytest.fixture
+def start_replay(start_process, tmp_path: Path):
+    def start(*arguments: str | Path):
+        code = "import sys; from thermalreid_ros.cli import main; sys.exit(main())"
+        return start_process(sys.executable, "-c", code, "replay", *arguments,
+                             PYTHONPATH=os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    return start
+
+
+def children(pid: int) -> dict[str, int]:
+    """Process ids of the nodes that a process has started, by name."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            command = (folder / "cmdline").read_bytes().decode().split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == pid:
+            found |= {Path(word).name: int(folder.name) for word in command if "lib/thermalreid_ros/" in word}
+    return found
+
+
+def test_replays_with_the_real_nodes(start_replay, tmp_path: Path):
+    pytest.importorskip("faster_coco_eval")
+    bag = piece_of_the_night(tmp_path, 12)
+    replay = start_replay(bag, "--probe", bag / "probe.png", "--probe-class", "person", "--rate", "0.5",
+                          "--json", tmp_path / "figures.json", "--report", tmp_path / "report")
+    assert replay.wait(LIMIT_S) == 0, replay.output
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["frames_in"] == figures["frames_detected"] == figures["frames_matched"] == 12
+    assert figures["frames_dropped"] == {}
+    assert 0.0 < figures["inference_ms"]["median"] <= figures["latency_ms"]["median"] <= figures["latency_ms"]["p99"]
+    assert figures["map50"] > 0.3 and 0.0 <= figures["reid_r1"] <= 1.0 and figures["reid_frames"] == 11
+    assert "Traceback" not in replay.output
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "12 / 12" in page and str(tmp_path) not in page
+
+
+def test_kill_9_of_a_node_is_said_and_all_ends(start_replay, tmp_path: Path):
+    replay = start_replay(NIGHT, "--rate", "1")
+    replay.wait_for_line("playing 214 frames", LIMIT_S)
+    wait_until(lambda: len(children(replay.process.pid)) == 3, 20, "three nodes")
+    nodes = children(replay.process.pid)
+    os.kill(nodes["detection"], signal.SIGKILL)
+    assert replay.wait(30.0) == 2, replay.output
+    assert "detection was ended by SIGKILL" in replay.output and "Traceback" not in replay.output
+    assert not any(Path(f"/proc/{pid}").exists() for pid in nodes.values())
+
+
+def test_ctrl_c_ends_all_processes(start_replay):
+    replay = start_replay(NIGHT, "--rate", "1")
+    replay.wait_for_line("playing 214 frames", LIMIT_S)
+    wait_until(lambda: len(children(replay.process.pid)) == 3, 20, "three nodes")
+    nodes = children(replay.process.pid)
+    assert replay.stop(signal.SIGINT, 30.0) == 130, replay.output
+    assert not any(Path(f"/proc/{pid}").exists() for pid in nodes.values())
+    assert "Traceback" not in replay.output
+
+
+def test_a_node_that_cannot_start_is_named_with_its_reason(start_replay):
+    replay = start_replay(NIGHT, "--model", "/absent/model.onnx")
+    assert replay.wait(LIMIT_S) == 2, replay.output
+    assert "detection ended with exit code 2" in replay.output and "/absent/model.onnx" in replay.output
+    assert "Traceback" not in replay.output
+
+
+@pytest.mark.parametrize("arguments, fault", [
+    ({"bag_path": "/absent"}, "/absent: no such recording"),
+    ({"bag_path": NIGHT, "probe": "/absent.png"}, "/absent.png: the probe cannot be read"),
+    ({"bag_path": NIGHT, "params_file": "/absent.yaml"}, "/absent.yaml: no such parameter file"),
+])
+def test_faults_of_inputs_come_before_any_process(arguments, fault):
+    with pytest.raises(ValueError, match=fault):
+        run_replay(**arguments)
+
+
+def test_a_recording_without_images_is_refused(tmp_path: Path):
+    with Bag(NIGHT) as bag:
+        messages = [(m.topic, m.stamp_ns, bag.decode(m)) for m in bag.messages(["/truth/target"])]
+    with pytest.raises(ReplayError, match="holds no images; its topics are /truth/target"):
+        run_replay(write_bag(tmp_path / "bag", messages, {}))

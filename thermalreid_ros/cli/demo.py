@@ -1,0 +1,48 @@
+"""`thermalreid demo`: the shipped recording through the nodes, and a page of what they saw."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from thermalreid_ros.cli.output import add_json_option, write_json
+from thermalreid_ros.cli.replay import positive, summary
+
+RECORDING = "hit_uav_night"
+REPLAY_WITHIN_S = 30.0  # so that the whole demonstration takes less than a minute
+FASTEST = 12.0
+MARGIN = 1.5  # of the time between frames over that of one detection: the other nodes need the machine, too
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("demo", help="replay the shipped recording and write a page", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR",
+                        help="where the page goes (default out/demo)")
+    parser.add_argument("--rate", type=positive, help="speed; by default what this machine keeps up with, but at "
+                        f"least what ends within {REPLAY_WITHIN_S:.0f} s")
+    parser.add_argument("--model", help="detector, instead of the one in the parameter file")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    import yaml
+
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation.page import write_page
+    from thermalreid_ros.evaluation.replay import run_replay, sustainable_rate
+    from thermalreid_ros.files import shipped
+
+    recording = shipped("config") / "recordings" / RECORDING
+    card = yaml.safe_load((recording / "probe.yaml").read_text())
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    rate = args.rate or sustainable_rate(recording, model=args.model, margin=MARGIN, within_s=REPLAY_WITHIN_S,
+                                         fastest=FASTEST)
+    replay = run_replay(recording, probe=recording / "probe.png", probe_class=card["class_name"], rate=rate,
+                        model=args.model, domain_id=1 + os.getpid() % 101, progress=progress, say=print)
+    figures = replay.figures()
+    print(summary(figures))
+    write_json(args.json, figures)
+    path = write_page(args.out / "index.html", replay, command="thermalreid demo")
+    print(f"\nlook at {path}")
+    return 0
