@@ -22,7 +22,7 @@ def add_parser(subparsers) -> None:
                         help="names or .onnx files, the first detector goes topic to topic; default: all")
     parser.add_argument("--runs", type=_positive(int), default=100, metavar="N", help="of each model (100)")
     parser.add_argument("--seconds", type=_positive(float), default=15.0, metavar="S",
-                        help="of each of the two topic-to-topic passes (15)")
+                        help="of each of the three topic-to-topic passes (15)")
     parser.add_argument("--transport-seconds", type=_positive(float), default=60.0, metavar="S",
                         help="of the transport alone (60)")
     parser.add_argument("--rate", type=_positive(float), default=30.0, metavar="HZ",
@@ -75,9 +75,10 @@ def _topics(args: argparse.Namespace, models: list[str]) -> dict[str, Any]:
     detector = next((model for model in models if open_model(model)[1].task == "detection"), None)
     if detector is None:
         raise EngineError("no detector among the models; name one with --model")
-    with progress(total=2 * args.seconds, description="topic to topic", unit="s", bar_format=_SECONDS) as bar:
-        measured = bench.measure_topics(detector, args.seconds, rate_hz=args.rate, units=args.units,
-                                        parameters={"threads": args.threads}, tick=bar.update)
+    with progress(total=3 * args.seconds, description="topic to topic", unit="s", bar_format=_SECONDS) as bar:
+        measured = bench.measure_topics(
+            detector, args.seconds, rate_hz=args.rate, units=args.units, reid=True, tick=bar.update,
+            parameters={"threads": args.threads, "providers": args.providers})
     passes = {"paced": measured["paced"], "full rate": measured["full_rate"]}
     times = ("latency_ms", "inference_ms", "overhead_ms", "age_when_taken_up_ms")
     print(table(
@@ -87,6 +88,11 @@ def _topics(args: argparse.Namespace, models: list[str]) -> dict[str, Any]:
     overhead_ms = measured["paced"]["overhead_ms"]
     print("overhead of the paced pass: "
           + ", ".join(f"{way} {value:.1f} ms" for way, value in measured["paced"]["ways_ms"].items()))
+    reid = measured["reid"]
+    print(f"with the reid node: {reid['frames_ranked']} of {reid['frames_detected']} frames ranked; "
+          + "; ".join(f"{text} median {reid[key]['median']:.1f} ms, p99 {reid[key]['p99']:.1f} ms"
+                      for text, key in (("camera to matches", "latency_ms"),
+                                        ("after the detections", "reid_ms"))))
     met = all(overhead_ms[key] <= limit for key, limit in OVERHEAD_TARGET_MS.items())
     limits = " and ".join(f"{key} <= {limit:g} ms" for key, limit in OVERHEAD_TARGET_MS.items())
     print(f"overhead target, {limits}: {'met' if met else 'not met'}")

@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 import platform
 import random
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +24,14 @@ import numpy as np
 from thermalreid_ros.camera import ThermalUnits
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.evaluation import synthetic_camera
+from thermalreid_ros.evaluation import bench_camera
+from thermalreid_ros.ros.supervisor import Process, Supervisor
 
 CAMERA_RATE_HZ = 30.0
 # Of the rate the node can keep up with; faster, and what is measured is frames waiting for the one before.
 PACED_SHARE = 0.6
 WARM_UP_RUNS = 5
 START_LIMIT_S = 60.0  # for a node to load its model; TensorRT engines are built ahead of it
-STOP_LIMIT_S = 5.0
 
 Tick = Callable[[float], None]  # seconds of measuring done
 
@@ -97,53 +95,47 @@ def measure_transport(seconds: float, *, rate_hz: float = CAMERA_RATE_HZ, units:
     from thermalreid_ros.ros import qos
 
     with _isolated_graph() as probe:
-        arrivals = probe.listen(Image, synthetic_camera.TOPIC, qos.CAMERA_IN)
+        arrivals = probe.listen(Image, bench_camera.TOPIC, qos.CAMERA_IN)
         sent = _film(probe, seconds, rate_hz, units, tick)
     received = len({arrival.stamp_ns for arrival in arrivals})
-    _, encoding = synthetic_camera.pixels(ThermalUnits(units))
-    return {"rate_hz": rate_hz, "seconds": seconds, "encoding": encoding,
+    return {"rate_hz": rate_hz, "seconds": seconds, "units": units,
             "frames_sent": sent, "frames_received": received, "frames_lost": sent - received,
             "latency_ms": summary([arrival.age_ms for arrival in arrivals])}
 
 
 def measure_topics(model: str, seconds: float, *, rate_hz: float = CAMERA_RATE_HZ, units: str = "centikelvin",
                    parameters: Mapping[str, Any] | None = None, command: Sequence[str] | None = None,
-                   tick: Tick = lambda seconds: None) -> dict[str, Any]:
-    """The detection node between a camera and a listener, three processes in a ROS domain of their own.
+                   reid: bool = False, tick: Tick = lambda seconds: None) -> dict[str, Any]:
+    """The nodes between a camera and a listener, each a process of its own, in a ROS domain of their own.
 
-    Two passes. `full_rate`, at the camera's rate, where the node leaves out the frames it has no time for,
+    `full_rate`, at the camera's rate, where the detection node leaves out the frames it has no time for,
     shows the age of the frames it works on. `paced`, at a rate the node keeps up with, shows latency,
-    overhead, and the ways the overhead takes (medians).
-    parameters: of the node, besides model and units. command: of the node's process, for another
+    overhead, and the ways the overhead takes (medians). `reid`, where asked for, adds the reid node and a
+    probe to the paced pass: its latency is from the camera to the matches, `reid_ms` the part of it after
+    the detections.
+    parameters: of the detection node, besides model and units. command: of its process, for another
     implementation.
-    Raises ThermalReidError, with the node's last line, when the node does not come up or does not answer.
+    Raises ThermalReidError, with the node's last line, when a node does not come up or does not answer.
     """
     from thermalreid_ros.ros.environment import node_command
 
-    words = list(command or node_command("detection")) + ["--ros-args"]
-    for name, value in {"model": model, "thermal_units": units, **(parameters or {})}.items():
-        words += ["-p", f"{name}:={value}"]
-    full_rate = _topics_pass(words, seconds, rate_hz, units, tick)
+    detection = [*(command or node_command("detection")), "--ros-args",
+                 *_parameters({"model": model, "thermal_units": units, **(parameters or {})})]
+    full_rate = _topics_pass(detection, seconds, rate_hz, units, tick)
     paced_hz = min(rate_hz, PACED_SHARE * 1e3 / full_rate["latency_ms"]["median"])
-    return {"model": model, "units": units, "paced": _topics_pass(words, seconds, paced_hz, units, tick),
-            "full_rate": full_rate}
+    results = {"model": model, "units": units, "full_rate": full_rate,
+               "paced": _topics_pass(detection, seconds, paced_hz, units, tick)}
+    if reid:
+        results["reid"] = _reid_pass(detection, seconds, paced_hz, units, tick)
+    return results
 
 
 def _topics_pass(command: Sequence[str], seconds: float, rate_hz: float, units: str,
                  tick: Tick) -> dict[str, Any]:
-    from thermalreid_ros.msg import DetectionArray
-    from thermalreid_ros.ros import qos
-
     with _isolated_graph() as probe:
-        node = probe.start(command)
-        arrivals = probe.listen(DetectionArray, "detections", qos.RESULTS)
-        probe.wait_for(lambda: probe.node.count_subscribers(synthetic_camera.TOPIC), node)
-        sent = _film(probe, seconds, rate_hz, units, tick, node)
-        if not arrivals:
-            raise ThermalReidError(f"the detection node answered none of {sent} frames; "
-                                   f"its last line: {probe.last_line(node)}")
+        arrivals, sent = _film_detections(probe, command, seconds, rate_hz, units, tick)
         age_ms, processing_ms, latency_ms = (
-            {name: probe.diagnostic(f"frames_{key}_ms_{name}") for name in ("median", "p99")}
+            {name: probe.diagnostic("detection", f"frames_{key}_ms_{name}") for name in ("median", "p99")}
             for key in ("age", "processing", "latency"))
     inference_ms = summary([arrival.message.inference_ms for arrival in arrivals])
     arrival_ms = summary([arrival.age_ms for arrival in arrivals])
@@ -158,6 +150,62 @@ def _topics_pass(command: Sequence[str], seconds: float, rate_hz: float, units: 
                     "in the node, around inference": processing_ms["median"] - inference_ms["median"],
                     "node to listener": arrival_ms["median"] - latency_ms["median"]},
     }
+
+
+def _reid_pass(detection: Sequence[str], seconds: float, rate_hz: float, units: str,
+               tick: Tick) -> dict[str, Any]:
+    from std_msgs.msg import Header
+
+    from thermalreid_ros.msg import MatchArray, ThermalProbe
+    from thermalreid_ros.ros import qos
+    from thermalreid_ros.ros.convert import array_to_image
+    from thermalreid_ros.ros.environment import node_command
+
+    with _isolated_graph() as probe:
+        node = probe.start("reid", [*node_command("reid"), "--ros-args",
+                                    *_parameters({"thermal_units": units})])
+        matches = probe.listen(MatchArray, "reid/matches", qos.RESULTS)
+        # A ThermalProbe is in grey or degrees Celsius, whatever the unit of the frames.
+        crop_units = ThermalUnits.AGC8 if units == ThermalUnits.AGC8.value else ThermalUnits.CELSIUS_F32
+        crop, encoding = bench_camera.in_units(bench_camera.probe_crop(), crop_units)
+        probe.node.create_publisher(ThermalProbe, "probe/thermal", qos.LATCHED).publish(ThermalProbe(
+            probe_id="bench", units=crop_units.value, images=[array_to_image(crop, encoding, Header())]))
+        probe.wait_for(lambda: probe.node.count_subscribers("detections"), node)
+        arrivals, sent = _film_detections(probe, detection, seconds, rate_hz, units, tick, subscribers=2)
+        if not matches:
+            raise ThermalReidError(f"the reid node ranked none of {len(arrivals)} frames; "
+                                   f"its last line: {last_line(node)}")
+    detected_ms = {arrival.stamp_ns: arrival.age_ms for arrival in arrivals}
+    return {
+        "rate_hz": rate_hz, "frames_sent": sent, "frames_detected": len(arrivals),
+        "frames_ranked": len({match.stamp_ns for match in matches}),
+        "matches_per_frame": float(np.mean([len(match.message.matches) for match in matches])),
+        "latency_ms": summary([match.age_ms for match in matches]),
+        "reid_ms": summary([match.age_ms - detected_ms[match.stamp_ns] for match in matches
+                            if match.stamp_ns in detected_ms]),
+    }
+
+
+def _film_detections(probe: _Probe, command: Sequence[str], seconds: float, rate_hz: float, units: str,
+                     tick: Tick, subscribers: int = 1) -> tuple[list[_Arrival], int]:
+    """Start the detection node and film; what it answered, and the number of frames sent."""
+    from thermalreid_ros.msg import DetectionArray
+    from thermalreid_ros.ros import qos
+
+    node = probe.start("detection", command)
+    arrivals = probe.listen(DetectionArray, "detections", qos.RESULTS)
+    probe.wait_for(lambda: probe.node.count_subscribers(bench_camera.TOPIC) >= subscribers, node)
+    sent = _film(probe, seconds, rate_hz, units, tick, node, subscribers)
+    if not arrivals:
+        raise ThermalReidError(f"the detection node answered none of {sent} frames; "
+                               f"its last line: {last_line(node)}")
+    return arrivals, sent
+
+
+def _parameters(values: Mapping[str, Any]) -> list[str]:
+    texts = {name: f"[{', '.join(value)}]" if isinstance(value, (list, tuple)) else value
+             for name, value in values.items()}
+    return [word for name, text in texts.items() for word in ("-p", f"{name}:={text}")]
 
 
 def _detector_call(engine) -> tuple[Callable[[], Any], dict[str, list[float]]]:
@@ -175,13 +223,14 @@ def _detector_call(engine) -> tuple[Callable[[], Any], dict[str, list[float]]]:
 
     engine.run = timed_run
     detector = Detector(engine)
-    gray, _ = synthetic_camera.pixels(ThermalUnits.AGC8)
+    frames = cycle(bench_camera.grey_frames())
     marks: list[float] = []
 
     def call() -> None:
+        grey = next(frames)
         marks.clear()
         began = time.perf_counter()
-        detector.detect(gray)
+        detector.detect(grey)
         marks.append(time.perf_counter())
         for samples, from_s, to_s in zip(parts.values(), (began, *marks), marks, strict=False):
             samples.append(1e3 * (to_s - from_s))
@@ -209,16 +258,13 @@ class _Probe:
         from rclpy.node import Node
 
         from thermalreid_ros.ros import qos
-        from thermalreid_ros.ros.environment import prepare_process
+        from thermalreid_ros.ros.environment import prepare_process, process_environment
 
         prepare_process()
-        self._stack = stack
-        self._logs: dict[int, Path] = {}
-        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         context = Context()
         rclpy.init(context=context)
         self.node = Node("bench", context=context)
-        self._diagnostics: dict[str, str] = {}
+        self._diagnostics: dict[tuple[str, str], str] = {}
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._note, qos.DIAGNOSTICS)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(self.node)
@@ -227,15 +273,15 @@ class _Probe:
             with suppress(ExternalShutdownException):
                 executor.spin()
 
-        thread = threading.Thread(target=spin, daemon=True)
-        thread.start()
-
         def close() -> None:
             context.try_shutdown()
-            thread.join(STOP_LIMIT_S)
+            thread.join()
             self.node.destroy_node()
 
+        thread = threading.Thread(target=spin, daemon=True)
+        thread.start()
         stack.callback(close)
+        self._supervisor = stack.enter_context(Supervisor(process_environment()))
 
     def listen(self, message_type: type, topic: str, profile) -> list[_Arrival]:
         arrivals: list[_Arrival] = []
@@ -243,39 +289,27 @@ class _Probe:
             message_type, topic, lambda message: arrivals.append(_Arrival(message, time.time_ns())), profile)
         return arrivals
 
-    def start(self, command: Sequence[str]) -> subprocess.Popen:
-        from thermalreid_ros.ros.environment import process_environment
+    def start(self, name: str, command: Sequence[str]) -> Process:
+        return self._supervisor.start(name, command)
 
-        log = self._folder / f"{len(self._logs)}.log"
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                list(command), env=process_environment(), stdin=subprocess.DEVNULL, stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True)
-        self._logs[process.pid] = log
-        self._stack.callback(_stop, process)
-        return process
-
-    def last_line(self, process: subprocess.Popen) -> str:
-        lines = self._logs[process.pid].read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "(none)"
-
-    def wait_for(self, condition: Callable[[], Any], process: subprocess.Popen) -> None:
+    def wait_for(self, condition: Callable[[], Any], process: Process) -> None:
         limit_s = time.monotonic() + START_LIMIT_S
         while not condition():
-            if process.poll() is not None:
-                raise ThermalReidError(f"a node ended at once: {self.last_line(process)}")
+            if process.exit_code is not None:
+                raise ThermalReidError(f"{process.name} ended at once: {last_line(process)}")
             if time.monotonic() > limit_s:
-                raise ThermalReidError(f"a node did not come up within {START_LIMIT_S:.0f} s; "
-                                       f"its last line: {self.last_line(process)}")
+                raise ThermalReidError(f"{process.name} did not come up within {START_LIMIT_S:.0f} s; "
+                                       f"its last line: {last_line(process)}")
             time.sleep(0.05)
 
-    def diagnostic(self, key: str) -> float:
-        """The newest value that a node reported under this key, NaN when none did."""
-        return float(self._diagnostics.get(key, "nan"))
+    def diagnostic(self, node: str, key: str) -> float:
+        """The newest value that a node reported under a key, NaN when it did not."""
+        return float(self._diagnostics.get((node, key), "nan"))
 
     def _note(self, message) -> None:
         for status in message.status:
-            self._diagnostics |= {item.key: item.value for item in status.values}
+            node = status.name.rpartition("/")[2]
+            self._diagnostics |= {(node, item.key): item.value for item in status.values}
 
 
 @contextmanager
@@ -294,39 +328,34 @@ def _isolated_graph() -> Iterator[_Probe]:
                 os.environ[name] = value
 
 
-def _film(probe: _Probe, seconds: float, rate_hz: float, units: str, tick: Tick,
-          node: subprocess.Popen | None = None) -> int:
+def _film(probe: _Probe, seconds: float, rate_hz: float, units: str, tick: Tick, node: Process | None = None,
+          subscribers: int = 1) -> int:
     """Let the camera publish for this long; the number of frames it sent."""
     frames = max(1, round(seconds * rate_hz))
-    camera = probe.start([sys.executable, "-m", synthetic_camera.__name__, "--frames", str(frames),
-                          "--rate-hz", str(rate_hz), "--units", units])
+    camera = probe.start("camera", [
+        sys.executable, "-m", bench_camera.__name__, "--frames", str(frames), "--rate-hz", str(rate_hz),
+        "--units", units, "--subscribers", str(subscribers)])
     began_s, ticked_s = time.monotonic(), 0.0
-    limit_s = seconds + START_LIMIT_S
-    while camera.poll() is None:
-        if node is not None and node.poll() is not None:
-            raise ThermalReidError(f"the detection node ended with code {node.returncode}: "
-                                   f"{probe.last_line(node)}")
-        if time.monotonic() - began_s > limit_s:
-            raise ThermalReidError(f"the benchmark's camera did not end; "
-                                   f"its last line: {probe.last_line(camera)}")
+    while camera.exit_code is None:
+        if node is not None and node.exit_code is not None:
+            raise ThermalReidError(f"{node.name} ended while frames came: {last_line(node)}")
+        if time.monotonic() - began_s > seconds + START_LIMIT_S:
+            raise ThermalReidError(f"the benchmark's camera did not end; its last line: {last_line(camera)}")
         time.sleep(0.1)
         done_s = min(time.monotonic() - began_s, seconds)
         tick(done_s - ticked_s)
         ticked_s = done_s
-    if camera.returncode:
-        raise ThermalReidError(f"the benchmark's camera failed: {probe.last_line(camera)}")
+    if camera.exit_code:
+        raise ThermalReidError(f"the benchmark's camera failed: {last_line(camera)}")
     tick(seconds - ticked_s)
     return frames
 
 
-def _stop(process: subprocess.Popen) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def last_line(process: Process) -> str:
+    """The last thing a process said."""
+    if process.exit_code is not None:
+        process.death()  # reads its output to the end
+    return process.lines[-1] if process.lines else "(none)"
 
 
 def _processor() -> str:
