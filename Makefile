@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet
+INSTALL := $(PIP) install --quiet --quiet
 
 # Both wheels own the module onnxruntime: one goes before the other comes (see setup.py).
 export THERMALREID_ONNXRUNTIME := $(if $(GPU),gpu,cpu)
