@@ -73,10 +73,14 @@ class Supervisor:
         self.stop()
 
     def start(self, name: str, command: Sequence[str]) -> Process:
-        popen = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                 stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
-                                 preexec_fn=_end_with_parent)
-        self.processes[name] = Process(name, popen)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C must not come between birth and entry
+        try:
+            popen = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                     stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+                                     preexec_fn=_before_exec)
+            self.processes[name] = Process(name, popen)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return self.processes[name]
 
     def check(self, *may_end: str) -> None:
@@ -99,6 +103,7 @@ class Supervisor:
         return {name: process.exit_code for name, process in self.processes.items()}
 
 
-def _end_with_parent() -> None:
-    """In the child, before it becomes the node: SIGTERM from the kernel when the parent has gone."""
+def _before_exec() -> None:
+    """In the child: Ctrl-C as usual, and SIGTERM from the kernel when the parent has gone."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
