@@ -65,7 +65,8 @@ def test_trials_keep_their_distance_in_time_and_their_class():
 
 
 def test_the_weight_that_ranks_best_is_chosen():
-    """The histogram is right for the first probe, the blobs for the second; only 0.3 to 0.7 ranks both first."""
+    """The histogram is right for the first probe, the blobs for the second; only 0.3 to 0.7 ranks both
+    first."""
     first = Trial("car", np.array([0.1, 0.4]), np.array([0.4, 0.3]), 0)
     second = Trial("car", np.array([0.4, 0.3]), np.array([0.1, 0.4]), 0)
     assert best_beta_h([[first, second]], [0.0, 0.5, 1.0]) == 0.5

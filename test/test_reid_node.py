@@ -177,7 +177,8 @@ def test_faulty_input_is_named_and_no_good_frame_is_lost(graph, start_node, prob
     flight.wait_for_refusal("1x1 px is too small")
 
     for crops, options, complaint in (((np.zeros((1, 1), np.uint8),), {}, "1x1 px is too small"),
-                                      ((np.full((9, 9), 21.0, np.float32),), {"units": "celsius_f32"}, "camera gives grey"),
+                                      ((np.full((9, 9), 21.0, np.float32),), {"units": "celsius_f32"},
+                                       "camera gives grey"),
                                       ((person(9, 9),), {"units": "celsius_f32"}, "uint8 pixels are not"),
                                       ((), {}, "holds no image")):
         flight.search("wrong", *crops, **options)
@@ -212,7 +213,8 @@ def test_the_picture_is_drawn_while_it_is_watched(graph, start_node, probe_file)
 
 
 def test_a_person_of_a_real_flight_is_found_again(graph, start_node, shared_data, tmp_path):
-    """The probe is cut from one frame; ten frames later the track that the person then has is among the nearest."""
+    """The probe is cut from one frame; ten frames later the track that the person then has is among the
+    nearest."""
     from thermalreid_ros.evaluation.recording import Clip, follow, read_frames
 
     folder = shared_data / "hit-uav"

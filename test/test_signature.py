@@ -46,8 +46,8 @@ def test_equation_1_on_an_example_computed_by_hand():
 
 
 def test_blobs_of_sets_of_one_size_are_matched_both_ways():
-    """Maxima 40 and 10. One way 0, 0.4*15/40 + 0.6*0; the other 0, 0.4*15/40 + 0.6*0 from the nearest of equal value,
-    or from the other 0.4*25/40 + 0.6*10/10: the first is nearer."""
+    """Maxima 40 and 10. One way 0, 0.4*15/40 + 0.6*0; the other 0, 0.4*15/40 + 0.6*0 from the nearest of
+    equal value, or from the other 0.4*25/40 + 0.6*10/10: the first is nearer."""
     assert mser_distance(blobs([0, 40], [0, 10]), blobs([0, 25], [0, 10])) == pytest.approx(0.5 * 0.4 * 15 / 40)
 
 
@@ -160,14 +160,16 @@ def test_a_box_is_cut_at_the_edges_of_the_frame():
     assert crop_box(values, Detection(0, 1.0, 0, 0, 10, 8)).base is not None
 
 
-@pytest.mark.parametrize("box", [(np.nan, 0, 5, 5), (0, 0, np.inf, 5), (20, 20, 30, 30), (9, 0, 30, 8), (5, 5, 2, 2)])
+@pytest.mark.parametrize("box", [(np.nan, 0, 5, 5), (0, 0, np.inf, 5), (20, 20, 30, 30), (9, 0, 30, 8),
+                                 (5, 5, 2, 2)])
 def test_boxes_that_hold_nothing_are_refused(box):
     with pytest.raises(SignatureError):
         crop_box(np.zeros((8, 10), np.float32), Detection(0, 1.0, *box))
 
 
 def test_a_real_object_is_nearer_to_itself_in_the_next_frame_than_to_most_others(shared_data):
-    """Two neighbouring frames of a hovering camera; who is who is known by the place, of those who stand alone."""
+    """Two neighbouring frames of a hovering camera; who is who is known by the place, of those who stand
+    alone."""
     folder = shared_data / "hit-uav"
     coco = json.loads((folder / "annotations" / "train.json").read_text())
     images = {image["file_name"]: image["id"] for image in coco["images"]}

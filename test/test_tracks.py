@@ -19,7 +19,8 @@ PERSON, CAR = 1, 0
 def ground() -> np.ndarray:
     """A textured plain, larger than a frame."""
     random = np.random.default_rng(0)
-    coarse = cv2.resize(random.integers(0, 256, (60, 75)).astype(np.float32), (1200, 960), interpolation=cv2.INTER_CUBIC)
+    coarse = cv2.resize(random.integers(0, 256, (60, 75)).astype(np.float32), (1200, 960),
+                        interpolation=cv2.INTER_CUBIC)
     return np.clip(coarse, 0, 255).astype(np.uint8)
 
 
@@ -95,7 +96,8 @@ def test_a_cut_ends_all_tracks(ground):
 def test_two_who_cross_keep_their_numbers():
     tracker = Tracker()
     for frame in range(12):
-        result = tracker.update([box(100 + 10 * frame, 200 + 6 * frame), box(210 - 10 * frame, 203 + 6 * frame)], frame * S)
+        y = 200 + 6 * frame
+        result = tracker.update([box(100 + 10 * frame, y), box(210 - 10 * frame, y + 3)], frame * S)
         assert ids(result) == [1, 2]
 
 
@@ -160,7 +162,8 @@ def test_any_detections_give_each_track_to_one_of_them(frames):
 
 
 def test_people_of_a_real_film_keep_their_numbers(shared_data):
-    """Links that are certain (see evaluation.reid_tracks) are kept; without the camera's motion many are not."""
+    """Links that are certain (see evaluation.reid_tracks) are kept; without the camera's motion many are
+    not."""
     from thermalreid_ros.evaluation.recording import Clip, read_frames
     from thermalreid_ros.evaluation.reid_tracks import link_identities
 

@@ -18,16 +18,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     calibrate.add_argument("--images", type=Path, nargs="+", required=True, metavar="DIR",
                            help="picture folders, one for each annotation file")
     calibrate.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="COCO.json")
-    calibrate.add_argument("--clip", type=_clip, action="append", required=True, metavar="FIRST:COUNT", dest="clips",
-                           help="a clip to calibrate on, as for `recording make`; may be given several times")
-    calibrate.add_argument("--held-out-clip", type=_clip, action="append", required=True, metavar="FIRST:COUNT",
-                           dest="held_out", help="a clip to report on; may be given several times")
-    calibrate.add_argument("--min-gap", type=int, default=3, help="frames between probe and gallery (default 3)")
+    calibrate.add_argument("--clip", type=_clip, action="append", required=True, metavar="FIRST:COUNT",
+                           dest="clips", help="a clip to calibrate on, as for `recording make`; repeatable")
+    calibrate.add_argument("--held-out-clip", type=_clip, action="append", required=True,
+                           metavar="FIRST:COUNT", dest="held_out", help="a clip to report on; repeatable")
+    calibrate.add_argument("--min-gap", type=int, default=3,
+                           help="frames between probe and gallery (default 3)")
     calibrate.add_argument("--min-gallery", type=int, default=4, help="objects in a gallery (default 4)")
     calibrate.add_argument("--draws", type=int, default=20, help="random draws of the frames (default 20)")
     calibrate.add_argument("--seed", type=int, default=0)
     calibrate.add_argument("--steps", type=int, default=20, help="weights tried between 0 and 1 (default 20)")
-    calibrate.add_argument("--out", type=Path, required=True, metavar="YAML", help="the calibration file to write")
+    calibrate.add_argument("--out", type=Path, required=True, metavar="YAML",
+                           help="the calibration file to write")
     calibrate.add_argument("--plot", type=Path, metavar="PNG", help="picture of CMC(1) against the weight")
     add_json_option(calibrate)
 
@@ -60,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
                  "identities": "followed through the annotations where nothing else can be meant",
                  "calibration_clips": [_text(clip) for clip in args.clips],
                  "held_out_clips": [_text(clip) for clip in args.held_out]},
-        "seed": args.seed, "draws": args.draws, "min_gap_frames": args.min_gap, "min_gallery": args.min_gallery,
+        "seed": args.seed, "draws": args.draws, "min_gap_frames": args.min_gap,
+        "min_gallery": args.min_gallery,
         "command": _command(args),
         "figures_by_beta_h": results,
     }
@@ -68,10 +71,11 @@ def run(args: argparse.Namespace) -> int:
     write_json(args.json, document)
     if args.plot:
         _plot(args.plot, grid, beta_h, {"calibration": calibration, "held out": held_out})
-    print(table(("clips", "class", "probes", "gallery", "guessing", "beta_h", "r1", "+-", "r5", "nAUC@20", "nAUC"),
-                [(name, kind, f["probes"], f["gallery_size"], f["guessing"], float(beta), f["mean"]["r1"],
-                  f["std"]["r1"], f["mean"]["r5"], f["mean"]["nauc20"], f["mean"]["nauc"])
-                 for name, kinds in results.items() for kind, betas in kinds.items() for beta, f in betas.items()]))
+    rows = [(name, kind, f["probes"], f["gallery_size"], f["guessing"], float(beta), f["mean"]["r1"],
+             f["std"]["r1"], f["mean"]["r5"], f["mean"]["nauc20"], f["mean"]["nauc"])
+            for name, kinds in results.items() for kind, betas in kinds.items() for beta, f in betas.items()]
+    print(table(("clips", "class", "probes", "gallery", "guessing", "beta_h", "r1", "+-", "r5", "nAUC@20",
+                 "nAUC"), rows))
     print(f"beta_h = {beta_h:g}, written to {args.out}")
     return 0
 
@@ -81,9 +85,11 @@ def _draws(args: argparse.Namespace, clips: list[tuple[int, int]]) -> list:
     from thermalreid_ros.evaluation.recording import Clip, read_frames
     from thermalreid_ros.evaluation.reid_tracks import draw_trials, see
 
-    frames = read_frames(args.images, args.annotations, [Clip(*clip) for clip in clips], rate_hz=2.0, clip_gap_s=5.0)
+    frames = read_frames(args.images, args.annotations, [Clip(*clip) for clip in clips], rate_hz=2.0,
+                         clip_gap_s=5.0)
     seen = see(frames, lambda items: progress(items, description="signatures", unit="frame"))
-    return draw_trials(seen, draws=args.draws, seed=args.seed, min_gap=args.min_gap, min_gallery=args.min_gallery)
+    return draw_trials(seen, draws=args.draws, seed=args.seed, min_gap=args.min_gap,
+                       min_gallery=args.min_gallery)
 
 
 def _figures(evaluation) -> dict[str, Any]:
@@ -109,7 +115,8 @@ def _plot(path: Path, grid: list[float], beta_h: float, sets: dict[str, list]) -
             results = [evaluate(draws, beta, kind) for beta in grid]
             if results[0].probes < MIN_PROBES:
                 continue
-            mean, std = (np.array([getattr(result, part).r1 for result in results]) for part in ("mean", "std"))
+            mean, std = (np.array([getattr(result, part).r1 for result in results])
+                         for part in ("mean", "std"))
             color = f"C{CLASS_NAMES.index(kind)}"
             axes.plot(grid, mean, color=color,
                       label=f"{kind}: {results[0].probes:.0f} probes among {results[0].gallery_size:.0f}")

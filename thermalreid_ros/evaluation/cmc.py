@@ -1,9 +1,9 @@
 """Cumulative matching characteristic (CMC) of re-identification, one gallery image per identity.
 
-CMC(r) is the share of probes whose true match is among the r nearest of the gallery. nAUC@20 is the mean of CMC(1) to
-CMC(20), the measure that fits the figures printed in the ThermalReID paper; nAUC is the mean over all ranks of the
-gallery. A gallery smaller than a rank counts as found at that rank, so figures are comparable only between galleries
-of like size: publish the size, and what guessing reaches, beside them.
+CMC(r) is the share of probes whose true match is among the r nearest of the gallery. nAUC@20 is the mean of
+CMC(1) to CMC(20), the measure that fits the figures printed in the ThermalReID paper; nAUC is the mean over
+all ranks of the gallery. A gallery smaller than a rank counts as found at that rank, so figures are
+comparable only between galleries of like size: publish the size, and what guessing reaches, beside them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class CmcFigures:
 
 
 def true_rank(distances: np.ndarray, true_index: int) -> int:
-    """Rank, from 1, of the true match in a gallery (n,); it stands behind all that are equally distant, so that a
-    distance which tells nothing apart earns nothing."""
+    """Rank, from 1, of the true match in a gallery (n,); it stands behind all that are equally distant, so
+    that a distance which tells nothing apart earns nothing."""
     return int(np.count_nonzero(distances <= distances[true_index]))
 
 

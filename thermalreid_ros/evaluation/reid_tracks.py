@@ -1,9 +1,10 @@
 """Re-identification measured on annotated frames that carry no identities: HIT-UAV's.
 
-Identities are made by following annotations through a clip where nothing else can be meant (`link_identities`); they
-were looked at. A probe is the crop of an object in one frame, its gallery all objects of its class in another frame,
-several frames away: these are distinct for certain, whatever the links say, and the links only tell which is the true
-one. In each draw every identity is a probe once, with frames chosen at random.
+Identities are made by following annotations through a clip where nothing else can be meant
+(`link_identities`); they were looked at. A probe is the crop of an object in one frame, its gallery all
+objects of its class in another frame, several frames away: these are distinct for certain, whatever the links
+say, and the links only tell which is the true one. In each draw every identity is a probe once, with frames
+chosen at random.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.cmc import CmcFigures, cmc_figures, guessing, over_draws, true_rank
 from thermalreid_ros.evaluation.recording import RecordedFrame
 from thermalreid_ros.reid.motion import CameraMotionEstimator
-from thermalreid_ros.reid.signature import (GREY, SignatureError, ThermalSignature, compute_signature, crop_box,
-                                            signature_distance)
+from thermalreid_ros.reid.signature import (GREY, SignatureError, ThermalSignature, compute_signature,
+                                            crop_box, signature_distance)
 
 MAX_MISSED_FRAMES = 1
 MAX_STEP_PX = 25.0  # a walking person at 60 m and 2 Hz moves by 12 px
@@ -64,9 +65,9 @@ class Evaluation:
 def link_identities(frames: Sequence[RecordedFrame]) -> list[list[int]]:
     """The identity of each object of each frame, in their order; frames in filming order.
 
-    An object continues that of the frame before when, the camera's motion undone, it is the nearest of its class both
-    ways, within 25 px, and every other pairing of either is worse by 20 px. Whatever is less certain begins anew, so
-    that one object may hold several identities, but no identity several objects.
+    An object continues that of the frame before when, the camera's motion undone, it is the nearest of its
+    class both ways, within 25 px, and every other pairing of either is worse by 20 px. Whatever is less
+    certain begins anew, so that one object may hold several identities, but no identity several objects.
     """
     identities: list[list[int]] = []
     estimator, previous, count = CameraMotionEstimator(), None, 0
@@ -85,8 +86,9 @@ def link_identities(frames: Sequence[RecordedFrame]) -> list[list[int]]:
     return identities
 
 
-def see(frames: Sequence[RecordedFrame], progress: Callable[[Iterable], Iterable] = iter) -> dict[tuple, list[Seen]]:
-    """The objects of each frame by (clip, number), with identities and signatures; those too small for one left out."""
+def see(frames: Sequence[RecordedFrame],
+        progress: Callable[[Iterable], Iterable] = iter) -> dict[tuple, list[Seen]]:
+    """The objects of each frame by (clip, number), with identities and signatures, less those too small."""
     seen = {}
     for frame, identities in progress(list(zip(frames, link_identities(frames)))):
         values = frame.gray8().astype(np.float32)
@@ -103,8 +105,8 @@ def see(frames: Sequence[RecordedFrame], progress: Callable[[Iterable], Iterable
 
 def draw_trials(seen: dict[tuple, list[Seen]], *, draws: int, seed: int, min_gap: int,
                 min_gallery: int) -> list[list[Trial]]:
-    """For each draw, one trial for each identity seen in two frames at least min_gap apart, the second of which shows
-    min_gallery objects of its class or more.
+    """For each draw, one trial for each identity seen in two frames at least min_gap apart, the second of
+    which shows min_gallery objects of its class or more.
 
     Raises ThermalReidError where no identity qualifies.
     """
@@ -118,10 +120,11 @@ def draw_trials(seen: dict[tuple, list[Seen]], *, draws: int, seed: int, min_gap
              for identity, places in sights.items()}
     pairs = {identity: choices for identity, choices in pairs.items() if choices}
     if not pairs:
-        raise ThermalReidError(f"no object is seen twice {min_gap} frames apart among {min_gallery} of its class; "
-                               f"give more clips, or a smaller gap or gallery")
+        raise ThermalReidError(f"no object is seen twice {min_gap} frames apart among {min_gallery} of its "
+                               f"class; give more clips, or a smaller gap or gallery")
     rng = np.random.default_rng(seed)
-    return [[_trial(choices[rng.integers(len(choices))], seen) for choices in pairs.values()] for _ in range(draws)]
+    return [[_trial(choices[rng.integers(len(choices))], seen) for choices in pairs.values()]
+            for _ in range(draws)]
 
 
 def evaluate(draws: Sequence[Sequence[Trial]], beta_h: float, class_name: str = "") -> Evaluation | None:
@@ -133,7 +136,7 @@ def evaluate(draws: Sequence[Sequence[Trial]], beta_h: float, class_name: str = 
     figures = [cmc_figures([trial.rank(beta_h) for trial in draw], [len(trial.mser) for trial in draw])
                for draw in chosen]
     mean, std = over_draws(figures)
-    return Evaluation(mean, std, float(np.mean([len(draw) for draw in chosen])), float(sizes.mean()), guessing(sizes))
+    return Evaluation(mean, std, len(sizes) / len(chosen), float(sizes.mean()), guessing(sizes))
 
 
 def classes_in(draws: Sequence[Sequence[Trial]]) -> list[str]:
@@ -143,9 +146,9 @@ def classes_in(draws: Sequence[Sequence[Trial]]) -> list[str]:
 
 
 def best_beta_h(draws: Sequence[Sequence[Trial]], grid: Sequence[float]) -> float:
-    """The weight with the highest nAUC, mean over the classes, of which those with fewer than 10 probes are left out
-    unless all are so. nAUC weighs the rank of every probe; with some hundred probes the differences in CMC(1) between
-    neighbouring weights drown in its spread over the draws."""
+    """The weight with the highest nAUC, mean over the classes, of which those with fewer than 10 probes
+    are left out unless all are so. nAUC weighs the rank of every probe; with some hundred probes the
+    differences in CMC(1) between neighbouring weights drown in its spread over the draws."""
     names = [name for name in classes_in(draws) if evaluate(draws, 0.0, name).probes >= MIN_PROBES] or [""]
     return max(grid, key=lambda beta_h: np.mean([evaluate(draws, beta_h, name).mean.nauc for name in names]))
 

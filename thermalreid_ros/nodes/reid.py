@@ -30,16 +30,18 @@ class ReidNode(ThermalNode):
 
     NAME = "reid"
     PARAMETERS = Schema(
-        Parameter("thermal_units", "agc8", "what a pixel of the camera means", read_only=True, choices=_UNITS),
+        Parameter("thermal_units", "agc8", "what a pixel of the camera means", read_only=True,
+                  choices=_UNITS),
         Parameter("polarity", "white_hot", "how the camera shows heat, for agc8 and counts", read_only=True,
                   choices=tuple(polarity.value for polarity in Polarity)),
         Parameter("probe_file", "", "thermal crop of the object to be found, a PNG or TIFF; empty: none"),
-        Parameter("probe_class", "", "class of the object in probe_file; empty: any", choices=("", *CLASS_NAMES)),
+        Parameter("probe_class", "", "class of the object in probe_file; empty: any",
+                  choices=("", *CLASS_NAMES)),
         Parameter("probe_units", "", "what a pixel of probe_file means; empty: as thermal_units",
                   choices=("", *_UNITS)),
         Parameter("calibration", "", "file with beta_h, the weight of the histogram; empty: the shipped one",
                   read_only=True),
-        Parameter("visible_only", True, "rank the tracks of the newest frame; false: all that are remembered"),
+        Parameter("visible_only", True, "rank the tracks of the newest frame; false: all remembered ones"),
         Parameter("max_tracks", 256, "remembered at most; the one unseen for longest goes first", minimum=1,
                   maximum=4096),
         Parameter("max_track_age_s", 60.0, "a track unseen for longer is forgotten", unit="s", minimum=0.1),
@@ -70,10 +72,11 @@ class ReidNode(ThermalNode):
                 self._add_probe(probe)
 
     def activate(self) -> None:
-        self.receive("probes", ThermalProbe, "probe/thermal", qos.PROBES_IN, self._receive_probe, depth=MAX_PROBES,
-                     silent_limit_s=None, ordered=False)
+        self.receive("probes", ThermalProbe, "probe/thermal", qos.PROBES_IN, self._receive_probe,
+                     depth=MAX_PROBES, silent_limit_s=None, ordered=False)
         self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._receive_frame, depth=8)
-        self.receive("detections", DetectionArray, "detections", qos.RESULTS, self._receive_detections, depth=8)
+        self.receive("detections", DetectionArray, "detections", qos.RESULTS, self._receive_detections,
+                     depth=8)
 
     def _receive_probe(self, message: ThermalProbe) -> None:
         crops = [convert.image_to_array(image) for image in message.images]
@@ -126,15 +129,17 @@ class ReidNode(ThermalNode):
 
     def _publish(self, probe_id: str, header: Header) -> tuple[Match, ...]:
         matches = self._reid.rank(probe_id)
-        self._matches.publish(MatchArray(header=header, probe_id=probe_id, method=METHOD, beta_h=self._gallery.beta_h,
+        self._matches.publish(MatchArray(header=header, probe_id=probe_id, method=METHOD,
+                                         beta_h=self._gallery.beta_h,
                                          matches=[_to_message(match) for match in matches]))
         return matches
 
 
 def _to_message(match: Match) -> MatchMessage:
     return MatchMessage(rank=match.rank, track_id=match.track_id, track_length=match.length,
-                        detection=convert.detection_to_message(match.detection), distance=match.distance.total,
-                        distance_histogram=match.distance.histogram, distance_mser=match.distance.mser)
+                        detection=convert.detection_to_message(match.detection),
+                        distance=match.distance.total, distance_histogram=match.distance.histogram,
+                        distance_mser=match.distance.mser)
 
 
 def main() -> int:

@@ -24,7 +24,8 @@ def load_beta_h(path: str | Path | None = None) -> float:
         raise ThermalReidError(f"{path}: the calibration cannot be read ({error.strerror}); "
                                f"make one with `thermalreid reid calibrate`") from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise ThermalReidError(f"{path}: this is no YAML; make it anew with `thermalreid reid calibrate`") from None
+        raise ThermalReidError(f"{path}: this is no YAML; "
+                               f"make it anew with `thermalreid reid calibrate`") from None
     beta_h = content.get("beta_h") if isinstance(content, dict) else None
     if isinstance(beta_h, bool) or not isinstance(beta_h, (int, float)) or not 0.0 <= beta_h <= 1.0:
         raise ThermalReidError(f"{path}: beta_h is {beta_h!r}, not a number from 0 to 1; "

@@ -39,8 +39,8 @@ class _Entry:
 
 
 class Gallery:
-    """Keeps the last `signatures_per_track` signatures of at most `max_tracks` tracks, for `max_age_s` after their
-    last sight; when full, the track unseen for longest goes.
+    """Keeps the last `signatures_per_track` signatures of at most `max_tracks` tracks, for `max_age_s` after
+    their last sight; when full, the track unseen for longest goes.
 
     beta_h: weight of the histogram in Eq. (1); may be changed at any time.
     """
@@ -85,9 +85,10 @@ class Gallery:
         """Tracks of the probe's class by rising distance; equal distances by track number.
 
         track_ids: rank these alone, e.g. those of the newest frame; unknown ones are passed over.
-        Distance: for each of the K probe signatures the most alike of the track's, and the mean over the K. On
-        HIT-UAV (5 signatures a track, K up to 3, 4 draws) the true person comes first in 79 % by this rule, 80 % by
-        the smallest of all pairs, 62 % by their mean and 60 % by the newest signature alone; cars 88, 85, 91, 65 %.
+        Distance: for each of the K probe signatures the most alike of the track's, and the mean over the K.
+        On HIT-UAV (5 signatures a track, K up to 3, 4 draws) the true person comes first in 79 % by this
+        rule, 80 % by the smallest of all pairs, 62 % by their mean and 60 % by the newest signature alone;
+        cars 88, 85, 91, 65 %.
         Raises SignatureError when probe and tracks are of different units.
         """
         chosen = self._entries if track_ids is None else [t for t in track_ids if t in self._entries]
@@ -98,7 +99,8 @@ class Gallery:
             for rank, (distance, track_id) in enumerate(ranked, 1) for entry in (self._entries[track_id],))
 
     def _distance(self, probe: Probe, entry: _Entry) -> tuple[float, float, float]:
-        nearest = [min(self._weighted(wanted, seen) for seen in entry.signatures) for wanted in probe.signatures]
+        nearest = [min(self._weighted(wanted, seen) for seen in entry.signatures)
+                   for wanted in probe.signatures]
         total, histogram, mser = np.mean(nearest, axis=0)
         return float(total), float(histogram), float(mser)
 

@@ -10,17 +10,18 @@ import numpy as np
 _SCALE = 2  # features are sought at half size: thermal frames carry little detail at full size
 _FEATURES = 400
 _MIN_FEATURES = 40
-_MIN_INLIERS = 20  # on HIT-UAV: 98 % of the motions so accepted align the frames, 2 % of the alignable ones are lost
+# On HIT-UAV 98 % of the motions so accepted align the frames, and 2 % of those that would are lost.
+_MIN_INLIERS = 20
 _REPROJECTION_PX = 3.0  # at half size
 _SCALE_RANGE = (0.7, 1.4)
 
 
 @dataclass(frozen=True, eq=False)
 class CameraMotion:
-    """Where ground points of the frame before lie in this one: p' = matrix @ (x, y, 1), pixels, x right, y down.
+    """Where ground points of the frame before lie in this one: p' = matrix @ (x, y, 1), pixels, y downwards.
 
-    matrix: float64 (2, 3), a similarity. is_cut: both frames are rich in features, yet no motion links them, so that
-    positions in the frame before say nothing about this one.
+    matrix: float64 (2, 3), a similarity. is_cut: both frames are rich in features, yet no motion links them,
+    so that positions in the frame before say nothing about this one.
     """
 
     matrix: np.ndarray
@@ -34,8 +35,8 @@ _CUT = CameraMotion(np.eye(2, 3), is_cut=True)
 class CameraMotionEstimator:
     """Feeds on frames in order; each call compares with the frame of the call before.
 
-    ORB features and a similarity by RANSAC: the frames of a recording may lie half a picture apart, where optical
-    flow and phase correlation lose the ground.
+    ORB features and a similarity by RANSAC: the frames of a recording may lie half a picture apart, where
+    optical flow and phase correlation lose the ground.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class CameraMotionEstimator:
         self._shape: tuple[int, ...] | None = None
 
     def update(self, gray8: np.ndarray) -> CameraMotion:
-        """Motion from the frame before to this one; STILL for the first, and where the ground has too few features.
+        """Motion from the frame before to this one; STILL for the first, and on ground with few features.
 
         gray8: (H, W) uint8.
         """

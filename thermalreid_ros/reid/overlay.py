@@ -16,7 +16,8 @@ BEST_BGR = (0, 215, 255)
 
 def draw_matches(gray8: np.ndarray, tracked: Iterable[TrackedDetection], matches: Iterable[Match] = (),
                  probe_id: str = "") -> np.ndarray:
-    """(H, W, 3) uint8 BGR: boxes with track numbers; where ranked, `#rank distance`, and the best one framed twice."""
+    """(H, W, 3) uint8 BGR: boxes with track numbers; where ranked, `#rank distance`, and the best one
+    framed twice."""
     picture = cv2.cvtColor(gray8, cv2.COLOR_GRAY2BGR)
     by_track = {match.track_id: match for match in matches}
     for item in tracked:
@@ -26,11 +27,14 @@ def draw_matches(gray8: np.ndarray, tracked: Iterable[TrackedDetection], matches
         corner, opposite = (round(box.x_min), round(box.y_min)), (round(box.x_max), round(box.y_max))
         cv2.rectangle(picture, corner, opposite, colour, 1)
         if best:
-            cv2.rectangle(picture, (corner[0] - 3, corner[1] - 3), (opposite[0] + 3, opposite[1] + 3), colour, 1)
-        text = f"{item.track_id}" if match is None else f"{item.track_id} #{match.rank} {match.distance.total:.2f}"
-        cv2.putText(picture, text, (corner[0], max(8, corner[1] - 5)), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, 1,
-                    cv2.LINE_AA)
+            cv2.rectangle(picture, (corner[0] - 3, corner[1] - 3), (opposite[0] + 3, opposite[1] + 3),
+                          colour, 1)
+        text = str(item.track_id)
+        if match is not None:
+            text += f" #{match.rank} {match.distance.total:.2f}"
+        cv2.putText(picture, text, (corner[0], max(8, corner[1] - 5)), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour,
+                    1, cv2.LINE_AA)
     if probe_id:
-        cv2.putText(picture, f"probe: {probe_id}", (4, picture.shape[0] - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, BEST_BGR, 1,
-                    cv2.LINE_AA)
+        cv2.putText(picture, f"probe: {probe_id}", (4, picture.shape[0] - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4,
+                    BEST_BGR, 1, cv2.LINE_AA)
     return picture

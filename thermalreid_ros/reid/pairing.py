@@ -11,8 +11,8 @@ Detections = TypeVar("Detections")
 class StampPairing(Generic[Frame, Detections]):
     """Keeps the last `capacity` frames for detections to come, and detections that came before their frame.
 
-    misses: detections given up, because `capacity` newer ones wait or a later pair was complete. Work goes forward in
-    time only: what is left of the past would be refused by those who follow objects through it.
+    misses: detections given up, because `capacity` newer ones wait or a later pair was complete. Work goes
+    forward in time only: what is left of the past would be refused by those who follow objects through it.
     """
 
     def __init__(self, capacity: int = 16):

@@ -15,7 +15,8 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.reid.signature import MIN_CROP_SIDE_PX, ThermalSignature, compute_signature, scale_for
 
 _DTYPES = {ThermalUnits.AGC8: np.uint8, ThermalUnits.CELSIUS_F32: np.float32}
-_UNIT_DTYPES = {units: _DTYPES.get(units, np.uint16) for units in ThermalUnits if units is not ThermalUnits.COUNTS}
+_UNIT_DTYPES = {units: _DTYPES.get(units, np.uint16)
+                for units in ThermalUnits if units is not ThermalUnits.COUNTS}
 
 
 class ProbeError(ThermalReidError):
@@ -24,23 +25,25 @@ class ProbeError(ThermalReidError):
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """One object to be found. class_name: "" is any class. signatures: one for each of its K crops, K >= 1."""
+    """One object to be found. class_name: "" is any class. signatures: one for each of its K crops."""
 
     probe_id: str
     class_name: str
     signatures: tuple[ThermalSignature, ...]
 
 
-def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id: str, class_name: str = "") -> Probe:
+def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id: str,
+               class_name: str = "") -> Probe:
     """Probe of K crops (h, w) that show the object alone, cut as a detector's box would cut it.
 
-    units: of all the crops; their dtype must be that of the units (uint8 for agc8, float32 for celsius_f32, uint16
-    for centikelvin, decikelvin and optris). Raw counts have no scale that outlives one frame, and are refused.
+    units: of all the crops; their dtype must be that of the units (uint8 for agc8, float32 for celsius_f32,
+    uint16 for centikelvin, decikelvin and optris). Raw counts have no scale that outlives one frame, and are
+    refused.
     Raises ProbeError.
     """
     if class_name and class_name not in CLASS_NAMES:
-        raise ProbeError(f"probe '{probe_id}': class '{class_name}' is unknown; use one of {', '.join(CLASS_NAMES)}, "
-                         f"or nothing for any")
+        raise ProbeError(f"probe '{probe_id}': class '{class_name}' is unknown; "
+                         f"use one of {', '.join(CLASS_NAMES)}, or nothing for any")
     if not crops:
         raise ProbeError(f"probe '{probe_id}': it holds no image; give one thermal crop or more")
     signatures = []
@@ -52,7 +55,8 @@ def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id:
     return Probe(probe_id, class_name, tuple(signatures))
 
 
-def load_probe(path: str | Path, units: ThermalUnits | str, class_name: str = "", probe_id: str = "") -> Probe:
+def load_probe(path: str | Path, units: ThermalUnits | str, class_name: str = "",
+               probe_id: str = "") -> Probe:
     """Probe from one thermal crop in a file: 8 or 16 bit grey PNG or TIFF, float32 TIFF for celsius_f32.
 
     probe_id: the file's stem unless given. Raises ProbeError.
@@ -88,8 +92,8 @@ def _values(crop: np.ndarray, units: ThermalUnits | str) -> np.ndarray:
         raise ProbeError("a colour picture is no thermal crop; give a grey one")
     if crop.dtype != dtype:
         fitting = [unit.value for unit, other in _UNIT_DTYPES.items() if np.dtype(other) == crop.dtype]
-        raise ProbeError(f"{crop.dtype} pixels are not '{units.value}'; "
-                         + (f"the units may be {' or '.join(fitting)}" if fitting else f"convert them to {dtype}"))
+        remedy = f"the units may be {' or '.join(fitting)}" if fitting else f"convert them to {dtype}"
+        raise ProbeError(f"{crop.dtype} pixels are not '{units.value}'; {remedy}")
     if min(crop.shape) < MIN_CROP_SIDE_PX:
         raise ProbeError(f"a crop of {crop.shape[1]}x{crop.shape[0]} px is too small; "
                          f"it needs {MIN_CROP_SIDE_PX}x{MIN_CROP_SIDE_PX} px or more")

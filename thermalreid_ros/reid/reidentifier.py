@@ -1,4 +1,4 @@
-"""Re-identification from frame to ranking: tracks, signatures, gallery and probes in one object, free of ROS."""
+"""Re-identification from frame to ranking: tracks, signatures, gallery and probes in one object."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class FrameResult:
 
 
 class Reidentifier:
-    """Feeds on frames with their detections in order of time; ranks what it saw against its probes at any moment.
+    """Feeds on frames with their detections in order of time; ranks what it saw against its probes.
 
-    units: of the frames; probes must be on the same scale, temperatures or grey levels. visible_only: rank the tracks
-    of the newest frame alone, not all that the gallery remembers.
+    units: of the frames; probes must be on the same scale, temperatures or grey levels. visible_only: rank
+    the tracks of the newest frame alone, not all that the gallery remembers.
     """
 
     def __init__(self, units: ThermalUnits | str, gallery: Gallery, tracker: Tracker | None = None, *,
@@ -46,11 +46,11 @@ class Reidentifier:
         return tuple(self._probes)
 
     def add_probe(self, probe: Probe) -> None:
-        """Search for this object from now on; a probe of the same name is replaced, and the oldest of more than 16
-        goes. Raises ProbeError when the probe's scale is not that of the camera."""
+        """Search for this object from now on; a probe of the same name is replaced, and the oldest of more
+        than 16 goes. Raises ProbeError when the probe's scale is not that of the camera."""
         if (scale := probe.signatures[0].scale) != self._scale:
-            raise ProbeError(f"probe '{probe.probe_id}' is in {scale.name} but the camera gives {self._scale.name}; "
-                             f"take the probe in the camera's units")
+            raise ProbeError(f"probe '{probe.probe_id}' is in {scale.name} but the camera gives "
+                             f"{self._scale.name}; take the probe in the camera's units")
         self._probes.pop(probe.probe_id, None)
         self._probes[probe.probe_id] = probe
         if len(self._probes) > MAX_PROBES:
@@ -63,8 +63,9 @@ class Reidentifier:
     def process(self, frame: ThermalFrame, detections: Sequence[Detection]) -> FrameResult:
         """Track the detections of a frame and remember how they look.
 
-        Detections whose class is unknown, and boxes that are not finite or hold too little of the frame, are left out
-        and named in the result. A stamp not later than the last forgets tracks and gallery: the recording starts anew.
+        Detections whose class is unknown, and boxes that are not finite or hold too little of the frame, are
+        left out and named in the result. A stamp not later than the last forgets tracks and gallery: the
+        recording starts anew.
         """
         if self.tracker.stamp_ns is not None and frame.stamp_ns <= self.tracker.stamp_ns:
             self.gallery.clear()
@@ -79,7 +80,8 @@ class Reidentifier:
                 ignored.append(str(error))
         tracked = self.tracker.update(usable, frame.stamp_ns, frame.gray8())
         for item in tracked:
-            self.gallery.add(item, compute_signature(crop_box(values, item.detection), self._scale), frame.stamp_ns)
+            signature = compute_signature(crop_box(values, item.detection), self._scale)
+            self.gallery.add(item, signature, frame.stamp_ns)
         self.gallery.expire(frame.stamp_ns)
         self._visible = tuple(item.track_id for item in tracked)
         return FrameResult(tracked, tuple(ignored))

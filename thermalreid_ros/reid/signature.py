@@ -1,7 +1,7 @@
 """Thermal signatures of objects and their distance, Eq. (1) of the ThermalReID paper.
 
-A signature is a temperature histogram and a set of blobs (maximally stable extremal regions), both taken from the
-crop that a box cuts out of a thermal frame. Distances lie in [0, 1], are symmetric, and d(x, x) = 0.
+A signature is a temperature histogram and a set of blobs (maximally stable extremal regions), both taken from
+the crop that a box cuts out of a thermal frame. Distances lie in [0, 1], are symmetric, and d(x, x) = 0.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from thermalreid_ros.errors import ThermalReidError
 
 MIN_CROP_SIDE_PX = 3
 
-#: Side that blob positions and areas refer to: a crop is stretched so that y runs from 0 to this height; 64 px tell no
-#: more apart and take a third longer.
+#: Side that blob positions and areas refer to: a crop is stretched so that y runs from 0 to this height; 64
+#: px tell no more apart and take a third longer.
 CANONICAL_HEIGHT_PX = 48
 #: Outliers among blobs: a smallest distance above mean + this many standard deviations.
 OUTLIER_SIGMAS = 3.5
@@ -28,7 +28,7 @@ WEIGHT_Y, WEIGHT_VALUE = 0.4, 0.6
 _MAX_CANONICAL_AREA_PX = 48 * 72
 _DUPLICATE_RADIUS_PX = 10.0
 _DUPLICATE_AREA_RATIO = (0.6, 1.4)
-# At the corners of a crop the weight falls to exp(-3): boxes are loose, and what is there is mostly background.
+# At the corners of a crop the weight falls to exp(-3): boxes are loose, their corners mostly background.
 _CENTRE_WEIGHT = 1.5
 
 
@@ -38,11 +38,11 @@ class SignatureError(ThermalReidError):
 
 @dataclass(frozen=True)
 class ValueScale:
-    """How values of one kind are binned. lower, upper: range of the histogram; values beyond it count in the end bins.
+    """How values of one kind are binned.
 
-    smoothing_bins: standard deviation of the Gaussian that spreads each value over neighbouring bins, so that a
-    drift smaller than this does not part two histograms. min_contrast: a crop flatter than this is not stretched
-    further when blobs are sought. like: difference of values up to which two blobs may be the same.
+    lower, upper: range of the histogram; values beyond it count in the end bins. smoothing_bins: standard deviation of the Gaussian that spreads each value over neighbouring bins, so that
+    a drift smaller than this does not part two histograms. min_contrast: a crop flatter than this is not
+    stretched further when blobs are sought. like: difference of values up to which two blobs may be the same.
     """
 
     name: str
@@ -56,8 +56,9 @@ class ValueScale:
 
 #: Temperatures in degrees Celsius, 1 K bins: -20 is frozen ground, 108 a hot engine.
 CELSIUS = ValueScale("celsius", -20.0, 108.0, 128, 1.0, 1.0, 1.0)
-#: Grey levels after gain control, 4 levels a bin, as the camera gave them. Subtracting the surroundings was tried
-#: against the drift of the gain: no gain for persons and a loss for cars, which differ in absolute grey.
+#: Grey levels after gain control, 4 levels a bin, as the camera gave them. Subtracting the surroundings was
+#: tried against the drift of the gain: no gain for persons and a loss for cars, which differ in absolute
+#: grey.
 GREY = ValueScale("grey", 0.0, 256.0, 64, 2.0, 8.0, 12.0)
 
 
@@ -70,8 +71,8 @@ def scale_for(units: ThermalUnits | str) -> ValueScale:
 class Blobs:
     """N stable regions of a crop, largest first; all arrays are float64 (N,).
 
-    x, y: centroid in canonical pixels, y in [0, 48] downwards. area: canonical pixels². value: mean of the region's
-    values, in the unit of the scale.
+    x, y: centroid in canonical pixels, y in [0, 48] downwards. area: canonical pixels². value: mean of the
+    region's values, in the unit of the scale.
     """
 
     x: np.ndarray
@@ -121,8 +122,8 @@ def crop_box(values: np.ndarray, detection: Detection) -> np.ndarray:
 def compute_signature(values: np.ndarray, scale: ValueScale) -> ThermalSignature:
     """Signature of one crop.
 
-    values: (h, w), float, rows downwards, in the unit of the scale. Raises SignatureError when the crop is smaller
-    than 3x3 px or holds values that are not finite.
+    values: (h, w), float, rows downwards, in the unit of the scale.
+    Raises SignatureError when the crop is smaller than 3x3 px or holds values that are not finite.
     """
     if values.ndim != 2 or min(values.shape) < MIN_CROP_SIDE_PX:
         raise SignatureError(f"a crop of shape {values.shape} is too small; it needs "
@@ -136,8 +137,8 @@ def compute_signature(values: np.ndarray, scale: ValueScale) -> ThermalSignature
 def temperature_histogram(values: np.ndarray, scale: ValueScale) -> np.ndarray:
     """Normalised histogram (scale.bins,) of a crop, pixels weighted by a Gaussian around its centre.
 
-    The weight stands for a mask of the object: boxes of 10x20 px are too small to be segmented, and thresholding
-    them (Otsu) identified fewer objects than no mask at all.
+    The weight stands for a mask of the object: boxes of 10x20 px are too small to be segmented, and
+    thresholding them (Otsu) identified fewer objects than no mask at all.
     """
     height, width = values.shape
     weight = np.multiply.outer(_centre_weight(height), _centre_weight(width))
@@ -153,9 +154,10 @@ def temperature_histogram(values: np.ndarray, scale: ValueScale) -> np.ndarray:
 def find_blobs(values: np.ndarray, scale: ValueScale) -> Blobs:
     """Stable regions of a crop, brighter and darker than what surrounds them, duplicates removed.
 
-    The crop is resized to the canonical height, and its contrast stretched to the full grey range, so that neither
-    the object's size in the frame nor the camera's gain decides what is found; the values of the regions are those
-    of the crop. Source: Matas et al. 2002; the rule for duplicates is that of Farenzena et al. 2010.
+    The crop is resized to the canonical height, and its contrast stretched to the full grey range, so that
+    neither the object's size in the frame nor the camera's gain decides what is found; the values of the
+    regions are those of the crop. Source: Matas et al. 2002; the rule for duplicates is that of Farenzena et
+    al. 2010.
     """
     height, width = values.shape
     zoom = CANONICAL_HEIGHT_PX / height
@@ -166,8 +168,9 @@ def find_blobs(values: np.ndarray, scale: ValueScale) -> Blobs:
     gain = 255.0 / max(highest - lowest, scale.min_contrast)
     grey = cv2.convertScaleAbs(canonical, alpha=gain, beta=-lowest * gain)
     area = size[0] * size[1]
-    # delta, min_area, max_area, max_variation, min_diversity. Diversity stays off: OpenCV's test drops the whole
-    # nest of regions around a plain bright object, and with it the object; the rule for duplicates thins the nest.
+    # delta, min_area, max_area, max_variation, min_diversity. Diversity stays off: OpenCV's test drops the
+    # whole nest of regions around a plain bright object, and with it the object; the rule for duplicates
+    # thins the nest.
     regions, _ = cv2.MSER_create(5, max(4, area // 100), int(0.6 * area), 0.5, 0.0).detectRegions(grey)
     if not regions:
         return Blobs(*np.empty((4, 0)))
@@ -196,12 +199,13 @@ def bhattacharyya_distance(first: np.ndarray, second: np.ndarray) -> float:
 def mser_distance(first: Blobs, second: Blobs) -> float:
     """Distance of two sets of blobs, in [0, 1], after the MSCR distance of Farenzena 2010 and Cheng 2011.
 
-    For all pairs d_y = |y_a - y_b| and d_c = |T_a - T_b|. Blobs of the larger set whose smallest d_y or d_c exceeds
-    mean + 3.5 sigma (sample standard deviation) of those minima are dropped; d_y and d_c are divided by their
-    maxima over the rest; each blob left is matched to the nearest of the smaller set by 0.4 d_y + 0.6 d_c, and the
-    distance is the mean over the matches. Sets of equal size are matched both ways and averaged: neither is the
-    larger, and the distance is symmetric.
-    Two empty sets are equal (0): neither object shows structure. An empty set and another have nothing in common (1).
+    For all pairs d_y = |y_a - y_b| and d_c = |T_a - T_b|. Blobs of the larger set whose smallest d_y or d_c
+    exceeds mean + 3.5 sigma (sample standard deviation) of those minima are dropped; d_y and d_c are divided
+    by their maxima over the rest; each blob left is matched to the nearest of the smaller set by 0.4 d_y +
+    0.6 d_c, and the distance is the mean over the matches. Sets of equal size are matched both ways and
+    averaged: neither is the larger, and the distance is symmetric.
+    Two empty sets are equal (0): neither
+    object shows structure. An empty set and another have nothing in common (1).
     """
     if len(first) == 0 or len(second) == 0:
         return float(len(first) != len(second))
@@ -216,8 +220,8 @@ def signature_distance(first: ThermalSignature, second: ThermalSignature, beta_h
     Raises SignatureError when one signature is of temperatures and the other of grey levels.
     """
     if first.scale != second.scale:
-        raise SignatureError(f"a signature of {first.scale.name} cannot be compared with one of {second.scale.name}; "
-                             f"take the probe in the camera's units")
+        raise SignatureError(f"a signature of {first.scale.name} cannot be compared with one of "
+                             f"{second.scale.name}; take the probe in the camera's units")
     histogram = bhattacharyya_distance(first.histogram, second.histogram)
     mser = mser_distance(first.blobs, second.blobs)
     return SignatureDistance(beta_h * histogram + (1.0 - beta_h) * mser, histogram, mser)
@@ -227,12 +231,13 @@ def _centre_weight(length: int) -> np.ndarray:
     return np.exp(-_CENTRE_WEIGHT * ((np.arange(length) + 0.5) / length * 2.0 - 1.0) ** 2)
 
 
-def _without_duplicates(x: np.ndarray, y: np.ndarray, value: np.ndarray, area: np.ndarray, like: float) -> list[int]:
+def _without_duplicates(x: np.ndarray, y: np.ndarray, value: np.ndarray, area: np.ndarray,
+                        like: float) -> list[int]:
     """Indices of the blobs, largest first, less those that repeat one already taken."""
     low, high = _DUPLICATE_AREA_RATIO
     ratio = area[:, None] / area
-    same = (np.hypot(x[:, None] - x, y[:, None] - y) < _DUPLICATE_RADIUS_PX) & (ratio >= low) & (ratio <= high) \
-        & (np.abs(value[:, None] - value) <= like)
+    near = np.hypot(x[:, None] - x, y[:, None] - y) < _DUPLICATE_RADIUS_PX
+    same = near & (ratio >= low) & (ratio <= high) & (np.abs(value[:, None] - value) <= like)
     kept: list[int] = []
     for index in range(len(x)):
         if not same[index, kept].any():

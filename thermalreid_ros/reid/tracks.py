@@ -20,9 +20,9 @@ class TrackerConfig:
     recordings are tracked alike: a frame is the median interval of the last stamps.
 
     high_score: detections from here on may begin a track; weaker ones only carry one on (ByteTrack).
-    max_lost_frames: a track not seen for longer ends. position_sigma: of a detection's centre. speed_sigma: of a new
-    track, per frame. acceleration_sigma: per frame². gate: squared Mahalanobis distance (2 degrees of freedom, 1 %).
-    max_size_ratio: of the sides' geometric means, between a track and its next detection.
+    max_lost_frames: a track not seen for longer ends. position_sigma: of a detection's centre. speed_sigma:
+    of a new track, per frame. acceleration_sigma: per frame². gate: squared Mahalanobis distance (2 degrees
+    of freedom, 1 %). max_size_ratio: of the sides' geometric means, between a track and its next detection.
     max_gap_s: after a longer silence all tracks end.
     """
 
@@ -38,7 +38,7 @@ class TrackerConfig:
 
 @dataclass(frozen=True)
 class TrackedDetection:
-    """A detection with the number of its track. length: frames in which the track was seen, this one included."""
+    """A detection with the number of its track. length: frames that showed it, this one included."""
 
     track_id: int
     length: int
@@ -111,9 +111,9 @@ class Tracker:
                gray8: np.ndarray | None = None) -> tuple[TrackedDetection, ...]:
         """Number the detections of one frame, in their order; weak ones that carry no track on are left out.
 
-        stamp_ns: capture time; a stamp not later than the last one (a recording that starts anew) and a gap of more
-        than max_gap_s reset the tracker. gray8: (H, W) uint8, the frame; without it the camera is taken to stand
-        still. Boxes must be finite.
+        stamp_ns: capture time; a stamp not later than the last one (a recording that starts anew) and a gap
+        of more than max_gap_s reset the tracker. gray8: (H, W) uint8, the frame; without it the camera is
+        taken to stand still. Boxes must be finite.
         """
         before_ns = self._clock.stamp_ns
         if before_ns is not None and stamp_ns <= before_ns:
@@ -156,7 +156,8 @@ class Tracker:
             if index not in owner:
                 owner[index] = self._begin(detections[index])
         # The half frame forgives jitter of the stamps.
-        self._tracks = [track for track in self._tracks if track.lost_frames <= self.config.max_lost_frames + 0.5]
+        longest = self.config.max_lost_frames + 0.5
+        self._tracks = [track for track in self._tracks if track.lost_frames <= longest]
         return tuple(TrackedDetection(owner[i].track_id, owner[i].length, detection)
                      for i, detection in enumerate(detections) if i in owner)
 
@@ -168,11 +169,13 @@ class Tracker:
         measured = np.array([_measurement(detections[i]) for i in indices])
         predicted = np.array([(*track.state[:2], track.size_px) for track in tracks])
         noise = (self.config.position_sigma * np.maximum(predicted[:, 2], _MIN_OBJECT_PX)) ** 2
-        covariance = np.array([track.covariance[:2, :2] for track in tracks]) + noise[:, None, None] * np.eye(2)
+        covariance = noise[:, None, None] * np.eye(2) + [track.covariance[:2, :2] for track in tracks]
         offset = measured[None, :, :2] - predicted[:, None, :2]
         distance = np.einsum("tdi,tij,tdj->td", offset, np.linalg.inv(covariance), offset)
-        ratio = np.abs(np.log(measured[None, :, 2] / predicted[:, None, 2])) / np.log(self.config.max_size_ratio)
-        same_class = np.array([[detections[i].class_id == track.class_id for i in indices] for track in tracks])
+        ratio = np.abs(np.log(measured[None, :, 2] / predicted[:, None, 2]))
+        ratio /= np.log(self.config.max_size_ratio)
+        classes = np.array([detections[i].class_id for i in indices])
+        same_class = np.array([track.class_id for track in tracks])[:, None] == classes
         # The log-determinant makes the cost a likelihood: a track long lost must not win by its wide gate.
         cost = distance + np.log(np.linalg.det(covariance))[:, None] + ratio**2
         cost[~same_class | (distance > self.config.gate) | (ratio > 1.0)] = np.inf
@@ -192,7 +195,8 @@ class Tracker:
         x, y, size = _measurement(detection)
         scale = max(size, _MIN_OBJECT_PX)
         sigmas = np.repeat((self.config.position_sigma * scale, self.config.speed_sigma * scale), 2)
-        track = _Track(self.statistics.tracks, detection.class_id, np.array((x, y, 0.0, 0.0)), np.diag(sigmas**2), size)
+        track = _Track(self.statistics.tracks, detection.class_id, np.array((x, y, 0.0, 0.0)),
+                       np.diag(sigmas**2), size)
         self._tracks.append(track)
         return track
 
