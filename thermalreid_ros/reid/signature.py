@@ -40,9 +40,10 @@ class SignatureError(ThermalReidError):
 class ValueScale:
     """How values of one kind are binned.
 
-    lower, upper: range of the histogram; values beyond it count in the end bins. smoothing_bins: standard deviation of the Gaussian that spreads each value over neighbouring bins, so that
-    a drift smaller than this does not part two histograms. min_contrast: a crop flatter than this is not
-    stretched further when blobs are sought. like: difference of values up to which two blobs may be the same.
+    lower, upper: range of the histogram; values beyond it count in the end bins. smoothing_bins: standard
+    deviation of the Gaussian that spreads each value over neighbouring bins, so that a smaller drift does not
+    part two histograms. min_contrast: a crop flatter than this is not stretched further when blobs are sought.
+    like: difference of values up to which two blobs may be the same.
     """
 
     name: str
