@@ -4,7 +4,6 @@ CMake configures and compiles only where the messages, the CMake files or the RO
 it just lays the tree anew, so that a reinstall after an edit of Python takes seconds.
 """
 import hashlib
-import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -81,9 +80,8 @@ class CMakeInstall(install_data):
         """Of all that the configured and compiled part of the tree depends upon."""
         sources = [ROOT / "CMakeLists.txt", ROOT / "package.xml", ROOT / "setup.py",
                    *sorted((ROOT / "cmake").glob("*")), *sorted((ROOT / "msg").glob("*.msg"))]
-        wheels = sorted(f"{d.metadata['Name']} {d.version}" for d in importlib.metadata.distributions()
-                        if (d.metadata["Name"] or "").startswith("ros-"))
-        digest = hashlib.sha256("\n".join([str(ROOT), sys.version, *wheels]).encode())
+        build_system = (ROOT / "pyproject.toml").read_text().partition("[project]")[0]  # pins the ROS wheels
+        digest = hashlib.sha256("\n".join([str(ROOT), sys.version, build_system]).encode())
         for source in sources:
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
         return digest.hexdigest()

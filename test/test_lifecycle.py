@@ -23,6 +23,7 @@ from thermalreid_ros.ros.lifecycle import StampGate
 
 SAMPLE = Path(__file__).parent / "processes" / "sample_node.py"
 NS_PER_MS = 1_000_000
+UNDISTURBED_S = 0.15  # long enough for a frame to be worked on before the next one supersedes it
 
 
 class Camera:
@@ -60,10 +61,9 @@ def test_starts_itself_and_works(graph, start_node):
     camera = Camera(graph)
     graph.wait_for_publisher("results")
     assert state_of(graph) == "active"
-    for _ in range(10):
+    for count in range(1, 11):
         camera.send()
-        time.sleep(0.03)
-    wait_until(lambda: len(results) == 10, 5, "ten results")
+        wait_until(lambda: len(results) == count, 5, f"result {count}")
     assert node.stop(signal.SIGINT) == 0
     assert "Traceback" not in node.output and "released" in node.output
 
@@ -141,7 +141,7 @@ def test_faulty_frames_are_counted_and_no_good_one_is_lost(graph, start_node):
     for fault in [*faults, {"stamp_ns": 0}, {"stamp_ns": now_ns - 500 * NS_PER_MS}, {"columns": 99}]:
         for fields in ({}, fault, {}):
             camera.send(**fields)
-            time.sleep(0.05)
+            time.sleep(UNDISTURBED_S)
         good += 2
         wait_until(lambda: len(results) == good, 5, f"good frames around {fault}")
     wait_until(lambda: statuses and statuses[-1].data.get("frames_received") == str(3 * good // 2), 5, "diagnostics")
@@ -165,7 +165,7 @@ def test_a_recording_that_starts_over_is_followed(graph, start_node):
     for _ in range(2):
         for step in range(1, 6):
             camera.send(stamp_ns=step * 100 * NS_PER_MS)
-            time.sleep(0.05)
+            time.sleep(UNDISTURBED_S)
     wait_until(lambda: len(results) == 9, 5, "all but the first frame after the jump")
     wait_until(lambda: [m.data for m in changes] == ["time set back"], 5, "message of the jump")
 
@@ -189,16 +189,21 @@ def test_newest_frame_only(graph, start_node):
     start_node(SAMPLE, "-p", "work_ms:=100.0")
     camera, statuses = Camera(graph), graph.diagnostics()
     graph.wait_for_publisher("results")
+    began_s = time.monotonic()
     for _ in range(100):
         camera.send()
         time.sleep(0.02)
     ages_ms = np.array([float(header.frame_id) for header in results])
-    assert 12 <= len(ages_ms) <= 21
-    assert np.median(ages_ms) < 40 and ages_ms.max() < 100
-    wait_until(lambda: statuses and int(statuses[-1].data.get("frames_processed", 0)) == len(results), 5, "counters")
-    data = {key: int(value) for key, value in statuses[-1].data.items() if key.startswith("frames_") and
-            value.isdigit()}
-    assert data["frames_received"] == data["frames_processed"] + data["frames_superseded"]
+    assert 5 <= len(ages_ms) <= (time.monotonic() - began_s) / 0.1 + 1
+    assert np.median(ages_ms) < 100 and ages_ms.max() < 500  # in a queue the last would wait for more than 1600 ms
+    assert np.median(ages_ms[-3:]) < 200
+
+    def all_accounted_for() -> bool:
+        received, processed, superseded = (int(statuses[-1].data.get(f"frames_{key}", 0)) if statuses else -1
+                                           for key in ("received", "processed", "superseded"))
+        return processed == len(results) and received == processed + superseded
+
+    wait_until(all_accounted_for, 5, "sum of processed and superseded frames that is the number received")
     assert statuses[-1].level == DiagnosticStatus.OK
 
 

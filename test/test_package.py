@@ -34,7 +34,7 @@ def test_the_python_package_is_installed_whole_beside_the_messages():
     assert {name: installed.get(name) for name in source} == source, "run `make setup`"
     extra = {name for name in installed if name not in source}
     assert all(name.startswith("msg/") or name.endswith((".so", ".pyc")) or "__rosidl_" in name or
-               name.startswith("_thermalreid_ros_s.") for name in extra), extra
+               name.startswith("_thermalreid_ros_s.") for name in extra), f"left from an older build: {extra}"
 
 
 @pytest.mark.parametrize("name", EXECUTABLES)
