@@ -147,7 +147,7 @@ def _note(replay: Replay, figures: dict[str, Any]) -> str:
     if "train" in replay.custom.get("source", ""):
         lines.append(f"The recording is made of {replay.custom['source'].removeprefix('HIT-UAV: ')}. Where the detector "
                      "was trained on that split, mean AP50 here shows that the system works, not how it does on places "
-                     "it has never seen; that figure is on the model card.")
+                     "it has never seen.")
     if figures["reid_frames"]:
         lines.append(f"First ranks are counted over {figures['reid_frames']} frames with the probe’s object in them, the "
                      "probe’s own frame left out. One small crop without colour tells people apart only roughly.")
@@ -237,6 +237,8 @@ def _counters(replay: Replay, figures: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("frames played", str(figures["frames_in"])), ("frames detected", str(figures["frames_detected"])),
             *((f"frames dropped, {reason}", str(count)) for reason, count in figures["frames_dropped"].items()),
             ("frames ranked", str(figures["frames_matched"])),
+            *((f"not ranked: {what} {kind.replace('_', ' ')}", reid[f"{what}_{kind}"]) for what in ("frames", "detections")
+              for kind in ("superseded", "too_old", "refused", "failed") if int(reid.get(f"{what}_{kind}", 0))),
             ("objects detected", str(sum(len(frame.detections) for frame in replay.frames))),
             ("objects annotated", str(sum(map(len, replay.truth.objects.values())))),
             ("tracks", reid.get("tracker_tracks", str(len(tracked)))),
@@ -253,16 +255,24 @@ def _facts(replay: Replay) -> list[tuple[str, str]]:
     rows = [("processor", f"{facts['processor']}, {facts['cores']} core{'s' * (facts['cores'] != 1)}, load "
              f"{facts['load_1min']:.1f}"), ("system", f"{platform.system()} {platform.machine()}"),
             ("detector", f"{detection.get('model', 'unknown')} on {detection.get('provider', 'unknown')}")]
-    try:
-        card = ModelCard.read(shipped("models") / f"{detection.get('model', '')}.yaml")
+    if (card := _card(detection.get("model", ""))) is not None:
         rows.append(("trained on", str(card.training.get("data", "not said on its card"))))
-        rows += [(f"{metric.get('name', 'metric')}, {metric.get('data', '')}", str(metric.get("value", "")))
+        rows += [(f"{metric.get('name', 'metric')}, {metric.get('data', '')}", _figure(metric.get("value", "")))
                  for metric in card.metrics]
-    except (EngineError, OSError):
-        pass  # a model of the user's own, from a path
     versions = [f"{name} {found}" for name in ("thermalreid-ros", "rclpy", "onnxruntime", "numpy",
                                                "opencv-python-headless") if (found := _version(name))]
     return [*rows, ("versions", f"Python {facts['python']}, {', '.join(versions)}")]
+
+
+def _card(model: str) -> ModelCard | None:
+    try:
+        return ModelCard.read(shipped("models") / f"{model}.yaml")
+    except (EngineError, OSError):
+        return None  # a model of the user's own
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _version(package: str) -> str | None:

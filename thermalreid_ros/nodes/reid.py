@@ -74,7 +74,7 @@ class ReidNode(ThermalNode):
     def activate(self) -> None:
         self.receive("probes", ThermalProbe, "probe/thermal", qos.PROBES_IN, self._receive_probe,
                      depth=MAX_PROBES, silent_limit_s=None, ordered=False)
-        self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._receive_frame, depth=8)
+        self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_PAIRED, self._receive_frame, depth=8)
         self.receive("detections", DetectionArray, "detections", qos.RESULTS, self._receive_detections,
                      depth=8)
 

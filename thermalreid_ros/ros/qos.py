@@ -14,6 +14,8 @@ def _profile(reliability: ReliabilityPolicy, depth: int,
 
 #: Subscribing to camera frames: the newest only, a lost one is not worth waiting for.
 CAMERA_IN = _profile(ReliabilityPolicy.BEST_EFFORT, 1)
+#: Subscribing to camera frames that await what others make of them: a few are kept until it comes.
+CAMERA_PAIRED = _profile(ReliabilityPolicy.BEST_EFFORT, 8)
 #: Publishing frames (bag player, overlays are OVERLAY): reliable, so that recorders may ask for it.
 CAMERA_OUT = _profile(ReliabilityPolicy.RELIABLE, 5)
 #: Detections, matches: each counts, in both directions.
