@@ -4,10 +4,13 @@
 |---|---|
 | `lifecycle` | `ThermalNode`, the base of all nodes, and `run`, the main function of their executables |
 | `parameters` | `Schema` of `Parameter`: declares, validates, documents |
-| `qos` | profiles by intent: `CAMERA_IN`, `CAMERA_OUT`, `RESULTS`, `LATCHED`, `OVERLAY`, `CLOCK` |
+| `qos` | profiles by intent: `CAMERA_IN`, `CAMERA_OUT`, `RESULTS`, `LATCHED`, `PROBES_IN`, `OVERLAY`, `CLOCK` |
 | `convert` | messages to and from numpy and the rooms' types |
 | `diagnostics` | counters, latencies and levels on /diagnostics (every node has one: `node.diagnostics`) |
-| `environment` | where files lie; the environment of every process, Fast DDS profile included |
+| `environment` | executables, and the environment of every process, Fast DDS profile included |
+| `launching` | what the launch files share; needs `launch` |
+| `supervisor` | starts and ends the processes of a graph where there is no `launch` |
+| `bag`, `playback` | rosbag2 recordings without a ROS installation |
 
 A node's file is its parameter schema, its core object, its messages; see `lifecycle` for a whole one.
 """
