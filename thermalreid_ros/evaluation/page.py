@@ -59,8 +59,8 @@ def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str) -> st
     template = Template((Path(__file__).parent / "page.html").read_text())
     return template.substitute(
         title="Thermal detection and re-identification", width=width, height=height,
-        subtitle=escape(f"{replay.frames_in} frames of the recording {replay.bag.name}, played at {replay.rate:g} times "
-                        "their rate to ROS 2 nodes that ran as separate processes"),
+        subtitle=escape(f"{replay.frames_in} frames of the recording {replay.bag.name}, played at "
+                        f"{replay.rate:g} times their rate to ROS 2 nodes that ran as separate processes"),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), tiles=_tiles(figures),
         note=_note(replay, figures), probe=_probe(replay), legend=_legend(replay),
         timeline=_timeline(records, places, data), histogram=_histogram(replay.frames),
@@ -139,18 +139,19 @@ def _tiles(figures: dict[str, Any]) -> str:
              (f"{text(latency['p99'], '.0f')} ms", "frame to detections, 99 %"),
              (text(figures["map50"], ".2f"), "mean AP50 against the annotations"),
              (text(figures["reid_r1"], ".0%"), "of frames rank the probe’s object first")]
-    return "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in tiles)
+    return "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
+                   for value, name in tiles)
 
 
 def _note(replay: Replay, figures: dict[str, Any]) -> str:
     lines = []
     if "train" in replay.custom.get("source", ""):
-        lines.append(f"The recording is made of {replay.custom['source'].removeprefix('HIT-UAV: ')}. Where the detector "
-                     "was trained on that split, mean AP50 here shows that the system works, not how it does on places "
-                     "it has never seen.")
+        lines.append(f"The recording is made of {replay.custom['source'].removeprefix('HIT-UAV: ')}. Where the "
+                     "detector was trained on that split, mean AP50 here shows that the system works, not how it does "
+                     "on places it has never seen.")
     if figures["reid_frames"]:
-        lines.append(f"First ranks are counted over {figures['reid_frames']} frames with the probe’s object in them, the "
-                     "probe’s own frame left out. One small crop without colour tells people apart only roughly.")
+        lines.append(f"First ranks are counted over {figures['reid_frames']} frames with the probe’s object in them, "
+                     "the probe’s own frame left out. One small crop without colour tells people apart only roughly.")
     lines += [f"{key}: {reason}." for key, reason in figures["reasons"].items()]
     return " ".join(escape(line) for line in lines) or "All figures were measured in this run."
 
@@ -163,8 +164,8 @@ def _probe(replay: Replay) -> str:
         picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
     uri = "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", picture)[1]).decode()
     equation = "" if replay.beta_h is None else f", d = {replay.beta_h:g}·histogram + {1 - replay.beta_h:g}·blobs"
-    return (f'<div class="probe"><img src="{uri}" alt="probe"><p>{picture.shape[1]} × {picture.shape[0]} pixels of the '
-            f'object to be found.<br><span class="soft">{escape(replay.method.replace("_", " "))}{escape(equation)}'
+    return (f'<div class="probe"><img src="{uri}" alt="probe"><p>{picture.shape[1]} × {picture.shape[0]} pixels of '
+            f'the object to be found.<br><span class="soft">{escape(replay.method.replace("_", " "))}{escape(equation)}'
             "</span></p></div>")
 
 
@@ -213,7 +214,8 @@ def _histogram(frames: Sequence[FrameRecord]) -> str:
         return 8 + (value - edges[0]) / max(edges[-1] - edges[0], 1e-9) * (width - 16)
 
     parts = [f'<rect class="inference" x="{x_of(low) + 0.7:.1f}" y="{height - 20 - count / counts.max() * 185:.1f}" '
-             f'width="{max(x_of(high) - x_of(low) - 1.4, 0.5):.1f}" height="{count / counts.max() * 185:.1f}" rx="1.5"/>'
+             f'width="{max(x_of(high) - x_of(low) - 1.4, 0.5):.1f}" '
+             f'height="{count / counts.max() * 185:.1f}" rx="1.5"/>'
              for count, low, high in zip(counts, edges, edges[1:])]
     for value, name, y in ((median, "median", 12), (p99, "99 %", 28)):
         x, end = x_of(value), x_of(value) > width / 2
@@ -237,8 +239,9 @@ def _counters(replay: Replay, figures: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("frames played", str(figures["frames_in"])), ("frames detected", str(figures["frames_detected"])),
             *((f"frames dropped, {reason}", str(count)) for reason, count in figures["frames_dropped"].items()),
             ("frames ranked", str(figures["frames_matched"])),
-            *((f"not ranked: {what} {kind.replace('_', ' ')}", reid[f"{what}_{kind}"]) for what in ("frames", "detections")
-              for kind in ("superseded", "too_old", "refused", "failed") if int(reid.get(f"{what}_{kind}", 0))),
+            *((f"not ranked: {what} {kind.replace('_', ' ')}", reid[f"{what}_{kind}"])
+              for what in ("frames", "detections") for kind in ("superseded", "too_old", "refused", "failed")
+              if int(reid.get(f"{what}_{kind}", 0))),
             ("objects detected", str(sum(len(frame.detections) for frame in replay.frames))),
             ("objects annotated", str(sum(map(len, replay.truth.objects.values())))),
             ("tracks", reid.get("tracker_tracks", str(len(tracked)))),

@@ -36,7 +36,7 @@ class BagPlayerNode(ThermalNode):
         Parameter("rate", 1.0, "speed; 2: twice as fast as recorded", minimum=0.01, maximum=1000.0),
         Parameter("loop", False, "at the end start over, instead of ending"),
         Parameter("start_offset_s", 0.0, "beginning left out", unit="s", minimum=0.0, read_only=True),
-        Parameter("wait_for_subscribers", 1, "subscribers that each image topic (without any: each topic) must have first",
+        Parameter("wait_for_subscribers", 1, "subscribers that each topic of images (of all, without) must have first",
                   minimum=0, maximum=100, read_only=True),
         Parameter("decompress", True, "publish compressed pictures as sensor_msgs/Image, on the topic without "
                   "/compressed, where that is not recorded too", read_only=True),
