@@ -95,7 +95,8 @@ def test_the_command_writes_the_keys_that_others_measure(shared_data, tmp_path):
     few = sorted(everything["images"], key=lambda record: record["file_name"])[::15]
     (tmp_path / "few.json").write_text(json.dumps({**everything, "images": few}))
     assert main(["evaluate", "detection", "--images", str(shared_data / "hit-uav/val"), "--annotations",
-                 str(tmp_path / "few.json"), "--json", str(tmp_path / "out.json"), "--plots", str(tmp_path / "plots")]) == 0
+                 str(tmp_path / "few.json"), "--json", str(tmp_path / "out.json"),
+                 "--plots", str(tmp_path / "plots")]) == 0
     figures = json.loads((tmp_path / "out.json").read_text())
     assert {"ap50", "map50", "map50_95", "mean_iou", "median_ms"} <= figures.keys()
     assert figures["ap50"].keys() == {"person", "car", "bicycle", "dog"}

@@ -145,7 +145,8 @@ def test_yolo_semantic_exports_with_its_semantic_input(tmp_path):
     frames = [np.random.default_rng(0).integers(0, 255, (128, 160), dtype=np.uint8)]
     assert export_detector(network, tmp_path / "semantic.onnx", frames=frames, frames_from="noise", training={}) <= 1e-3
     torch.nn.init.normal_(network.backbone.stem.semantics.weight)
-    assert parity(DetectorExport(network), tmp_path / "semantic.onnx", frames, 5) <= 0.02  # a blank labelling adds nothing
+    # a blank labelling adds nothing
+    assert parity(DetectorExport(network), tmp_path / "semantic.onnx", frames, 5) <= 0.02
 
 
 def test_coco_faults_name_the_file(tmp_path):

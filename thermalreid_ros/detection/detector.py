@@ -23,7 +23,7 @@ class Detector:
     def __init__(self, engine: Engine, score_threshold: float = 0.3, iou_threshold: float = 0.6,
                  max_detections: int = 100):
         if engine.card.classes != CLASS_NAMES:
-            raise EngineError(f"model '{engine.card.name}' detects {', '.join(engine.card.classes) or 'nothing named'}; "
+            raise EngineError(f"model '{engine.card.name}' detects {', '.join(engine.card.classes) or 'nothing'}; "
                               f"a detector's classes are {', '.join(CLASS_NAMES)}")
         self.engine = engine
         self.score_threshold, self.iou_threshold, self.max_detections = score_threshold, iou_threshold, max_detections

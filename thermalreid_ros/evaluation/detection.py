@@ -149,7 +149,8 @@ def _mean_iou(results: list[dict], data: CocoSet) -> float | None:
     return float(np.mean(overlaps)) if overlaps else None
 
 
-def evaluate_detection(detector: Detector, data: CocoSet, progress: Callable[[Sequence], Iterable] = iter) -> tuple[dict, list]:
+def evaluate_detection(detector: Detector, data: CocoSet,
+                       progress: Callable[[Sequence], Iterable] = iter) -> tuple[dict, list]:
     """The figures of `thermalreid evaluate detection`, that is score() and median_ms of whole detect() calls, and the
     COCO results they were computed from."""
     results, times_ms = run_detector(detector, data, progress)
@@ -159,7 +160,7 @@ def evaluate_detection(detector: Detector, data: CocoSet, progress: Callable[[Se
 
 
 def write_plots(folder: Path, results: list[dict], data: CocoSet, figures: dict) -> None:
-    """precision_recall.png, and frames.png: the nine frames with most objects, truth thin, detections of >= 0.3 bold."""
+    """precision_recall.png, and frames.png: the nine frames with most objects, truth thin, detections >= 0.3 bold."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -169,7 +170,8 @@ def write_plots(folder: Path, results: list[dict], data: CocoSet, figures: dict)
     recall = np.linspace(0, 1, 101)
     figure, axes = pyplot.subplots(figsize=(5, 4), layout="constrained")
     for label, curve in _precision_curves(results, data).items():
-        axes.plot(recall, curve, color=_rgb(label), label=f"{CLASS_NAMES[label]}  {figures['ap50'][CLASS_NAMES[label]]:.3f}")
+        name = CLASS_NAMES[label]
+        axes.plot(recall, curve, color=_rgb(label), label=f"{name}  {figures['ap50'][name]:.3f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=f"{figures['model']}, IoU 0.5")
     axes.legend(title="AP50", frameon=False)
     figure.savefig(folder / "precision_recall.png", dpi=120)
@@ -190,7 +192,8 @@ def write_plots(folder: Path, results: list[dict], data: CocoSet, figures: dict)
                 _draw(tile, r["bbox"], CLASS_COLOURS_BGR[r["category_id"]], 2)
         tiles.append(cv2.resize(tile, (640, 512)))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 3)
-    cv2.imwrite(str(folder / "frames.png"), cv2.vconcat([cv2.hconcat(tiles[i:i + 3]) for i in range(0, len(tiles), 3)]))
+    rows = [cv2.hconcat(tiles[i:i + 3]) for i in range(0, len(tiles), 3)]
+    cv2.imwrite(str(folder / "frames.png"), cv2.vconcat(rows))
 
 
 def _rgb(label: int) -> tuple[float, ...]:

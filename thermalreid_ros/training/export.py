@@ -119,8 +119,8 @@ def export_detector(detector: nn.Module, out: Path, *, frames: Iterable[np.ndarr
         write_card(draft, card)
         difference = parity(wrapped, draft, frames, semantic_classes)
         if difference > MAX_DIFFERENCE:
-            raise ThermalReidError(f"{out}: ONNX differs from torch by {difference:.1e}, more than {MAX_DIFFERENCE:.0e}; "
-                                   "not written")
+            raise ThermalReidError(f"{out}: ONNX differs from torch by {difference:.1e}, more than "
+                                   f"{MAX_DIFFERENCE:.0e}; not written")
         card["parity"] = {"max_abs_difference": float(f"{difference:.2e}"), "data": frames_from,
                           "rounding_difference": float(f"{parity(trained, draft, frames, semantic_classes):.2e}")}
         write_card(draft, card)

@@ -70,8 +70,9 @@ def compact_loss(out: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor, *
         target = torch.zeros_like(logits)
         owner_label = labels.clamp(min=0).gather(1, owner)
         target.scatter_(2, owner_label[..., None], torch.where(positive, quality, 0)[..., None])
-        inside_any = ((centres[None, None] > boxes[:, :, None, :2]) & (centres[None, None] < boxes[:, :, None, 2:])).all(-1)
-        judged = ~((inside_any & (labels == IGNORE)[..., None]).any(1) & ~positive)
+        low, high = boxes[:, :, None, :2], boxes[:, :, None, 2:]
+        covered = ((centres > low) & (centres < high)).all(-1)
+        judged = ~((covered & (labels == IGNORE)[..., None]).any(1) & ~positive)
         weight = judged[..., None] * trained_classes
 
     class_loss = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).sum()
@@ -84,7 +85,7 @@ def compact_loss(out: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor, *
             "mean_iou": iou_pos.detach().mean() if len(iou_pos) else iou_pos.new_zeros(())}
 
 
-def decode_yolo(out: torch.Tensor, anchors: torch.Tensor, stride: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def decode_yolo(out: torch.Tensor, anchors: torch.Tensor, stride: int) -> tuple[torch.Tensor, ...]:
     """YOLOv3 head (B, 3 * (5 + C), h, w) -> boxes (B, 3, h, w, 4) px, objectness and class logits.
 
     Centre and size in the bounded form of Scaled-YOLOv4 (2 sigma - 0.5, (2 sigma)^2), which lets a cell claim a
