@@ -369,7 +369,8 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
     0: ended by SIGINT, SIGTERM or shutdown. 2: the user's fault (parameters, model), one FATAL line. 1: a defect.
     """
     prepare_process()
-    signal.signal(signal.SIGINT, _interrupt_once)
+    interrupt = _Interrupt()
+    signal.signal(signal.SIGINT, interrupt)
     node, code = None, 0
     try:
         _init(args)
@@ -378,14 +379,17 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
             raise node.fault
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        interrupt.raises = False
+        while rclpy.ok() and not interrupt.came:  # rclpy's own handler wakes the executor
+            executor.spin_once()
     except (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException):
         pass
     except Exception as error:
-        if rclpy.ok() or node is None:  # else it came of being shut down
+        if not interrupt.came and (rclpy.ok() or node is None):  # else it came of being told to end
             get_logger(node_class.NAME).fatal(describe(error))
             code = EXIT_USER_FAULT if isinstance(error, ThermalReidError) else 1
     finally:
+        interrupt.raises = False
         if node is not None:
             node.stop()
             node.destroy_node()
@@ -402,7 +406,17 @@ def _init(args: list[str] | None) -> None:
         raise ParameterError(f"command line: {str(error).partition(', at /')[0]}") from error
 
 
-def _interrupt_once(*_: object) -> None:
-    """A terminal's Ctrl-C reaches a node twice, from the terminal and from its supervisor: clean up undisturbed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
+class _Interrupt:
+    """Handler of SIGINT: breaks off what takes long at start; later it is only noted.
+
+    A KeyboardInterrupt within rclpy's C++ would come out as some other error, or not at all, and one within the
+    cleaning up would spoil it: a terminal's Ctrl-C comes twice, from the terminal and from the supervisor.
+    """
+
+    def __init__(self) -> None:
+        self.came, self.raises = False, True
+
+    def __call__(self, *_: object) -> None:
+        first, self.came = not self.came, True
+        if first and self.raises:
+            raise KeyboardInterrupt
