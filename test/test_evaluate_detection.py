@@ -1,13 +1,16 @@
 """Average precision against hand-computed cases, and the command as a user calls it."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 from thermalreid_ros.cli import main
+from thermalreid_ros.engine.engine import open_model
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import read_coco_set, score
+from thermalreid_ros.files import shipped
 
 
 @pytest.fixture
@@ -94,12 +97,19 @@ def test_the_command_writes_the_keys_that_others_measure(shared_data, tmp_path):
     everything = json.loads((shared_data / "hit-uav/annotations/val.json").read_text())
     few = sorted(everything["images"], key=lambda record: record["file_name"])[::15]
     (tmp_path / "few.json").write_text(json.dumps({**everything, "images": few}))
+    for suffix in (".onnx", ".yaml"):
+        shutil.copy(shipped("models") / f"yolo_compact{suffix}", tmp_path)
     assert main(["evaluate", "detection", "--images", str(shared_data / "hit-uav/val"), "--annotations",
-                 str(tmp_path / "few.json"), "--json", str(tmp_path / "out.json"),
+                 str(tmp_path / "few.json"), "--model", str(tmp_path / "yolo_compact.onnx"), "--card", "a few frames",
+                 "--json", str(tmp_path / "out.json"),
                  "--plots", str(tmp_path / "plots")]) == 0
     figures = json.loads((tmp_path / "out.json").read_text())
     assert {"ap50", "map50", "map50_95", "mean_iou", "median_ms"} <= figures.keys()
     assert figures["ap50"].keys() == {"person", "car", "bicycle", "dog"}
     assert figures["frames"] == 20 and figures["map50"] > 0.7 and figures["mean_iou"] > 0.7
+    _, card = open_model(tmp_path / "yolo_compact.onnx")
+    noted = {metric["name"]: metric for metric in card.metrics if metric["data"] == "a few frames, 20 frames"}
+    assert noted["mean AP50"]["value"] == pytest.approx(figures["map50"], abs=1e-4)
+    assert " --model yolo_compact --images hit-uav/val " in noted["mean AP50"]["command"]
     for name in ("precision_recall.png", "frames.png"):
         assert cv2.imread(str(tmp_path / "plots" / name)).std() > 1

@@ -33,7 +33,9 @@ def add_parser(subparsers) -> None:
     export = parts.add_parser("export", help="a trained checkpoint to models/NAME.onnx and its card")
     export.add_argument("--checkpoint", type=Path, required=True)
     export.add_argument("--images", type=Path, required=True, help="real frames to measure the parity on")
-    export.add_argument("--data", required=True, help="what it was trained on, with licence, for the card")
+    export.add_argument("--data", required=True, help="what it was trained on, for the card")
+    export.add_argument("--licence", required=True, help="of that data, for the card")
+    export.add_argument("--remark", default="", help="what else the card should say of the training")
     export.add_argument("--command", required=True, help="the training command, for the card")
     export.add_argument("--out", type=Path, required=True, metavar="NAME.onnx")
     export.set_defaults(part=_export)
@@ -73,8 +75,10 @@ def _export(args: argparse.Namespace) -> int:
     frames = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
     if not frames:
         raise ThermalReidError(f"{args.images}: no frames (.jpg, .png, .webp) to measure the parity on")
-    training = {"data": args.data, "command": args.command, "steps": step, "images_seen": step * recipe["batch"],
-                "recipe": recipe}
+    training = {"data": args.data, "licence": args.licence, "command": args.command, "seed": recipe["seed"],
+                "steps": step, "images_seen": step * recipe["batch"], "recipe": recipe}
+    if args.remark:
+        training["remark"] = args.remark
     difference = export_detector(detector, args.out, frames=frames, training=training,
                                  frames_from=f"{len(frames)} frames, {paths[0].name} to {paths[-1].name}")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e} at most")
