@@ -18,6 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     make.add_argument("--clip", type=_clip, action="append", required=True, metavar="FIRST:COUNT", dest="clips",
                       help="running index of a clip's first picture and its number of pictures, those missing in "
                            "these splits included; may be given several times")
+    make.add_argument("--max-frames", type=_positive, metavar="N", help="take the first N frames of the clips only")
     make.add_argument("--target", type=_target, required=True, metavar="FILE:X,Y",
                       help="the annotated object at a pixel of a picture; it becomes the probe and is followed")
     make.add_argument("--rate-hz", type=float, default=2.0, help="assumed frames a second of the film (default 2)")
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from thermalreid_ros.evaluation.recording import Clip, follow, read_frames, write_recording
 
     frames = read_frames(args.images, args.annotations, [Clip(*clip) for clip in args.clips], rate_hz=args.rate_hz,
-                         clip_gap_s=args.clip_gap_s)
+                         clip_gap_s=args.clip_gap_s)[:args.max_frames]
     file_name, point_px = args.target
     frames = follow(frames, file_name, point_px)
     write_recording(args.out, frames, probe_file=file_name, command=_command(args), rate_hz=args.rate_hz,
@@ -47,6 +48,8 @@ def _command(args: argparse.Namespace) -> str:
              "--annotations", *(path.name for path in args.annotations)]
     for first, count in args.clips:
         parts += ["--clip", f"{first}:{count}"]
+    if args.max_frames:
+        parts += ["--max-frames", str(args.max_frames)]
     file_name, (x, y) = args.target
     parts += ["--target", f"{file_name}:{x:g},{y:g}", "--rate-hz", f"{args.rate_hz:g}",
               "--clip-gap-s", f"{args.clip_gap_s:g}", "--out", args.out.name]
@@ -58,6 +61,12 @@ def _clip(text: str) -> tuple[int, int]:
     if not match:
         raise argparse.ArgumentTypeError(f"'{text}' is not FIRST:COUNT, e.g. 281:127")
     return int(match[1]), int(match[2])
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of frames, e.g. 160")
+    return int(text)
 
 
 def _target(text: str) -> tuple[str, tuple[float, float]]:
