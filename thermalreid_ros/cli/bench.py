@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from thermalreid_ros.cli.arguments import positive
 from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
@@ -20,12 +21,12 @@ def add_parser(subparsers) -> None:
                         help="of: models topics transport; default: all")
     parser.add_argument("--model", nargs="+", metavar="NAME",
                         help="names or .onnx files, the first detector goes topic to topic; default: all")
-    parser.add_argument("--runs", type=_positive(int), default=100, metavar="N", help="of each model (100)")
-    parser.add_argument("--seconds", type=_positive(float), default=15.0, metavar="S",
+    parser.add_argument("--runs", type=positive(int), default=100, metavar="N", help="of each model (100)")
+    parser.add_argument("--seconds", type=positive(float), default=15.0, metavar="S",
                         help="of each of the three topic-to-topic passes (15)")
-    parser.add_argument("--transport-seconds", type=_positive(float), default=60.0, metavar="S",
+    parser.add_argument("--transport-seconds", type=positive(float), default=60.0, metavar="S",
                         help="of the transport alone (60)")
-    parser.add_argument("--rate", type=_positive(float), default=30.0, metavar="HZ",
+    parser.add_argument("--rate", type=positive(float), default=30.0, metavar="HZ",
                         help="of the camera (30)")
     parser.add_argument("--units", choices=("centikelvin", "celsius_f32", "agc8"), default="centikelvin",
                         help="of the camera's frames; default: centikelvin, 16 bit")
@@ -129,13 +130,3 @@ def _name(model: str) -> str:
     from pathlib import Path
 
     return Path(model).stem
-
-
-def _positive(kind: type):
-    def parse(text: str):
-        value = kind(text)
-        if value <= 0:
-            raise argparse.ArgumentTypeError(f"{text} is not positive")
-        return value
-    parse.__name__ = kind.__name__  # argparse names the type in its own message
-    return parse

@@ -7,18 +7,18 @@ import re
 import shlex
 from pathlib import Path
 
+from thermalreid_ros.cli.arguments import add_frame_sets, clip_range, frame_sets_command, positive
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("recording", help="make rosbag2 recordings of data set frames")
     make = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
         "make", help="write a bag, its truth and a probe", description=__doc__)
-    make.add_argument("--images", type=Path, nargs="+", required=True, metavar="DIR",
-                      help="picture folders, one for each annotation file")
-    make.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="COCO.json")
-    make.add_argument("--clip", type=_clip, action="append", required=True, metavar="FIRST:COUNT", dest="clips",
+    add_frame_sets(make)
+    make.add_argument("--clip", type=clip_range, action="append", required=True, metavar="FIRST:COUNT", dest="clips",
                       help="running index of a clip's first picture and its number of pictures, those missing in "
                            "these splits included; may be given several times")
-    make.add_argument("--max-frames", type=_positive, metavar="N", help="take the first N frames of the clips only")
+    make.add_argument("--max-frames", type=positive(int), metavar="N", help="take the first N frames of the clips only")
     make.add_argument("--target", type=_target, required=True, metavar="FILE:X,Y",
                       help="the annotated object at a pixel of a picture; it becomes the probe and is followed")
     make.add_argument("--rate-hz", type=float, default=2.0, help="assumed frames a second of the film (default 2)")
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _command(args: argparse.Namespace) -> str:
     """The command as it may be published: paths of this machine reduced to their last part."""
-    parts = ["thermalreid", "recording", "make", "--images", *(path.name for path in args.images),
-             "--annotations", *(path.name for path in args.annotations)]
+    parts = ["thermalreid", "recording", "make", *frame_sets_command(args)]
     for first, count in args.clips:
         parts += ["--clip", f"{first}:{count}"]
     if args.max_frames:
@@ -54,19 +53,6 @@ def _command(args: argparse.Namespace) -> str:
     parts += ["--target", f"{file_name}:{x:g},{y:g}", "--rate-hz", f"{args.rate_hz:g}",
               "--clip-gap-s", f"{args.clip_gap_s:g}", "--out", args.out.name]
     return shlex.join(parts)
-
-
-def _clip(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+):([1-9]\d*)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"'{text}' is not FIRST:COUNT, e.g. 281:127")
-    return int(match[1]), int(match[2])
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of frames, e.g. 160")
-    return int(text)
 
 
 def _target(text: str) -> tuple[str, tuple[float, float]]:

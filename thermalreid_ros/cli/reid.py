@@ -7,20 +7,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from thermalreid_ros.cli.arguments import add_frame_sets, clip_range, frame_sets_command
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     from thermalreid_ros.cli.output import add_json_option
-    from thermalreid_ros.cli.recording import _clip
 
     parser = subparsers.add_parser("reid", help="calibrate re-identification")
     calibrate = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
         "calibrate", help="find the weight beta_h of the histogram term", description=__doc__)
-    calibrate.add_argument("--images", type=Path, nargs="+", required=True, metavar="DIR",
-                           help="picture folders, one for each annotation file")
-    calibrate.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="COCO.json")
-    calibrate.add_argument("--clip", type=_clip, action="append", required=True, metavar="FIRST:COUNT",
+    add_frame_sets(calibrate)
+    calibrate.add_argument("--clip", type=clip_range, action="append", required=True, metavar="FIRST:COUNT",
                            dest="clips", help="a clip to calibrate on, as for `recording make`; repeatable")
-    calibrate.add_argument("--held-out-clip", type=_clip, action="append", required=True,
+    calibrate.add_argument("--held-out-clip", type=clip_range, action="append", required=True,
                            metavar="FIRST:COUNT", dest="held_out", help="a clip to report on; repeatable")
     calibrate.add_argument("--min-gap", type=int, default=3,
                            help="frames between probe and gallery (default 3)")
@@ -138,8 +137,7 @@ def _text(clip: tuple[int, int]) -> str:
 
 def _command(args: argparse.Namespace) -> str:
     """The command as it may be published: paths of this machine reduced to their last part."""
-    parts = ["thermalreid", "reid", "calibrate", "--images", *(path.name for path in args.images),
-             "--annotations", *(path.name for path in args.annotations)]
+    parts = ["thermalreid", "reid", "calibrate", *frame_sets_command(args)]
     for option, clips in (("--clip", args.clips), ("--held-out-clip", args.held_out)):
         for clip in clips:
             parts += [option, _text(clip)]

@@ -32,6 +32,7 @@ class Detector:
         self._semantic_classes = int(semantics[0].shape[1]) if semantics else 0
         self._padded: np.ndarray | None = None
         self._one_hot: np.ndarray | None = None
+        self._labelled = False  # whether _one_hot holds a mask: a blank one stays blank at no cost
 
     @property
     def takes_semantics(self) -> bool:
@@ -77,10 +78,10 @@ class Detector:
     def _semantics(self, mask: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
         if self._one_hot is None or self._one_hot.shape[2:] != shape:
             self._one_hot = np.zeros((1, self._semantic_classes, *shape), np.float32)
-        elif mask is None:
+        elif self._labelled:
             self._one_hot[...] = 0.0
+        self._labelled = mask is not None
         if mask is not None:
-            self._one_hot[...] = 0.0
             height, width = mask.shape
             for label, plane in enumerate(self._one_hot[0]):
                 np.equal(mask, label, out=plane[:height, :width], casting="unsafe")

@@ -41,6 +41,11 @@ class Detection:
         return self.y_max - self.y_min
 
     @property
+    def centre(self) -> np.ndarray:
+        """(x, y), float64, shape (2,)."""
+        return np.array(((self.x_min + self.x_max) / 2, (self.y_min + self.y_max) / 2))
+
+    @property
     def box(self) -> np.ndarray:
         """(x_min, y_min, x_max, y_max), float32, shape (4,)."""
         return np.array((self.x_min, self.y_min, self.x_max, self.y_max), np.float32)

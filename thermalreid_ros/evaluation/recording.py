@@ -200,7 +200,7 @@ def read_truth(bag: Bag) -> Truth:
 
 def _follow_one_way(frames: Sequence[RecordedFrame], indices: Sequence[int], seed: Detection) -> dict[int, Detection]:
     found, velocity = {}, np.zeros(2)  # pixels a frame, over the ground
-    place, last_number = _centre(seed), frames[indices[0]].number
+    place, last_number = seed.centre, frames[indices[0]].number
     camera = CameraMotionEstimator()
     camera.update(frames[indices[0]].gray8())
     for k in indices[1:]:
@@ -210,17 +210,13 @@ def _follow_one_way(frames: Sequence[RecordedFrame], indices: Sequence[int], see
         if motion.is_cut or steps > MAX_MISSED_FRAMES:
             break
         candidates = [o for o in frame.objects if o.class_id == seed.class_id]
-        distances = [np.linalg.norm(_centre(o) - place - velocity * steps) for o in candidates]
+        distances = [np.linalg.norm(o.centre - place - velocity * steps) for o in candidates]
         if not candidates or min(distances) > MAX_STEP_PX + MAX_STEP_GROWTH_PX * (steps - 1):
             continue
         nearest = candidates[int(np.argmin(distances))]
-        velocity = 0.5 * velocity + 0.5 * (_centre(nearest) - place) / steps
-        place, last_number, found[k] = _centre(nearest), frame.number, nearest
+        velocity = 0.5 * velocity + 0.5 * (nearest.centre - place) / steps
+        place, last_number, found[k] = nearest.centre, frame.number, nearest
     return found
-
-
-def _centre(box: Detection) -> np.ndarray:
-    return np.array(((box.x_min + box.x_max) / 2, (box.y_min + box.y_max) / 2))
 
 
 def _read_coco(file: Path, folder: Path) -> dict[int, dict[str, Any]]:

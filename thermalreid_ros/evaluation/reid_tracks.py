@@ -164,8 +164,8 @@ def _trial(pair: tuple[Seen, tuple], seen: dict[tuple, list[Seen]]) -> Trial:
 def _unambiguous(previous: RecordedFrame, frame: RecordedFrame, matrix: np.ndarray) -> list[tuple[int, int]]:
     if not previous.objects or not frame.objects:
         return []
-    before = np.array([_centre(item) for item in previous.objects]) @ matrix[:, :2].T + matrix[:, 2]
-    distance = np.linalg.norm(before[:, None] - np.array([_centre(item) for item in frame.objects]), axis=2)
+    before = np.array([item.centre for item in previous.objects]) @ matrix[:, :2].T + matrix[:, 2]
+    distance = np.linalg.norm(before[:, None] - np.array([item.centre for item in frame.objects]), axis=2)
     links = []
     for row, column in zip(*np.nonzero(distance <= MAX_STEP_PX)):
         others = np.concatenate((np.delete(distance[row], column), np.delete(distance[:, column], row)))
@@ -173,7 +173,3 @@ def _unambiguous(previous: RecordedFrame, frame: RecordedFrame, matrix: np.ndarr
                 and others.min(initial=np.inf) >= distance[row, column] + CLEARANCE_PX:
             links.append((int(row), int(column)))
     return links
-
-
-def _centre(box) -> tuple[float, float]:
-    return 0.5 * (box.x_min + box.x_max), 0.5 * (box.y_min + box.y_max)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Mapping
@@ -11,11 +10,11 @@ from pathlib import Path
 
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import shipped
+from thermalreid_ros.memory import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tune_malloc
 
 PACKAGE = "thermalreid_ros"
 FASTDDS_PROFILE = "fastdds_large_frames.xml"
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 32 * 2**20  # the largest mmap threshold that glibc takes
 _SOURCE_TREE = Path(__file__).absolute().parents[2]  # where this module was loaded from one; not resolved, as
 _FROM_SOURCE = (_SOURCE_TREE / "package.xml").is_file()  # colcon's --symlink-install links into the source tree
@@ -71,10 +70,7 @@ def prepare_process() -> None:
     by page and unmapped again, which costs more than all copies of it together.
     """
     os.environ.update(process_environment())
-    with suppress(OSError, AttributeError):  # no glibc
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    tune_malloc({M_MMAP_THRESHOLD: _KEPT_BYTES, M_TRIM_THRESHOLD: _KEPT_BYTES})
 
 
 def node_command(name: str) -> list[str]:

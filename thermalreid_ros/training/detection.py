@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import json
 import math
 import os
@@ -19,6 +18,7 @@ import torch
 
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.memory import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, tune_malloc
 from thermalreid_ros.training.detectors import NETWORKS, YoloCompact
 from thermalreid_ros.training.frames import AnnotatedFrames, CropSampler
 from thermalreid_ros.training.losses import compact_loss, semantic_loss
@@ -47,14 +47,7 @@ def keep_freed_memory() -> None:
     Activations are large enough that each would be mapped, zeroed page by page and unmapped again.
     Elsewhere than on glibc this does nothing.
     """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX
-    libc.mallopt(mmap_max, 0)
-    libc.mallopt(trim_threshold, 2**31 - 1)
-    libc.mallopt(top_pad, 2**28)
+    tune_malloc({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**28})
 
 
 class Averaged:
@@ -114,7 +107,7 @@ def build(name: str, backbone_weights: Path | None = None) -> torch.nn.Module:
 
 
 def train(recipe: DetectionRecipe, frames: AnnotatedFrames, out: Path, *, backbone_weights: Path | None = None,
-          device: str = "cpu", compile_network: bool = False, log=print, checkpoint_every: int = 250) -> Path:
+          device: str = "cpu", log=print, checkpoint_every: int = 250) -> Path:
     """Train, resuming from `out/checkpoint.pt` if it is there; returns the path of the checkpoint.
 
     A checkpoint of another recipe is refused, except that `steps` may change (the schedule is then
@@ -153,7 +146,6 @@ def train(recipe: DetectionRecipe, frames: AnnotatedFrames, out: Path, *, backbo
 
     present = {int(c) for own in frames.labels for c in own if c >= 0}
     trained = torch.tensor([float(c in present) for c in range(len(CLASS_NAMES))], device=device)
-    network = torch.compile(model) if compile_network else model
     sampler = CropSampler(frames, recipe.crop_px, recipe.seed)
     batches = Batches(sampler, recipe.batch, step)
     sums: dict[str, float] = {}
@@ -171,7 +163,7 @@ def train(recipe: DetectionRecipe, frames: AnnotatedFrames, out: Path, *, backbo
             slots = max(1, int((labels != -1).sum(1).max()))
             boxes, labels = boxes[:, :slots], labels[:, :slots]
             with torch.autocast(device, torch.bfloat16):
-                output = network(thermal)
+                output = model(thermal)
             if isinstance(model, YoloCompact):
                 terms = compact_loss(output, boxes, labels, stride=model.stride, trained_classes=trained)
             else:
