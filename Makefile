@@ -50,7 +50,7 @@ $(INSTALLED): $(SOURCES) | $(VENV)/.build-tools
 	@if $(PIP) show --quiet $(OTHER_ONNXRUNTIME) 2>/dev/null; then \
 		$(PIP) uninstall --quiet --yes onnxruntime onnxruntime-gpu; fi
 	@echo "installing thermalreid_ros"
-	@$(INSTALL) --no-build-isolation '.[evaluation]'
+	@$(INSTALL) --no-build-isolation '.[evaluation,maps,world]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

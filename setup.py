@@ -20,6 +20,8 @@ ONNXRUNTIME = {"cpu": "onnxruntime>=1.20", "gpu": "onnxruntime-gpu>=1.20"}
 DEPENDENCIES = [
     "numpy>=1.26",                        # frames, boxes, signatures
     "opencv-python-headless>=4.10",       # MSER, resizing, AGC, PNG and JPEG; headless: no window system on a vehicle
+    "pyproj>=3.6",                        # WGS84 and UTM
+    "rasterio>=1.4",                      # reads semantic maps (GeoTIFF)
     "pyyaml>=6.0",                        # parameter files, model cards
     "tqdm>=4.66",                         # progress with the time left
     "rosbags>=0.10.6",                    # reads and writes rosbag2 (mcap, sqlite3) without ROS
