@@ -20,11 +20,12 @@ COMMANDS = {
     "bench": "measure speed: per model, topic to topic, transport",
     "evaluate": "measure quality on annotated data",
     "reid": "calibrate re-identification",
+    "map": "semantic maps from OpenStreetMap",
     "engine": "prepare models for this machine ahead of flight",
     "recording": "make a recording of annotated frames",
     "train": "train networks and export them",
 }
-_EXTRAS = {"torch": "training", "onnx": "training",
+_EXTRAS = {"torch": "training", "onnx": "training", "osmium": "maps", "shapely": "maps",
            "faster_coco_eval": "evaluation", "matplotlib": "evaluation"}
 
 
