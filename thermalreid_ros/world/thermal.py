@@ -2,8 +2,8 @@
 
 `energy_balance` is the reference: heat conduction into the depth with a nonlinear balance at the surface, marched
 through three days. `ThermalDay` runs it once per material for one place, instant and weather, together with its
-adjoint: how much warmer the surface is now for every joule absorbed at every earlier moment. Temperatures of facets in any
-colour, attitude and history of shadow follow by superposition.
+adjoint: how much warmer the surface is now for every joule absorbed at every earlier moment. Temperatures of facets in
+any colour, attitude and history of shadow follow by superposition, bent where losses grow with temperature.
 """
 
 from __future__ import annotations
@@ -81,10 +81,12 @@ def energy_balance(forcing: Forcing, weather: Weather, surface: np.ndarray, abso
     steps, count = len(forcing.step_s), len(surface)
     emissivity = table.emissivity[surface].astype(np.float64)
     backs, back_conductance = _backs(forcing, weather, surface)
+    held = _BACK_HELD[table.back[surface]]
     if back_k is not None:
-        own = np.isnan(back_k)
-        backs = np.where(own, backs, back_k)
-        back_conductance = np.where(own, back_conductance, back_w_m2k)
+        given = ~np.isnan(back_k)
+        backs = np.where(given, back_k, backs)
+        back_conductance = np.where(given, back_w_m2k, back_conductance)
+        held = held & ~given
     capacity, conductance = _layers(surface)
     last = 1.0 / (0.5 / conductance[-1] + 1.0 / np.maximum(back_conductance, 1e-9))
     sky_view = np.asarray(sky_view, np.float64)
@@ -94,7 +96,7 @@ def energy_balance(forcing: Forcing, weather: Weather, surface: np.ndarray, abso
     rough = _forced_convection(forcing, surface)
 
     start = forcing.air_k.mean() + (_daily_mean(forcing, absorbed_w_m2) * 0.8) / 18.0
-    layers = np.repeat(np.where(BACK_FIXED[table.back[surface]], backs[0], start)[None], _LAYERS, axis=0)
+    layers = np.repeat(np.where(held, backs[0], start)[None], _LAYERS, axis=0)
     temperature = np.empty((steps, count))
     slopes = np.empty((steps, count))
     shape = np.empty((_LAYERS, count))
@@ -187,19 +189,26 @@ class ThermalDay:
         self._per_diffuse = (gain * forcing.diffuse_w_m2[:, None]).sum(axis=0).astype(np.float32)
         self._per_ground = (gain * ground).sum(axis=0).astype(np.float32)
         self._loss = self._surface_conductance(surface)
+        # How fast losses grow with temperature, against what a kelvin costs: bends the linear response.
+        state = (emissivity, forcing.air_k[-1], forcing.vapour_hpa[-1], _forced_convection(forcing, surface)[-1],
+                 _evaporation(forcing, self.weather, surface)[-1])
+        warm = balance.temperature_k[-1]
+        curvature = (_surface_loss(warm + 15.0, *state)[1] - _surface_loss(warm, *state)[1]) / 15.0
+        self._bend = (curvature * (gain * (forcing.age_h < 2.0)[:, None]).sum(axis=0)).astype(np.float32)
 
+        age_h = np.mod(forcing.age_h, 24.0)  # the days before had the same shadows
         suns, weights, blocks = [], [], []
         history_sun, history_irradiance = np.zeros((len(_SAMPLES), 3)), np.zeros(len(_SAMPLES))
         for block, samples in enumerate(_SAMPLES):
             young, old = HISTORY_EDGES_H[block:block + 2]
             edges = np.linspace(young, old, samples + 1)
-            inside = (forcing.age_h >= young) & (forcing.age_h < old)
+            inside = (age_h >= young) & (age_h < old)
             beam = forcing.direct_w_m2 * inside * forcing.step_s
-            history_irradiance[block] = beam.sum() / (3600.0 * (old - young))
+            history_irradiance[block] = (beam * (forcing.age_h < 24.0)).sum() / (3600.0 * (old - young))
             mean = (beam[:, None] * forcing.sun).sum(axis=0)
             history_sun[block] = mean / np.linalg.norm(mean) if beam.any() else (0.0, 0.0, 1.0)
             for low, high in zip(edges[:-1], edges[1:]):
-                part = beam * ((forcing.age_h >= low) & (forcing.age_h < high))
+                part = beam * ((age_h >= low) & (age_h < high))
                 if part.any():
                     mean = (part[:, None] * forcing.sun).sum(axis=0)
                     suns.append(mean / np.linalg.norm(mean))
@@ -222,8 +231,9 @@ class ThermalDay:
 
         surface: uint8 (N,). colour: (N, 3) linear reflectance. normal: (N, 3). sky_view: (N,), 0..1, share of sky in
         what the facet faces (a free wall: 0.5). sunlit: (N, 7), share of each past block in which the sun was not
-        hidden by something else; facets turned away are taken care of here. back_temperature_k with back_conductance_w_m2k:
-        (N,), heat from behind (a body, an engine bay) in place of the material's own back; NaN: its own.
+        hidden by something else; facets turned away are taken care of here. back_temperature_k with
+        back_conductance_w_m2k: (N,), heat from behind (a body, an engine bay) in place of the material's own back;
+        NaN: its own.
         """
         surface = np.asarray(surface)
         count = len(surface)
@@ -247,8 +257,12 @@ class ThermalDay:
         for sun, weight, block in zip(self._suns, self._weights, self._blocks):
             facing = np.maximum(x * sun[0] + y * sun[1] + z * sun[2], np.float32(0))
             rise += facing * shadow[block] * weight[row]
-        temperature = (self._base[row] + sky_view * self._per_sky_view[row]
-                       + absorptivity(surface, colour) * rise)
+        reference = self._reference[row]
+        excess = (self._base[row] + sky_view * self._per_sky_view[row] + absorptivity(surface, colour) * rise
+                  - reference)
+        # excess = x + bend x^2 / 2, solved for x: warmer surfaces lose more for each kelvin.
+        bent = np.maximum(np.float32(1) + np.float32(2) * self._bend[row] * excess, np.float32(0.2))
+        temperature = reference + np.float32(2) * excess / (np.float32(1) + np.sqrt(bent))
         if back_k is None:
             return temperature
         # Thin skins over a source of heat settle within minutes: the balance of what comes from behind and leaves.
@@ -335,7 +349,7 @@ def _flags(surfaces: Sequence[Surface]) -> np.ndarray:
     return np.isin(np.arange(len(MATERIALS)), [int(surface) for surface in surfaces])
 
 
-BACK_FIXED = np.isin(np.arange(len(BACKS)), [BACKS.index("water"), BACKS.index("body")])
+_BACK_HELD = np.isin(np.arange(len(BACKS)), [BACKS.index("water"), BACKS.index("body")])
 _VERTICAL = _flags([Surface.WALL_PLASTER, Surface.WALL_BRICK, Surface.WALL_CONCRETE, Surface.WALL_WOOD,
                     Surface.WALL_METAL, Surface.WINDOW, Surface.BARK])
 _PLANT = _flags([Surface.GRASS, Surface.DRY_GRASS, Surface.CROP, Surface.FOLIAGE])
