@@ -68,12 +68,13 @@ class Balance:
 
 
 def energy_balance(forcing: Forcing, weather: Weather, surface: np.ndarray, absorbed_w_m2: np.ndarray,
-                   sky_view: np.ndarray, surroundings_k: np.ndarray, *, back_k: np.ndarray | None = None,
-                   back_w_m2k: np.ndarray | None = None, adjoint: bool = False) -> Balance:
+                   sky_view: np.ndarray, surroundings_k: np.ndarray, *, source_k: np.ndarray | None = None,
+                   source_w_m2k: np.ndarray | None = None, adjoint: bool = False) -> Balance:
     """March N surfaces: implicit finite volumes in depth, Newton's method at the surface.
 
     absorbed_w_m2: of the sun, (S, N). sky_view: (N,) share of sky in what the surface faces; the rest is at
-    surroundings_k (S,). back_k, back_w_m2k: (N,) in place of the material's own back where they are not NaN.
+    surroundings_k (S,). source_k, source_w_m2k: (N,), a source of heat and its conductance to the outer surface, all
+    layers between included; where it is not NaN it takes the place of the material's own back.
     At the surface: absorbed + eps (L_down - sigma T^4) - h (T - T_air) - LE = conduction into the depth.
     """
     table = material_arrays()
@@ -82,13 +83,15 @@ def energy_balance(forcing: Forcing, weather: Weather, surface: np.ndarray, abso
     emissivity = table.emissivity[surface].astype(np.float64)
     backs, back_conductance = _backs(forcing, weather, surface)
     held = _BACK_HELD[table.back[surface]]
-    if back_k is not None:
-        given = ~np.isnan(back_k)
-        backs = np.where(given, back_k, backs)
-        back_conductance = np.where(given, back_w_m2k, back_conductance)
+    to_source, from_source = np.zeros(count), np.zeros(count)
+    if source_k is not None:
+        given = ~np.isnan(source_k)
+        back_conductance = np.where(given, 0.0, back_conductance)
         held = held & ~given
+        to_source = np.where(given, source_w_m2k, 0.0)
+        from_source = np.where(given, to_source * source_k, 0.0)
     capacity, conductance = _layers(surface)
-    last = 1.0 / (0.5 / conductance[-1] + 1.0 / np.maximum(back_conductance, 1e-9))
+    last = back_conductance / (1.0 + 0.5 * back_conductance / conductance[-1])
     sky_view = np.asarray(sky_view, np.float64)
     long_wave = emissivity * (sky_view * forcing.sky_w_m2[:, None]
                               + (1.0 - sky_view) * STEFAN_BOLTZMANN * surroundings_k[:, None] ** 4)
@@ -112,11 +115,12 @@ def energy_balance(forcing: Forcing, weather: Weather, surface: np.ndarray, abso
             pivot[i] = storage[i] + above + conductance[i] * (1.0 - ratio)
             rhs[i] = storage[i] * layers[i] + ratio * rhs[i + 1]
         now = layers[0].copy()
-        source = rhs[0] + absorbed_w_m2[step] + long_wave[step]
+        gained = rhs[0] + absorbed_w_m2[step] + long_wave[step] + from_source
+        kept = pivot[0] + to_source
         for _ in range(3):
             loss, slope = _surface_loss(now, emissivity, forcing.air_k[step], forcing.vapour_hpa[step], rough[step],
                                         evaporation[step])
-            now = now - (pivot[0] * now + loss - source) / (pivot[0] + slope)
+            now = now - (kept * now + loss - gained) / (kept + slope)
         layers[0] = now
         for i in range(1, _LAYERS):
             layers[i] = (rhs[i] + conductance[i - 1] * layers[i - 1]) / pivot[i]
@@ -137,7 +141,7 @@ def energy_balance(forcing: Forcing, weather: Weather, surface: np.ndarray, abso
             above = conductance[i - 1] if i else 0.0
             pivot[i] = storage[i] + above + conductance[i] * (1.0 - ratio)
             rhs[i] += ratio * rhs[i + 1]
-        shape[0] = rhs[0] / (pivot[0] + slopes[step])
+        shape[0] = rhs[0] / (pivot[0] + to_source + slopes[step])
         for i in range(1, _LAYERS):
             shape[i] = (rhs[i] + conductance[i - 1] * shape[i - 1]) / pivot[i]
         sensitivity[step] = shape[0]
@@ -164,9 +168,9 @@ class ThermalDay:
 
     def _tables(self) -> None:
         forcing, count = self.forcing, len(MATERIALS)
-        # Rows 0..M-1: materials on their own backs; M..2M-1: with nothing behind, for backs that the caller gives.
+        # Rows 0..M-1: materials on their own backs; M..2M-1: with nothing behind, for sources that the caller gives.
         surface = np.tile(np.arange(count), 2)
-        back_k = np.where(np.arange(2 * count) < count, np.nan, 0.0)
+        source_k = np.where(np.arange(2 * count) < count, np.nan, 0.0)
         colours = material_arrays().albedo_rgb[surface]
         reference_absorptivity = absorptivity(surface, colours).astype(np.float64)
         vertical = _VERTICAL[surface]
@@ -177,7 +181,7 @@ class ThermalDay:
         absorbed = reference_absorptivity * (shine + sky_view * forcing.diffuse_w_m2[:, None]
                                              + (1.0 - sky_view) * ground)
         balance = energy_balance(forcing, self.weather, surface, absorbed, sky_view, self._surroundings,
-                                 back_k=back_k, back_w_m2k=np.zeros(2 * count), adjoint=True)
+                                 source_k=source_k, source_w_m2k=np.zeros(2 * count), adjoint=True)
         gain = balance.sensitivity
         emissivity = material_arrays().emissivity[surface].astype(np.float64)
         sky_excess = forcing.sky_w_m2 - STEFAN_BOLTZMANN * self._surroundings**4
@@ -188,12 +192,11 @@ class ThermalDay:
         self._per_sky_view = per_view.astype(np.float32)
         self._per_diffuse = (gain * forcing.diffuse_w_m2[:, None]).sum(axis=0).astype(np.float32)
         self._per_ground = (gain * ground).sum(axis=0).astype(np.float32)
-        self._loss = self._surface_conductance(surface)
         # How fast losses grow with temperature, against what a kelvin costs: bends the linear response.
-        state = (emissivity, forcing.air_k[-1], forcing.vapour_hpa[-1], _forced_convection(forcing, surface)[-1],
-                 _evaporation(forcing, self.weather, surface)[-1])
+        self._state = (emissivity, forcing.air_k[-1], forcing.vapour_hpa[-1],
+                       _forced_convection(forcing, surface)[-1], _evaporation(forcing, self.weather, surface)[-1])
         warm = balance.temperature_k[-1]
-        curvature = (_surface_loss(warm + 15.0, *state)[1] - _surface_loss(warm, *state)[1]) / 15.0
+        curvature = (_surface_loss(warm + 15.0, *self._state)[1] - _surface_loss(warm, *self._state)[1]) / 15.0
         self._bend = (curvature * (gain * (forcing.age_h < 2.0)[:, None]).sum(axis=0)).astype(np.float32)
 
         age_h = np.mod(forcing.age_h, 24.0)  # the days before had the same shadows
@@ -219,10 +222,6 @@ class ThermalDay:
         self._suns = np.array(suns, np.float32).reshape(-1, 3)
         self._weights = np.array(weights, np.float32).reshape(-1, 2 * count)
         self._blocks = blocks
-
-    def _surface_conductance(self, surface: np.ndarray) -> np.ndarray:
-        """Convection to the air now, W/m2K, without what the temperature itself adds."""
-        return _forced_convection(self.forcing, surface)[-1].astype(np.float32)
 
     def temperature_k(self, surface: np.ndarray, colour: np.ndarray, normal: np.ndarray, sky_view: np.ndarray,
                       sunlit: np.ndarray, back_temperature_k: np.ndarray | None = None,
@@ -265,17 +264,18 @@ class ThermalDay:
         temperature = reference + np.float32(2) * excess / (np.float32(1) + np.sqrt(bent))
         if back_k is None:
             return temperature
-        # Thin skins over a source of heat settle within minutes: the balance of what comes from behind and leaves.
-        behind = np.flatnonzero(~np.isnan(back_k))
-        if len(behind):
-            passive, source, conductance = temperature[behind], back_k[behind], back_w_m2k[behind]
-            radiative = np.float32(4 * STEFAN_BOLTZMANN) * material_arrays().emissivity[surface[behind]]
-            warm = passive
-            for _ in range(3):
-                middle = np.float32(0.5) * (warm + passive)
-                loss = self._loss[row[behind]] + radiative * middle * middle * middle
-                warm = passive + (source - passive) * conductance / (conductance + loss)
-            temperature[behind] = warm
+        # Thin skins over a source of heat settle within minutes: what the source brings leaves as additional loss.
+        heated = np.flatnonzero(~np.isnan(back_k))
+        emissivity, air_k, vapour_hpa, forced, evaporation = self._state
+        state = (emissivity[row[heated]], air_k, vapour_hpa, forced[row[heated]], evaporation[row[heated]])
+        conductance = back_w_m2k[heated].astype(np.float64)
+        passive = temperature[heated].astype(np.float64)
+        passive_loss, slope = _surface_loss(passive, *state)
+        warm = passive + (back_k[heated] - passive) * conductance / (conductance + slope)
+        for _ in range(3):
+            loss, slope = _surface_loss(warm, *state)
+            warm = warm - (loss - passive_loss - conductance * (back_k[heated] - warm)) / (slope + conductance)
+        temperature[heated] = warm
         return temperature
 
 
