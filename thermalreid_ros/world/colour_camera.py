@@ -1,7 +1,8 @@
 """The colour camera: from linear scene radiance to the 8-bit sRGB picture of a small daylight camera.
 
-Radiance images are float32 (H, W, 3), linear sRGB in the units of world.daylight. A frame follows from the seed
-and the time stamp alone; exposure and white balance are set anew for each picture.
+Images of the scene are float32 (H, W, 3), linear sRGB, in units in which a white sheet under an irradiance of 1
+(world.daylight) is 1. A frame follows from the seed and the time stamp alone; exposure and white balance are set anew
+for each picture. Motion blur is left out: in daylight such cameras expose for less than a millisecond.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class ColourCameraParameters:
     psf_sigma_px: optics and pixel aperture, Gaussian. vignetting: share of the cos^4 fall-off left uncorrected.
     middle_grey: level that the mean luminance of the scene is exposed to, of white = 1. max_exposure: longest
     exposure, the gain from scene units that it gives; max_amplification: further gain at the price of noise;
-    a scene that needs more stays dark. full_well: electrons at white without amplification. read_noise: electrons.
+    a scene that needs more stays dark (a road under 12 lux of street lamps is still seen, fields are not).
+    full_well: electrons at white without amplification, read_noise: electrons, both for the some 20 pixels of the
+    sensor that make one of the picture.
     balance: 0 leaves colours as daylight shows them, 1 makes the mean of the scene grey.
     saturation: of the picture's colours, 1 is the scene's.
     """
@@ -35,16 +38,16 @@ class ColourCameraParameters:
     middle_grey: float = 0.18
     max_exposure: float = 60.0
     max_amplification: float = 64.0
-    full_well: float = 8000.0
-    read_noise: float = 3.0
+    full_well: float = 60000.0
+    read_noise: float = 10.0
     balance: float = 0.5
     saturation: float = 1.1
 
     def varied(self, rng: np.random.Generator) -> ColourCameraParameters:
         """Another camera or another setting of it."""
         return replace(self, psf_sigma_px=rng.uniform(0.4, 1.0), vignetting=rng.uniform(0.2, 0.8),
-                       middle_grey=0.18 * 2.0 ** rng.uniform(-0.6, 0.5), full_well=rng.uniform(4000.0, 15000.0),
-                       read_noise=rng.uniform(2.0, 5.0), balance=rng.uniform(0.2, 0.8),
+                       middle_grey=0.18 * 2.0 ** rng.uniform(-0.6, 0.5), full_well=rng.uniform(20000.0, 100000.0),
+                       read_noise=rng.uniform(6.0, 20.0), balance=rng.uniform(0.2, 0.8),
                        saturation=rng.uniform(0.9, 1.3))
 
 
@@ -59,14 +62,14 @@ class ColourCamera:
         cos4 = (1.0 + x ** 2 + y[:, None] ** 2) ** -2.0
         self._transmission = (1.0 - parameters.vignetting * (1.0 - cos4)).astype(np.float32)[..., None]
 
-    def capture(self, radiance: np.ndarray, stamp_ns: int) -> np.ndarray:
+    def capture(self, scene: np.ndarray, stamp_ns: int) -> np.ndarray:
         """The picture, uint8 (H, W, 3), RGB. SensorError when the image has not the size of the intrinsics."""
         size = (self.intrinsics.height, self.intrinsics.width)
-        if radiance.shape != (*size, 3):
-            raise SensorError(f"a radiance image of shape {radiance.shape} does not fit a colour camera of "
+        if scene.shape != (*size, 3):
+            raise SensorError(f"an image of shape {scene.shape} does not fit a colour camera of "
                               f"{size[1]}x{size[0]} px")
         p = self.parameters
-        light = cv2.sepFilter2D(np.asarray(radiance, np.float32), cv2.CV_32F, self._kernel, self._kernel,
+        light = cv2.sepFilter2D(np.asarray(scene, np.float32), cv2.CV_32F, self._kernel, self._kernel,
                                 borderType=cv2.BORDER_REPLICATE)
         light *= self._transmission
         gain = self.exposure(light)
@@ -77,12 +80,8 @@ class ColourCamera:
         noise = rng.standard_normal(light.shape, dtype=np.float32)
         noise *= np.sqrt(np.maximum(light, np.float32(0)) / electrons + np.float32((p.read_noise / electrons) ** 2))
         light += noise
-        light *= self.white_balance(light)
-        if p.saturation != 1.0:
-            grey = (light @ _LUMINANCE)[..., None]
-            light -= grey
-            light *= np.float32(p.saturation)
-            light += grey
+        balance = np.diag(self.white_balance(light))
+        light = cv2.transform(light, p.saturation * balance + (1.0 - p.saturation) * (_LUMINANCE @ balance))
         # The table runs over the square root of light, as dense in the shadows as the eye wants it.
         np.clip(light, np.float32(0), np.float32(_WHITE), out=light)
         np.sqrt(light, out=light)
@@ -90,11 +89,11 @@ class ColourCamera:
         light += np.float32(0.5)
         return _TONES.take(light.astype(np.uint16))
 
-    def exposure(self, radiance: np.ndarray) -> float:
-        """Gain from scene units to white = 1: mean luminance to middle grey, highlights not counted above four
-        times the median, up to the camera's limits."""
+    def exposure(self, scene: np.ndarray) -> float:
+        """Gain from scene units to white = 1: takes the mean luminance, highlights counted as four
+        times the median at most, to middle grey, up to the camera's limits."""
         p = self.parameters
-        luminance = radiance[::4, ::4] @ _LUMINANCE
+        luminance = cv2.transform(np.ascontiguousarray(scene[::4, ::4]), _LUMINANCE[None])
         ceiling = 4.0 * max(float(np.median(luminance)), 1e-9)
         mean = float(np.minimum(luminance, ceiling).mean(dtype=np.float64))
         return min(p.middle_grey / max(mean, 1e-12), p.max_exposure * p.max_amplification)

@@ -10,14 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import cv2
 import numpy as np
 
+from thermalreid_ros.world.sun import air_mass
+
 # Optical depths at the middle of the sRGB channels. Rayleigh 0.008735 um^-4.08 (Preetham et al. 1999), ozone of
-# 350 Dobson units, aerosol by Angstrom's beta 0.06, alpha 1.3: clear air over land.
+# 350 Dobson units, aerosol by Angstrom's beta 0.05, alpha 1.3: clear air over land.
 _WAVELENGTH_UM = np.array([0.612, 0.549, 0.465])
 _RAYLEIGH = 0.008735 * _WAVELENGTH_UM ** -4.08
 _OZONE = 0.35 * np.array([0.119, 0.085, 0.009])
-_AEROSOL = 0.06 * _WAVELENGTH_UM ** -1.3
+_AEROSOL = 0.05 * _WAVELENGTH_UM ** -1.3
 _LUX = 1e-5  # units of one lux
 # Illuminance of the cloudless twilight sky in lux by sun elevation in degrees; after Seidelmann (ed.),
 # Explanatory Supplement to the Astronomical Almanac, 1992, section 9.2.
@@ -26,13 +29,13 @@ _TWILIGHT_LUX = np.array([6.5e-4, 1.5e-3, 8.0e-3, 0.15, 3.4, 70.0, 600.0])
 _TWILIGHT_RGB = np.array([0.72, 0.95, 1.75])
 _FULL_MOON_LUX = 0.25
 _MOON_RGB = np.array([1.05, 1.0, 0.92])
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 STREET_LAMP_RGB = (12 * _LUX * np.array([1.42, 0.95, 0.46])).astype(np.float32)  # 12 lux of 3000 K on a lit road
 SODIUM_LAMP_RGB = (12 * _LUX * np.array([1.95, 0.82, 0.05])).astype(np.float32)  # high-pressure sodium, 2000 K
 TOWN_GLOW_RGB = (0.15 * _LUX * np.array([1.35, 0.95, 0.6])).astype(np.float32)  # sky above a town at night
 _GROUND_ALBEDO = 0.16  # of the surroundings that light what does not see the sky
 
-_TABLE = 96  # cells across the sky; bilinear lookup, error below 1 % away from the sun's aureole
+_TABLE = 128  # cells across the sky's disc
+_ROW = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +71,14 @@ class Daylight:
         clear_sun, clear_sky = _clear_sun(self.sun_elevation_rad) * sine, _clear_sky(self.sun_elevation_rad)
         # Kasten & Czeplak 1980: clouds pass 1 - 0.75 N^3.4 of the global irradiance.
         total = (clear_sun + clear_sky) * (1.0 - 0.75 * cover ** 3.4) - clear_sun * (1.0 - cover)
-        night = self.moonlight * _FULL_MOON_LUX * _LUX * _MOON_RGB * (1.0 - 0.7 * cover)
-        return (np.maximum(total, 0.15 * clear_sky) + night + TOWN_GLOW_RGB * (1.0 + 2.0 * cover)).astype(np.float32)
+        return (np.maximum(total, 0.15 * clear_sky) + self._night_rgb).astype(np.float32)
+
+    @cached_property
+    def _night_rgb(self) -> np.ndarray:
+        """What moon and town add to the sky, alike from everywhere: irradiance on open level ground, (3,)."""
+        cover = float(np.clip(self.cloud_cover, 0.0, 1.0))
+        moon = self.moonlight * _FULL_MOON_LUX * _LUX * _MOON_RGB * (1.0 - 0.7 * cover)
+        return moon + TOWN_GLOW_RGB * (1.0 + 2.0 * cover)
 
     @property
     def horizontal_rgb(self) -> np.ndarray:
@@ -81,22 +90,18 @@ class Daylight:
 
         Below the horizon: the sky above the horizon there.
         """
-        x, y, z = np.asarray(direction, np.float32).T
-        up = np.clip(z, np.float32(0), np.float32(1))
-        radius = np.sqrt(np.float32(1) - up) / np.maximum(np.sqrt(x * x + y * y), np.float32(1e-6))
-        half = np.float32(0.5 * _TABLE)
-        column, row = half + half * x * radius, half + half * y * radius
-        i, j = row.astype(np.int32), column.astype(np.int32)
-        np.clip(i, 0, _TABLE - 1, out=i)
-        np.clip(j, 0, _TABLE - 1, out=j)
-        b, a = (row - i)[:, None], (column - j)[:, None]
-        table, first = self._sky_table, i * np.int32(_TABLE + 1) + j
-        low = table.take(first, axis=0)
-        low += a * (table.take(first + 1, axis=0) - low)
-        high = table.take(first + (_TABLE + 1), axis=0)
-        high += a * (table.take(first + (_TABLE + 2), axis=0) - high)
-        low += b * (high - low)
-        return low
+        direction = np.asarray(direction, np.float32)
+        count = len(direction)
+        rows = -(-count // _ROW)  # OpenCV takes no rows beyond 32 767
+        place = np.zeros((2, rows * _ROW), np.float32)
+        x, y, z = (np.ascontiguousarray(axis) for axis in direction.T)
+        radius = np.sqrt(np.float32(1) - np.clip(z, np.float32(0), np.float32(1)))
+        radius *= np.float32(0.5 * _TABLE) / np.maximum(np.sqrt(x * x + y * y), np.float32(1e-6))
+        np.multiply(x, radius, out=place[0, :count])
+        np.multiply(y, radius, out=place[1, :count])
+        place += np.float32(0.5 * _TABLE)
+        column, row = place.reshape(2, rows, _ROW)
+        return cv2.remap(self._sky_table, column, row, cv2.INTER_LINEAR).reshape(-1, 3)[:count]
 
     def ambient_rgb(self, normal: np.ndarray, sky_view: np.ndarray | float | None = None) -> np.ndarray:
         """Irradiance from sky and surroundings, without the direct sun, on surfaces; float32 (N, 3).
@@ -106,17 +111,23 @@ class Daylight:
         What is not sky is taken for surroundings in the open that reflect a sixth of the light.
         Source: Ramamoorthi & Hanrahan 2001, irradiance as a quadratic of the normal.
         """
-        normal = np.asarray(normal, np.float32)
-        x, y, z = normal.T
-        open_view = np.float32(0.5) * (np.float32(1) + z)
-        view = open_view if sky_view is None else np.asarray(sky_view, np.float32)
-        basis = np.stack(np.broadcast_arrays(np.float32(1), x, y, z, x * y, y * z, x * z, x * x - y * y, z * z), axis=1)
-        sky = np.maximum(basis @ self._sky_harmonics, np.float32(0))
+        x, y, z = (np.ascontiguousarray(axis) for axis in np.asarray(normal, np.float32).T)
+        open_view = np.float32(0.5) + np.float32(0.5) * z
+        view = open_view if sky_view is None else np.broadcast_to(np.asarray(sky_view, np.float32), x.shape)
         # The harmonics hold an unobstructed sky; what hides a part of it hides light in proportion.
         share = np.minimum(view / np.maximum(open_view, np.float32(0.02)), np.float32(2))
-        sky *= share[:, None]
-        sky += (np.float32(1) - view)[..., None] * self.surroundings_rgb
-        return sky
+        irradiance = np.empty((3, len(x)), np.float32)
+        for (c, cx, cy, cz, cxy, cyz, cxz, cxx, czz), around, out in zip(self._sky_harmonics.T, self.surroundings_rgb,
+                                                                        irradiance):
+            np.multiply(x, cxx, out=out)
+            out += cxy * y + cxz * z + cx
+            out *= x
+            out += y * (cyz * z - cxx * y + cy)
+            out += z * (czz * z + cz) + c
+            np.maximum(out, np.float32(0), out=out)
+            out *= share
+            out += around * (np.float32(1) - view)
+        return np.ascontiguousarray(irradiance.T)
 
     @cached_property
     def surroundings_rgb(self) -> np.ndarray:
@@ -125,7 +136,7 @@ class Daylight:
 
     @cached_property
     def _sky_table(self) -> np.ndarray:
-        """Radiance over Lambert's equal-area disc of the upper hemisphere, float32 ((_TABLE + 1)^2, 3)."""
+        """Radiance over Lambert's equal-area disc of the upper hemisphere, float32 (_TABLE + 1, _TABLE + 1, 3)."""
         y, x = np.meshgrid(*2 * (np.linspace(-1.0, 1.0, _TABLE + 1),), indexing="ij")
         squared = np.minimum(x * x + y * y, 1.0)
         up = 1.0 - squared
@@ -139,7 +150,8 @@ class Daylight:
         # Cells of the disc have equal solid angle: 2 pi over their count.
         integral = [np.pi * 2.0 * (sky * cosine[:, None]).sum(axis=0) / inside.sum() for sky in (clear, overcast)]
         table = (1.0 - cover) * clear / integral[0] + cover * overcast / integral[1]
-        return np.ascontiguousarray(table * self.sky_irradiance_rgb, np.float32)
+        table = table * (self.sky_irradiance_rgb - self._night_rgb) + self._night_rgb / np.pi
+        return np.float32(table).reshape(_TABLE + 1, _TABLE + 1, 3)
 
     @cached_property
     def _sky_harmonics(self) -> np.ndarray:
@@ -160,15 +172,9 @@ class Daylight:
         return np.linalg.lstsq(basis, irradiance, rcond=None)[0].astype(np.float32)
 
 
-def air_mass(elevation_rad: float) -> float:
-    """Relative optical air mass; Kasten & Young 1989. Below the horizon that of the horizon, 38."""
-    degrees = max(np.degrees(elevation_rad), 0.0)
-    return float(1.0 / (np.sin(np.radians(degrees)) + 0.50572 * (degrees + 6.07995) ** -1.6364))
-
-
 def _clear_components(elevation_rad: float) -> tuple[np.ndarray, np.ndarray]:
     """Sun on a facing surface and sky on level ground, (3,) each, per unit of extraterrestrial irradiance."""
-    mass = air_mass(elevation_rad)
+    mass = float(air_mass(np.sin(elevation_rad)))
     scattered = 1.0 - np.exp(-mass * (_RAYLEIGH + 0.9 * _AEROSOL))
     direct = np.exp(-mass * (_RAYLEIGH + _OZONE + _AEROSOL))
     # Half of what Rayleigh scatters, and most of what aerosol does, comes down.

@@ -1,9 +1,9 @@
 """What surfaces look like close by: blotches, rows, courses, joints and windows, from the place alone.
 
-Textures are functions of the world position in metres: no images, no seams between views, the same for ever. Each
-surface has a spectrum of noise, amplitudes for four bands of wavelengths, in the visible (share of the albedo) and
-in the thermal band (kelvin), fed by the same noise so that what looks dry, worn or dark is also warmer or colder;
-some surfaces add a pattern of their own. Detail finer than two pixels fades out instead of flickering.
+Textures are functions of the position in metres: no images, no seams between views, the same for ever. Each material
+has noise of the strength and scale that materials.py gives it, in four bands of wavelengths, in the visible (share of
+the albedo) and in the thermal band (kelvin), fed by the same tiles; some surfaces add a pattern of their own. Detail
+finer than two pixels fades out instead of flickering.
 """
 
 from __future__ import annotations
@@ -13,48 +13,20 @@ from functools import cache
 
 import numpy as np
 
-from thermalreid_ros.world.materials import Surface
+from thermalreid_ros.world.materials import Surface, material_arrays
 
 _SIZE, _TEXELS = 512, 8  # a tile of noise, and its texels per wavelength
-# Wavelengths of the bands in metres; each holds one octave and a half, so that four reach from decimetres to fields.
-WAVELENGTHS_M = (24.0, 6.0, 1.5, 0.4)
+# Wavelengths of the bands in metres; each holds two octaves, so that four reach from decimetres to fields.
+WAVELENGTHS_M = (24.0, 6.0, 1.5, 0.375)
 # Turns of the bands' axes keep the tiles' repetition from lining up.
 _TURNS = tuple((np.float32(np.cos(a)), np.float32(np.sin(a))) for a in (0.4, 1.3, 2.6, 3.9))
 
-# Surface: amplitudes per band, visible (standard deviation, share of albedo) and thermal (standard deviation, K).
-_SPECTRA = {
-    Surface.ASPHALT: ((0.06, 0.07, 0.05, 0.05), (0.25, 0.25, 0.15, 0.10)),
-    Surface.CONCRETE: ((0.05, 0.06, 0.05, 0.04), (0.25, 0.25, 0.15, 0.08)),
-    Surface.PAVING: ((0.04, 0.05, 0.04, 0.04), (0.20, 0.20, 0.15, 0.10)),
-    Surface.GRAVEL: ((0.08, 0.08, 0.08, 0.10), (0.40, 0.40, 0.30, 0.30)),
-    Surface.SOIL: ((0.12, 0.12, 0.10, 0.08), (0.80, 0.70, 0.50, 0.30)),
-    Surface.SAND: ((0.06, 0.05, 0.04, 0.04), (0.40, 0.40, 0.30, 0.20)),
-    Surface.GRASS: ((0.14, 0.14, 0.10, 0.10), (0.70, 0.70, 0.50, 0.35)),
-    Surface.DRY_GRASS: ((0.12, 0.14, 0.12, 0.12), (0.90, 0.90, 0.60, 0.40)),
-    Surface.CROP: ((0.10, 0.10, 0.08, 0.10), (0.60, 0.50, 0.35, 0.30)),
-    Surface.WATER: ((0.05, 0.03, 0.02, 0.02), (0.15, 0.06, 0.03, 0.02)),
-    Surface.ROAD_PAINT: ((0.05, 0.06, 0.08, 0.10), (0.15, 0.15, 0.10, 0.10)),
-    Surface.BALLAST: ((0.06, 0.06, 0.08, 0.12), (0.30, 0.30, 0.30, 0.35)),
-    Surface.FOREST_FLOOR: ((0.12, 0.14, 0.14, 0.12), (0.50, 0.50, 0.40, 0.30)),
-    Surface.ARTIFICIAL_TURF: ((0.02, 0.03, 0.02, 0.03), (0.20, 0.20, 0.10, 0.10)),
-    Surface.ROOF_TILES: ((0.05, 0.07, 0.07, 0.08), (0.20, 0.30, 0.30, 0.25)),
-    Surface.ROOF_BITUMEN: ((0.06, 0.09, 0.06, 0.05), (0.40, 0.50, 0.30, 0.15)),
-    Surface.ROOF_GRAVEL: ((0.07, 0.09, 0.08, 0.09), (0.40, 0.50, 0.35, 0.25)),
-    Surface.ROOF_METAL: ((0.04, 0.05, 0.04, 0.03), (0.30, 0.40, 0.30, 0.15)),
-    Surface.ROOF_METAL_PAINTED: ((0.04, 0.05, 0.04, 0.03), (0.25, 0.30, 0.20, 0.10)),
-    Surface.ROOF_CONCRETE: ((0.06, 0.08, 0.06, 0.05), (0.30, 0.40, 0.25, 0.15)),
-    Surface.WALL_PLASTER: ((0.03, 0.05, 0.05, 0.03), (0.20, 0.25, 0.20, 0.10)),
-    Surface.WALL_BRICK: ((0.03, 0.05, 0.06, 0.07), (0.20, 0.25, 0.20, 0.15)),
-    Surface.WALL_CONCRETE: ((0.04, 0.07, 0.06, 0.04), (0.20, 0.25, 0.20, 0.10)),
-    Surface.WALL_WOOD: ((0.04, 0.05, 0.07, 0.06), (0.25, 0.30, 0.25, 0.15)),
-    Surface.WALL_METAL: ((0.02, 0.03, 0.03, 0.02), (0.30, 0.30, 0.20, 0.10)),
-    Surface.WINDOW: ((0.00, 0.05, 0.10, 0.00), (0.00, 0.20, 0.30, 0.00)),
-    Surface.FOLIAGE: ((0.08, 0.12, 0.20, 0.24), (0.20, 0.40, 0.60, 0.60)),
-    Surface.BARK: ((0.00, 0.00, 0.10, 0.15), (0.00, 0.10, 0.20, 0.20)),
-    Surface.COTTON: ((0.00, 0.00, 0.03, 0.06), (0.00, 0.00, 0.30, 0.40)),
-    Surface.JACKET: ((0.00, 0.00, 0.03, 0.06), (0.00, 0.00, 0.40, 0.50)),
-    Surface.FUR: ((0.00, 0.00, 0.04, 0.08), (0.00, 0.00, 0.30, 0.40)),
-}
+_BAND_OCTAVES = 3.5  # spread of a material's noise about its scale
+# Where growth, moisture and wear show, what is paler is drier and warmer; elsewhere the two bands differ, as dirt,
+# damp and the layers below do not show alike.
+_LIVING = (Surface.SOIL, Surface.SAND, Surface.GRASS, Surface.DRY_GRASS, Surface.CROP, Surface.FOREST_FLOOR,
+           Surface.FOLIAGE)
+_THERMAL_SIGNS = (1.0, -1.0, 1.0, -1.0)
 _WALLS = (Surface.WALL_PLASTER, Surface.WALL_BRICK, Surface.WALL_CONCRETE, Surface.WALL_WOOD, Surface.WALL_METAL)
 _UPRIGHT = (*_WALLS, Surface.WINDOW, Surface.ROOF_TILES, Surface.ROOF_METAL, Surface.ROOF_METAL_PAINTED)
 
@@ -82,8 +54,10 @@ def texture(surface: np.ndarray, position: np.ndarray, normal: np.ndarray, objec
             footprint_m: np.ndarray | float = 0.0) -> Texture:
     """Texture of N points.
 
-    surface: uint8 (N,). position: float32 (N, 3), metres. normal: float32 (N, 3). object_seed: integers (N,), one
-    for each object. footprint_m: width of a pixel on the surface, (N,) or one for all.
+    surface: uint8 (N,). position: float32 (N, 3), metres: of the world, or of the body for what moves. normal:
+    float32 (N, 3). object_seed: integers (N,), one for each object; the same for all ground, which has no seams.
+    footprint_m: width of a pixel on the surface, (N,) or one for all; 0 gives all detail.
+    The thermal offset is that of a clear noon: less sun, less of it; a clear night turns about a third of it over.
     """
     surface = np.asarray(surface)
     seed = np.asarray(object_seed).astype(np.uint32)
@@ -92,8 +66,10 @@ def texture(surface: np.ndarray, position: np.ndarray, normal: np.ndarray, objec
     visible, thermal = _spectra()
     factor, offset = np.ones(surface.shape, np.float32), np.zeros(surface.shape, np.float32)
     shift = (seed & np.uint32(0xFFF)).astype(np.float32)  # objects side by side do not continue each other
-    shift[seed == np.uint32(0xFFFFFFFF)] = 0
+    finest = footprint.min(initial=np.inf)
     for band, (wavelength, (c, s)) in enumerate(zip(WAVELENGTHS_M, _TURNS)):
+        if wavelength <= 2 * finest:
+            break
         scale = np.float32(_TEXELS / wavelength)
         noise = _lookup(band, (c * u + s * v) * scale + shift, (c * v - s * u) * scale)
         noise *= _fade(footprint, wavelength)
@@ -161,13 +137,13 @@ def ripple_normals(position: np.ndarray, footprint_m: np.ndarray | float = 0.0, 
 
 @cache
 def _tile(number: int) -> np.ndarray:
-    """Tileable noise of zero mean and unit variance, float32 (_SIZE^2,), rows of v: one octave and a half of
+    """Tileable noise of zero mean and unit variance, float32 (_SIZE^2,), rows of v: two octaves of
     wavelengths about _TEXELS, made in the frequency domain."""
     rng = np.random.default_rng(np.random.SeedSequence([20210726, number]))
     spectrum = np.fft.rfft2(rng.standard_normal((_SIZE, _SIZE)))
     frequency = np.hypot(np.fft.fftfreq(_SIZE)[:, None], np.fft.rfftfreq(_SIZE)) * _TEXELS
     octaves = np.log2(np.maximum(frequency, 1e-9))
-    spectrum *= np.exp(-0.5 * (octaves / 0.75) ** 2) / np.maximum(frequency, 1e-9)
+    spectrum *= np.exp(-0.5 * (octaves / 0.9) ** 2) / np.maximum(frequency, 1e-9)
     noise = np.fft.irfft2(spectrum, (_SIZE, _SIZE))
     noise -= noise.mean()
     return np.ascontiguousarray(noise / noise.std(), np.float32).ravel()
@@ -191,10 +167,19 @@ def _lookup(number: int, column: np.ndarray, row: np.ndarray) -> np.ndarray:
 
 @cache
 def _spectra() -> tuple[np.ndarray, np.ndarray]:
+    """Amplitudes by surface and band, float32 (256, 4) each: visible (share of albedo) and thermal (kelvin)."""
+    materials = material_arrays()
+    # The material's noise falls on all bands there are, 6 km to 2 mm; four of them are drawn.
+    bands = WAVELENGTHS_M[0] * 4.0 ** np.arange(4, -7, -1)
+    octaves = np.log2(bands / materials.noise_scale_m[:, None])
+    weights = np.exp(-0.5 * (octaves / _BAND_OCTAVES) ** 2)
+    weights = (weights / np.sqrt((weights ** 2).sum(axis=1, keepdims=True)))[:, 4:8]
+    signs = np.tile(_THERMAL_SIGNS, (len(weights), 1))
+    signs[list(_LIVING)] = 1.0
     tables = np.zeros((2, 256, len(WAVELENGTHS_M)), np.float32)
-    for surface, spectra in _SPECTRA.items():
-        tables[:, surface] = spectra
-    return np.ascontiguousarray(tables[0]), np.ascontiguousarray(tables[1])
+    tables[0, :len(weights)] = materials.visible_noise[:, None] * weights
+    tables[1, :len(weights)] = materials.thermal_noise_k[:, None] * weights * signs
+    return tables[0], tables[1]
 
 
 def _fade(footprint: np.ndarray, wavelength: float) -> np.ndarray:
@@ -203,11 +188,15 @@ def _fade(footprint: np.ndarray, wavelength: float) -> np.ndarray:
 
 
 def _plane(surface: np.ndarray, position: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Metres along the level line and up the slope on walls and roofs; east and north elsewhere."""
+    """Metres along the level line and up the slope on walls and roofs; east and north elsewhere, on leaves sheared
+    by height so that the sides of a crown are not streaked."""
     position, normal = np.asarray(position, np.float32), np.asarray(normal, np.float32)
     u, v = np.ascontiguousarray(position[:, 0]), np.ascontiguousarray(position[:, 1])
     upright = np.zeros(256, bool)
     upright[list(_UPRIGHT)] = True
+    leaves = np.flatnonzero(surface == Surface.FOLIAGE)
+    u[leaves] += np.float32(0.7) * position[leaves, 2]
+    v[leaves] -= np.float32(0.7) * position[leaves, 2]
     nx, ny, nz = normal.T
     flat = nx * nx + ny * ny
     tilted = np.flatnonzero(upright.take(surface) & (flat > np.float32(1e-3)))
