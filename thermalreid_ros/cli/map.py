@@ -19,6 +19,14 @@ def add_parser(subparsers) -> None:
     build.add_argument("--resolution", type=positive(float), default=0.5, metavar="M", help="metres per pixel")
     add_json_option(build)
     build.set_defaults(part=_build)
+    info = parts.add_parser("info", help="what a map holds")
+    info.add_argument("map", type=Path, metavar="MAP.tif")
+    add_json_option(info)
+    info.set_defaults(part=_info)
+    preview = parts.add_parser("preview", help="a picture of a map, with its legend")
+    preview.add_argument("map", type=Path, metavar="MAP.tif")
+    preview.add_argument("--out", type=Path, required=True, metavar="PNG")
+    preview.set_defaults(part=_preview)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,16 +40,59 @@ def _bbox(text: str) -> tuple[float, float, float, float]:
         raise argparse.ArgumentTypeError(f"'{text}' is not W,S,E,N, e.g. 15.59,48.40,15.61,48.41") from None
     if not (-180 <= west < east <= 180 and -80 <= south < north <= 84):
         raise argparse.ArgumentTypeError(f"'{text}': W,S,E,N are degrees with W < E and S < N, between 80 south "
-                                         "and 84 north (where UTM ends)")
+                                         "and 84 north, where UTM ends")
     return west, south, east, north
 
 
 def _build(args: argparse.Namespace) -> int:
+    from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.maps.build import build_map
 
-    summary = build_map(args.osm, args.out, bbox=args.bbox, resolution_m=args.resolution)
-    print(table(("class", "share"), list(summary.shares.items())))
-    print(f"{args.out}: {summary.width_m:.0f} x {summary.height_m:.0f} m, {summary.crs}")
-    write_json(args.json, {"classes": summary.shares, "width_m": summary.width_m, "height_m": summary.height_m,
-                           "crs": summary.crs})
+    with progress(total=1.0, description="map", bar_format="{desc}: {percentage:3.0f}% |{bar}| "
+                                                           "[{elapsed}<{remaining}]") as bar:
+        def show(stage: str, share: float) -> None:
+            bar.set_description(stage, refresh=False)
+            bar.update(share - bar.n)
+
+        build_map(args.osm, args.out, bbox=args.bbox, resolution_m=args.resolution, progress=show)
+    return _report(args.out, args.json)
+
+
+def _info(args: argparse.Namespace) -> int:
+    return _report(args.map, args.json)
+
+
+def _report(path: Path, json_path: Path | None) -> int:
+    from thermalreid_ros.maps.store import SemanticMap
+
+    with SemanticMap.open(path) as semantic_map:
+        south_west, north_east = (semantic_map.grid.to_geographic(x, y) for x, y in
+                                  (semantic_map.bounds[:2], semantic_map.bounds[2:]))
+        values = {"classes": semantic_map.shares, "width_m": semantic_map.bounds[2],
+                  "height_m": semantic_map.bounds[3], "crs": semantic_map.crs,
+                  "resolution_m": semantic_map.resolution_m,
+                  "mapped_km2": sum(semantic_map.pixel_counts.values()) * semantic_map.resolution_m ** 2 / 1e6,
+                  "bbox": [float(value) for value in (*south_west[::-1], *north_east[::-1])],
+                  "osm_timestamp": semantic_map.osm_timestamp, "attribution": semantic_map.attribution}
+    print(table(("class", "share"), [(name, f"{100 * share:.2f} %") for name, share in values["classes"].items()]))
+    print(f"{path}: {values['width_m']:.0f} x {values['height_m']:.0f} m, {values['mapped_km2']:.3g} km2 mapped, "
+          f"{values['crs']}, {values['resolution_m']:g} m/px, data of {values['osm_timestamp']}\n"
+          f"{values['attribution']}")
+    write_json(json_path, values)
+    return 0
+
+
+def _preview(args: argparse.Namespace) -> int:
+    import cv2
+
+    from thermalreid_ros.errors import ThermalReidError
+    from thermalreid_ros.files import write_atomically
+    from thermalreid_ros.maps.preview import preview
+    from thermalreid_ros.maps.store import SemanticMap
+
+    if args.out.suffix.lower() != ".png":
+        raise ThermalReidError(f"{args.out}: a preview is a PNG; name it something.png")
+    with SemanticMap.open(args.map) as semantic_map:
+        _, data = cv2.imencode(".png", preview(semantic_map)[..., ::-1])
+    write_atomically(args.out, data.tobytes())
     return 0

@@ -13,6 +13,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 import shapely
+from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -22,10 +23,10 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA, SemanticClass
 from thermalreid_ros.maps.features import Features, features_path, write_features
 from thermalreid_ros.maps.osm import read_osm
+from thermalreid_ros.maps.store import CLASS_TABLE, FORMAT
 from thermalreid_ros.maps.tags import SIDEWALK_M
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0, https://www.openstreetmap.org/copyright"
-FORMAT = "thermalreid semantic map 1"
 HEIGHT_CAP_M = 254
 _WINDOW_PX = 4096
 _COG = {"driver": "COG", "compress": "deflate", "level": 9, "blocksize": 512, "overview_resampling": "mode",
@@ -36,63 +37,50 @@ class MapBuildError(ThermalReidError):
     """A map that cannot be drawn or written as asked."""
 
 
-@dataclass(frozen=True)
-class MapSummary:
-    """What a map holds. shares: of each class in the mapped area, which sum to 1."""
-
-    shares: dict[str, float]
-    width_m: float
-    height_m: float
-    crs: str
-    resolution_m: float
-    mapped_m2: float
-    osm_timestamp: str
-    buildings: int
-    roads: int
-    trees: int
-
-
 def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, float, float, float] | None = None,
-              resolution_m: float = 0.5, progress: Callable[[str, int, int], object] = lambda *_: None) -> MapSummary:
+              resolution_m: float = 0.5, progress: Callable[[str, float], object] = lambda *_: None) -> None:
     """Draw the semantic map of an OpenStreetMap file, or of its part in bbox (west, south, east, north; degrees).
 
     Writes map_path (band 1 classes, band 2 building heights in metres) and its features beside it, both whole or
-    not at all. progress(stage, done, total) is called as the work goes on. Raises OsmError or MapBuildError.
+    not at all. progress(stage, share done) is called as the work goes on. Raises OsmError or MapBuildError, which
+    name the file and the fault.
     """
     map_path = Path(map_path)
     if map_path.suffix.lower() not in (".tif", ".tiff"):
         raise MapBuildError(f"{map_path}: a map is a GeoTIFF; name it something.tif")
     if not map_path.absolute().parent.is_dir():
         raise MapBuildError(f"{map_path.absolute().parent}: no such folder for the map; make it first")
-    data = read_osm(osm_path, bbox, lambda count: progress("reading", count, 0))
+    progress("reading", 0.0)
+    data = read_osm(osm_path, bbox)
     features = data.features
     grid = _Grid.around(data.extent, resolution_m)
-    tags = {"FORMAT": FORMAT, "CLASSES": json.dumps({int(c): c.name.lower() for c in SemanticClass}),
-            "ATTRIBUTION": ATTRIBUTION, "OSM_TIMESTAMP": data.timestamp, "SOFTWARE": "thermalreid map build"}
     counts = np.zeros(256, np.int64)
-    with tempfile.TemporaryDirectory(dir=map_path.absolute().parent, prefix=f".{map_path.name}.") as folder:
-        plain, cog = Path(folder) / "plain.tif", Path(folder) / "map.tif"
-        painter = _Painter(features, data.extent)
-        windows = list(grid.windows())
-        with rasterio.open(plain, "w", driver="GTiff", width=grid.width, height=grid.height, count=2, dtype="uint8",
-                           crs=features.crs, transform=grid.transform, nodata=NO_DATA, tiled=True, blockxsize=512,
-                           blockysize=512, compress="deflate", zlevel=1, bigtiff="if_safer") as raster:
-            raster.update_tags(**tags)
-            raster.descriptions = ("class", "building height in metres")
-            for number, window in enumerate(windows):
-                progress("drawing", number, len(windows))
-                bands = painter.draw(grid, window)
-                raster.write(np.stack(bands), window=window)
-                counts += np.bincount(bands[0].ravel(), minlength=256)
-        progress("writing", 0, 1)
-        rasterio.shutil.copy(plain, cog, **_COG)
-        write_features(features_path(map_path), features)
-        os.replace(cog, map_path)
-    total = max(int(counts[:len(CLASS_NAMES)].sum()), 1)
-    return MapSummary({name: counts[value] / total for value, name in enumerate(CLASS_NAMES)},
-                      grid.width * resolution_m, grid.height * resolution_m, features.crs, resolution_m,
-                      total * resolution_m ** 2, data.timestamp, len(features.buildings), len(features.roads),
-                      len(features.trees))
+    try:
+        with tempfile.TemporaryDirectory(dir=map_path.absolute().parent, prefix=f".{map_path.name}.") as folder:
+            plain, cog = Path(folder) / "plain.tif", Path(folder) / "map.tif"
+            painter = _Painter(features, data.extent)
+            windows = list(grid.windows())
+            with rasterio.open(plain, "w", driver="GTiff", width=grid.width, height=grid.height, count=2,
+                               dtype="uint8", crs=features.crs, transform=grid.transform, nodata=NO_DATA, tiled=True,
+                               blockxsize=512, blockysize=512, compress="deflate", zlevel=1,
+                               bigtiff="if_safer") as raster:
+                raster.descriptions = ("class", "building height in metres")
+                for number, window in enumerate(windows):
+                    progress("drawing", 0.1 + 0.5 * number / len(windows))
+                    bands = painter.draw(grid, window)
+                    raster.write(np.stack(bands), window=window)
+                    counts += np.bincount(bands[0].ravel(), minlength=256)
+                raster.update_tags(FORMAT=FORMAT, CLASSES=CLASS_TABLE, ATTRIBUTION=ATTRIBUTION,
+                                   OSM_TIMESTAMP=data.timestamp, SOFTWARE="thermalreid map build",
+                                   PIXELS=json.dumps(dict(zip(CLASS_NAMES, counts.tolist()))))
+            progress("writing", 0.6)
+            rasterio.shutil.copy(plain, cog, **_COG)
+            write_features(features_path(map_path), features)
+            os.replace(cog, map_path)
+    except (OSError, RasterioError) as error:
+        detail = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise MapBuildError(f"{map_path}: cannot be written ({detail})") from None
+    progress("done", 1.0)
 
 
 @dataclass(frozen=True)

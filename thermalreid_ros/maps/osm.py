@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,45 +15,52 @@ from shapely import LineString, Polygon, STRtree
 
 from thermalreid_ros.camera.geometry import utm_zone
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.maps import assembly
 from thermalreid_ros.maps import tags as tagging
 from thermalreid_ros.maps.classes import SemanticClass
 from thermalreid_ros.maps.features import Area, Building, Features, Railway, Road, Tree
 
 SUFFIXES = (".osm.pbf", ".osm", ".osm.gz")
-_AREA_KEYS = ("building", "building:part", "area:highway", "highway", *tagging.AREAS)
+_WAY_KEYS = ("building", "building:part", "area:highway", "highway", *tagging.AREAS)
 _TREE_ROW_STEP_M = 7.0
+_EDGE_STEP_DEG = 0.002  # of edges that are straight in degrees and not in metres
 
 
 class OsmError(ThermalReidError):
     """A file that is no OpenStreetMap data, or that holds nothing of the wanted area."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class OsmData:
-    """The content of a file. Degrees are WGS84, shapes metres on the grid `features.crs`."""
+    """The content of a file. Shapes are in metres on the grid `features.crs`."""
 
     features: Features
-    extent: Polygon  # where the file has data, metres
+    extent: Polygon  # where the file has data, within what was asked for
     timestamp: str  # of the newest data, ISO 8601
-    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Way:
+    runs: list[np.ndarray]  # degrees (N, 2); more than one where an extract has left out nodes
+    whole: bool
+    closed: bool
+    tags: dict[str, str]
 
 
 @dataclass
 class _Raw:
-    """Shapes in degrees with the tags they had."""
+    """What a file holds of an area, in degrees (longitude, latitude)."""
 
-    areas: list[tuple[bytes, dict[str, str], bool]] = field(default_factory=list)
-    lines: list[tuple[np.ndarray, dict[str, str]]] = field(default_factory=list)
-    points: list[tuple[float, float, dict[str, str]]] = field(default_factory=list)
+    areas: list[tuple[shapely.Geometry, dict[str, str], bool]] = field(default_factory=list)  # tags, from a relation
+    lines: list[tuple[np.ndarray, dict[str, str], bool]] = field(default_factory=list)  # tags, closed
+    trees: list[tuple[float, float, dict[str, str]]] = field(default_factory=list)
     coastlines: list[np.ndarray] = field(default_factory=list)
 
 
-def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = None,
-             progress: Callable[[int], object] = lambda count: None) -> OsmData:
+def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = None) -> OsmData:
     """Read a file, or the part of it in bbox = (west, south, east, north), degrees, with all that reaches into it.
 
-    progress is called with the number of objects read since its last call. Raises OsmError, naming the file, where
-    it is absent, broken, empty, or has nothing in bbox.
+    Raises OsmError, naming the file, where it is absent, broken, empty, or has nothing in bbox.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,7 +68,7 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
     if not path.name.endswith(SUFFIXES):
         raise OsmError(f"{path}: not a known kind of OpenStreetMap file; use {', '.join(SUFFIXES)}")
     try:
-        box, newest = _survey(path)
+        box, timestamp = _survey(path)
         if box is None:
             raise OsmError(f"{path}: holds no nodes; export the area again, with its data")
         wanted = box if bbox is None else (max(box[0], bbox[0]), max(box[1], bbox[1]),
@@ -69,7 +76,7 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
         if not (wanted[0] < wanted[2] and wanted[1] < wanted[3]):
             raise OsmError(f"{path}: bbox {','.join(f'{value:g}' for value in bbox)} lies outside of its data, which "
                            f"reach from {box[0]:.5f},{box[1]:.5f} to {box[2]:.5f},{box[3]:.5f} (longitude,latitude)")
-        raw = _read_raw(path, wanted if bbox is not None else None, progress)
+        raw = _read(path, box, wanted)
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, ThermalReidError):
             raise
@@ -81,12 +88,14 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
     def project(lonlat: np.ndarray) -> np.ndarray:
         return np.column_stack(transformer.transform(lonlat[:, 0], lonlat[:, 1]))
 
-    extent = shapely.transform(shapely.segmentize(shapely.box(*wanted), 0.002), project)
-    return OsmData(_features(raw, crs, project), extent, newest)
+    extent = shapely.segmentize(shapely.box(*wanted), _EDGE_STEP_DEG)
+    water = shapely.union_all(assembly.sea(raw.coastlines, shapely.box(*box))).intersection(extent)
+    raw.areas.insert(0, (shapely.segmentize(water, _EDGE_STEP_DEG), {"natural": "water"}, True))
+    return OsmData(_features(raw, crs, project), shapely.transform(extent, project), timestamp)
 
 
 def _survey(path: Path) -> tuple[tuple[float, float, float, float] | None, str]:
-    """(the box of the data, the time of the newest): from the header, else from the nodes without far outliers."""
+    """(the box of the data, the time of the newest): from the header, else from the data, without far outliers."""
     with osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader:
         header = reader.header()
         box, stamp = header.box(), header.get("osmosis_replication_timestamp")
@@ -95,90 +104,157 @@ def _survey(path: Path) -> tuple[tuple[float, float, float, float] | None, str]:
         corners = (box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat)
     if corners is not None and stamp:
         return corners, stamp
-    lonlat, newest = [], None
-    for node in osmium.FileProcessor(str(path), osmium.osm.NODE):
-        if corners is None and node.location.valid():
-            lonlat.append((node.location.lon_without_check(), node.location.lat_without_check()))
-        newest = node.timestamp if newest is None else max(newest, node.timestamp)
-    stamp = stamp or (newest.strftime("%Y-%m-%dT%H:%M:%SZ") if newest is not None else "")
+    lonlat, newest = [], ""
+    for entity in osmium.FileProcessor(str(path)):
+        newest = max(newest, entity.timestamp.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        if corners is None and entity.is_node() and entity.location.valid():
+            lonlat.append((entity.lon, entity.lat))
     if corners is None and lonlat:
         # Ways and relations that reach far out of an extract bring their nodes with them.
         nodes = np.array(lonlat)
         low, high = np.quantile(nodes, (0.01, 0.99), axis=0)
-        near = (np.abs(nodes - (low + high) / 2) <= 0.75 * (high - low)).all(axis=1)
-        corners = (*nodes[near].min(axis=0), *nodes[near].max(axis=0)) if near.any() else None
-    return corners, stamp
+        near = nodes[(np.abs(nodes - (low + high) / 2) <= 0.75 * (high - low)).all(axis=1)]
+        corners = (*near.min(axis=0).tolist(), *near.max(axis=0).tolist()) if len(near) else None
+    return corners, stamp or newest
 
 
-def _read_raw(path: Path, bbox: tuple[float, float, float, float] | None, progress: Callable[[int], object]) -> _Raw:
-    raw, wkb = _Raw(), osmium.geom.WKBFactory()
-    inside = None if bbox is None else shapely.box(*bbox)
-    entities = osmium.FileProcessor(str(path)).with_areas(osmium.filter.KeyFilter(*_AREA_KEYS))
-    for count, entity in enumerate(entities.with_filter(osmium.filter.EmptyTagFilter())):
-        if count % 4096 == 0:
-            progress(4096)
+def _read(path: Path, box: tuple[float, float, float, float], wanted: tuple[float, float, float, float]) -> _Raw:
+    """The part that touches `wanted` of a file whose data fill `box`."""
+    relations = []
+    for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
+        if relation.tags.get("type") == "multipolygon":
+            tags, members = dict(relation.tags), [(m.ref, m.role) for m in relation.members if m.type == "w"]
+            if _meaning(tags, True) or not any(key in tags for key in ("boundary", "admin_level", "place", "route")):
+                relations.append((tags, members))
+    member_ids = {ref for _, members in relations for ref, _ in members}
+    raw, ways = _Raw(), {}
+    entities = osmium.FileProcessor(str(path), osmium.osm.NODE | osmium.osm.WAY).with_locations()
+    untagged = osmium.filter.EmptyTagFilter()
+    untagged.enable_for(osmium.osm.NODE)
+    for entity in entities.with_filter(untagged):
         if entity.is_node():
-            if entity.tags.get("natural") == "tree" and entity.location.valid():
-                raw.points.append((entity.lon, entity.lat, dict(entity.tags)))
-        elif entity.is_way():
-            if any(key in entity.tags for key in ("highway", "railway", "waterway", "natural", "aeroway", "man_made",
-                                                  "barrier")):
-                tags = dict(entity.tags)
-                for line in _runs(entity):
-                    (raw.coastlines.append(line) if tags.get("natural") == "coastline"
-                     else raw.lines.append((line, tags)))
-        elif entity.is_area():
-            tags = dict(entity.tags)
-            if tagging.is_building(tags) or tagging.area_kind(tags, not entity.from_way()):
-                try:
-                    raw.areas.append((wkb.create_multipolygon(entity), tags, not entity.from_way()))
-                except (RuntimeError, osmium.InvalidLocationError):
-                    continue  # a ring without all its nodes is no shape
-    if inside is not None:
-        west, south, east, north = bbox
-        raw.points = [item for item in raw.points if west <= item[0] <= east and south <= item[1] <= north]
-        raw.lines = [item for item in raw.lines if _touches(item[0], bbox)]
-        raw.coastlines = [line for line in raw.coastlines if _touches(line, bbox)]
-        if raw.areas:
-            near = shapely.intersects(shapely.from_wkb([item[0] for item in raw.areas]), inside)
-            raw.areas = [item for item, hit in zip(raw.areas, near) if hit]
+            if entity.tags.get("natural") == "tree" and entity.location.valid() and \
+                    wanted[0] <= entity.lon <= wanted[2] and wanted[1] <= entity.lat <= wanted[3]:
+                raw.trees.append((entity.lon, entity.lat, dict(entity.tags)))
+        elif entity.id in member_ids or any(key in entity.tags for key in _WAY_KEYS):
+            way = _way(entity)
+            if way.tags.get("natural") == "coastline":
+                raw.coastlines.extend(way.runs)
+            if entity.id in member_ids or _touches(way.runs, wanted):
+                ways[entity.id] = way
+    _assemble(raw, relations, ways, box, wanted)
     return raw
 
 
-def _runs(way: osmium.osm.Way) -> list[np.ndarray]:
-    """The way's nodes in degrees (N, 2), cut where an extract has left some out."""
+def _way(entity: osmium.osm.Way) -> _Way:
+    nodes = list(entity.nodes)
     lonlat = np.array([(node.location.lon_without_check(), node.location.lat_without_check())
-                       if node.location.valid() else (np.nan, np.nan) for node in way.nodes], np.float64)
-    if not len(lonlat):
-        return []
+                       if node.location.valid() else (np.nan, np.nan) for node in nodes], np.float64).reshape(-1, 2)
     good = np.isfinite(lonlat[:, 0])
-    if not good.all():
-        edges = np.flatnonzero(np.diff(good)) + 1
-        return [run for run in np.split(lonlat, edges) if np.isfinite(run[0, 0]) and len(run) > 1]
-    return [lonlat] if len(lonlat) > 1 else []
+    runs = np.split(lonlat, np.flatnonzero(np.diff(good)) + 1) if not good.all() else [lonlat]
+    runs = [run for run in runs if len(run) > 1 and np.isfinite(run[0, 0])]
+    return _Way(runs, bool(good.all()), len(nodes) > 3 and nodes[0].ref == nodes[-1].ref, dict(entity.tags))
 
 
-def _touches(line: np.ndarray, bbox: tuple[float, float, float, float]) -> bool:
-    low, high = line.min(axis=0), line.max(axis=0)
-    return low[0] <= bbox[2] and high[0] >= bbox[0] and low[1] <= bbox[3] and high[1] >= bbox[1]
+def _touches(runs: list[np.ndarray], box: tuple[float, float, float, float]) -> bool:
+    low, high = zip(*((run.min(axis=0), run.max(axis=0)) for run in runs)) if runs else ((), ())
+    return any(a[0] <= box[2] and b[0] >= box[0] and a[1] <= box[3] and b[1] >= box[1] for a, b in zip(low, high))
+
+
+def _assemble(raw: _Raw, relations: list[tuple[dict[str, str], list[tuple[int, str]]]], ways: dict[int, _Way],
+              box: tuple[float, float, float, float], wanted: tuple[float, float, float, float]) -> None:
+    """Fill raw.areas and raw.lines from ways and multipolygons."""
+    drawn: set[int] = set()  # ways whose area a relation has drawn: with the same tags, perhaps instead of it
+    cut: list[tuple[list[np.ndarray], dict[str, str], bool]] = []
+    for tags, members in relations:
+        present = {ref: role for ref, role in members if ref in ways}
+        outers = [ref for ref, role in present.items() if role != "inner"]
+        meaning = _meaning(tags, True)
+        if meaning is None:  # before 2017 the tags of a multipolygon stood on its outer ways
+            tagged = [ways[ref].tags for ref in outers if _meaning(ways[ref].tags, True)]
+            if not tagged:
+                continue
+            tags, meaning = tagged[0], _meaning(tagged[0], True)
+        drawn.update(ref for ref in outers if _meaning(ways[ref].tags, True) == meaning)
+        runs = [run for ref in sorted(present) for run in ways[ref].runs]
+        if not _touches(runs, box):
+            continue
+        shape = assembly.area_of(runs)
+        if len(present) == len({ref for ref, _ in members}) and all(ways[ref].whole for ref in present) \
+                and not shape.is_empty:
+            raw.areas.append((shape, tags, True))
+        elif meaning[0] != "building":  # of a building that is not whole, nothing is known to stand
+            cut.append((runs, tags, True))
+    for ref, way in ways.items():
+        meaning = _meaning(way.tags, False) if way.closed and way.tags.get("area") != "no" else None
+        if meaning is not None and ref not in drawn:
+            if way.whole:
+                raw.areas.append((Polygon(way.runs[0]), way.tags, False))
+            elif meaning[0] != "building":
+                cut.append((way.runs, way.tags, False))
+            elif len(corners := np.concatenate([np.zeros((0, 2)), *way.runs])) > 2:
+                raw.areas.append((Polygon(corners), way.tags, False))
+        raw.lines.extend((run, way.tags, way.closed) for run in way.runs)
+    extent, region = shapely.box(*box), shapely.box(*wanted)
+    if cut:
+        evidence = _Evidence(raw)
+        for runs, tags, from_relation in cut:
+            polygons = assembly.area_of_cut(runs, extent, evidence.misfit(tags, from_relation))
+            raw.areas.extend((polygon, tags, from_relation) for polygon in polygons)
+    shapes = shapely.make_valid(np.array([shape for shape, _, _ in raw.areas], object))
+    raw.areas = [(shape, *rest) for shape, (_, *rest), near in
+                 zip(shapes, raw.areas, shapely.intersects(shapes, region)) if near]
+    raw.lines = [line for line in raw.lines if _touches([line[0]], wanted)]
+
+
+def _meaning(tags: dict[str, str], from_relation: bool) -> tuple | None:
+    """What an area with these tags is drawn as; None where it is not."""
+    if tagging.is_building(tags):
+        return ("building", tagging.is_set(tags, "building"))
+    return tagging.area_kind(tags, from_relation)
+
+
+class _Evidence:
+    """Tells on which side of a cut outline its area lies: nobody builds in rivers and woods."""
+
+    def __init__(self, raw: _Raw):
+        built = [shape.centroid.coords[0] for shape, tags, _ in raw.areas if tagging.is_building(tags)]
+        roads = [run for run, tags, _ in raw.lines if tagging.road_kind(tags) and tagging.layer_of(tags) == 0]
+        rivers = [run for run, tags, _ in raw.lines if tagging.waterway_width(tags)]
+        self._built = shapely.points(np.array(built).reshape(-1, 2))
+        self._roads = shapely.points(np.concatenate([*roads, np.zeros((0, 2))]))
+        self._rivers = shapely.points(np.concatenate([*rivers, np.zeros((0, 2))]))
+
+    def misfit(self, tags: dict[str, str], from_relation: bool) -> Callable[[list[Polygon]], float]:
+        semantic = tagging.area_kind(tags, from_relation)[1]
+
+        def misfit(polygons: list[Polygon]) -> float:
+            shape = shapely.union_all(polygons)
+            area = max(shape.area, 1e-12)
+            shapely.prepare(shape)
+            built, roads, rivers = (float(shapely.contains(shape, points).sum()) / max(len(points), 1) / area
+                                    for points in (self._built, self._roads, self._rivers))
+            if semantic == SemanticClass.WATER:
+                return built + roads - rivers
+            return built if semantic == SemanticClass.VEGETATION else -built
+        return misfit
 
 
 def _features(raw: _Raw, crs: str, project: Callable[[np.ndarray], np.ndarray]) -> Features:
     buildings, parts, areas = [], [], []
-    shapes = shapely.from_wkb([item[0] for item in raw.areas]) if raw.areas else np.array([], object)
-    shapes = shapely.make_valid(shapely.transform(shapes, project))
+    shapes = shapely.make_valid(shapely.transform(np.array([item[0] for item in raw.areas], object), project))
     for shape, (_, tags, from_relation) in zip(shapes, raw.areas):
-        polygons = _polygons([shape])
+        polygons = _polygons(shape)
         if tagging.is_building(tags):
-            for polygon in polygons:
-                (parts if not tagging.is_set(tags, "building") else buildings).append(_building(polygon, tags))
-        elif found := tagging.area_kind(tags, from_relation):
-            layer = max(tagging.layer_of(tags), 0) if found[0] in tagging.ON_WATER else 0
-            areas.extend(Area(polygon, *found, layer=layer) for polygon in polygons)
+            group = buildings if tagging.is_set(tags, "building") else parts
+            group.extend(_building(polygon, tags) for polygon in polygons)
+        else:
+            kind, semantic = tagging.area_kind(tags, from_relation)
+            layer = max(tagging.layer_of(tags), 0) if kind in tagging.ON_WATER else 0
+            areas.extend(Area(polygon, kind, semantic, layer) for polygon in polygons)
     roads, railways, trees = [], [], []
-    for lonlat, tags in raw.lines:
+    for lonlat, tags, closed in raw.lines:
         line = LineString(project(lonlat))
-        closed = len(lonlat) > 3 and (lonlat[0] == lonlat[-1]).all()
         if (kind := tagging.road_kind(tags)) is not None:
             width, lanes, oneway = tagging.road_size(kind, tags)
             roads.append(Road(line.reverse() if tags.get("oneway") == "-1" else line, kind, width, lanes, oneway,
@@ -186,23 +262,17 @@ def _features(raw: _Raw, crs: str, project: Callable[[np.ndarray], np.ndarray]) 
                               tagging.is_tunnel(tags), tagging.layer_of(tags)))
         elif (width := tagging.railway_width(tags)) is not None:
             railways.append(Railway(line, width, tagging.is_set(tags, "bridge"), tagging.layer_of(tags)))
-        elif (width := tagging.waterway_width(tags)) is not None:
-            areas.extend(Area(polygon, "water", SemanticClass.WATER) for polygon in _polygons([line.buffer(width / 2)]))
         elif tags.get("natural") == "tree_row":
             count = int(line.length // _TREE_ROW_STEP_M) + 1
-            trees.extend(Tree(point.x, point.y, tagging.tree_height(tags), tagging.tree_kind(tags))
-                         for point in (line.interpolate((i + 0.5) / count, normalized=True) for i in range(count)))
-        elif not (closed and tags.get("area") != "no") or tags.get("barrier") == "hedge":
-            for key, value, width, kind, semantic in (
-                    ("barrier", "hedge", 1.5, "hedge", SemanticClass.VEGETATION),
-                    ("man_made", "pier", 4.0, "pier", SemanticClass.ROAD),
-                    ("man_made", "breakwater", 6.0, "bare", SemanticClass.GROUND),
-                    ("man_made", "groyne", 4.0, "bare", SemanticClass.GROUND)):
-                if tags.get(key) == value:
-                    areas.extend(Area(polygon, kind, semantic) for polygon in _polygons([line.buffer(width / 2)]))
-    points = project(np.array([item[:2] for item in raw.points])) if raw.points else ()
+            places = shapely.line_interpolate_point(line, (np.arange(count) + 0.5) / count, normalized=True)
+            trees.extend(Tree(place.x, place.y, tagging.tree_height(tags), tagging.tree_kind(tags))
+                         for place in places)
+        elif (found := tagging.strip(tags, closed)) is not None:
+            width, kind, semantic = found
+            areas.extend(Area(polygon, kind, semantic) for polygon in _polygons(line.buffer(width / 2)))
+    points = project(np.array([item[:2] for item in raw.trees])) if raw.trees else ()
     trees.extend(Tree(float(x), float(y), tagging.tree_height(tags), tagging.tree_kind(tags))
-                 for (x, y), (_, _, tags) in zip(points, raw.points))
+                 for (x, y), (_, _, tags) in zip(points, raw.trees))
     roads.sort(key=lambda road: road.layer)
     railways.sort(key=lambda railway: railway.layer)
     return Features(crs, tuple(_without_parts(buildings, parts)), tuple(roads), tuple(_stacked(areas)), tuple(trees),
@@ -228,7 +298,7 @@ def _without_parts(buildings: list[Building], parts: list[Building]) -> list[Bui
             result.append(building)
             continue
         rest = building.polygon.difference(shapely.union_all([parts[i].polygon for i in hits]))
-        result.extend(dataclasses.replace(building, polygon=polygon) for polygon in _polygons([rest])
+        result.extend(dataclasses.replace(building, polygon=polygon) for polygon in _polygons(rest)
                       if polygon.buffer(-0.25).area > 1.0)
     return result + parts
 
@@ -241,7 +311,7 @@ def _stacked(areas: list[Area]) -> list[Area]:
     return sorted(areas, key=rank)
 
 
-def _polygons(shapes: Iterable[shapely.Geometry]) -> list[Polygon]:
-    """The polygons of shapes, without slivers."""
-    flat = shapely.get_parts(shapely.get_parts(list(shapes)))
-    return [shape for shape in flat if isinstance(shape, Polygon) and shape.area > 0.05]
+def _polygons(shape: shapely.Geometry) -> list[Polygon]:
+    """The polygons of a shape in metres, without slivers."""
+    parts = shapely.get_parts(shapely.get_parts([shape]))  # a collection may hold multipolygons
+    return [part for part in parts if isinstance(part, Polygon) and part.area > 0.05]

@@ -72,6 +72,7 @@ ON_WATER = frozenset({"bridge", "pier"})  # and breakwaters: drawn over water, o
 _HARD_COURTS = frozenset({"tennis", "basketball", "multi", "skateboard", "volleyball", "handball", "netball", "padel",
                           "boules", "petanque", "beachvolleyball", "roller_skating", "bmx", "athletics", "equestrian",
                           "shooting", "running"})
+_LINES = frozenset({"hedge", "river", "canal", "stream"})  # areas only where they say so: else closed lines
 _SOFT = frozenset({"grass", "artificial_turf"})
 
 # highway value -> (usual width, usual lanes, width of a lane).
@@ -86,6 +87,9 @@ ROADS: dict[str, tuple[float, int, float]] = {
     "steps": (2.0, 0, 2.0), "runway": (45.0, 0, 45.0), "taxiway": (18.0, 0, 18.0)}
 _MARGIN_M = {"motorway": 3.5, "trunk": 1.5}  # hard shoulders and edge strips beside the lanes
 _WATERWAYS_M = {"river": 12.0, "canal": 8.0, "stream": 2.0, "ditch": 1.0, "drain": 1.0, "tidal_channel": 6.0}
+_STRIPS = {"barrier": {"hedge": (1.5, "hedge", VEGETATION)},
+           "man_made": {"pier": (4.0, "pier", ROAD), "breakwater": (6.0, "bare", GROUND),
+                        "groyne": (4.0, "bare", GROUND)}}
 _HEIGHTS_M = {
     "garage": 2.8, "garages": 2.8, "shed": 2.5, "hut": 2.8, "carport": 2.6, "roof": 4.5, "kiosk": 3.0, "cabin": 3.5,
     "greenhouse": 4.0, "farm_auxiliary": 5.0, "stable": 5.0, "service": 3.0, "transformer_tower": 8.0,
@@ -132,7 +136,7 @@ def area_kind(tags: Tags, from_relation: bool) -> tuple[str, SemanticClass] | No
 
     from_relation: whether it is a multipolygon. A closed way of a road is an area only where it says area=yes.
     """
-    if is_tunnel(tags):
+    if is_tunnel(tags) or tags.get("level", "").startswith("-"):
         return None
     solid = from_relation or tags.get("area") == "yes"
     if is_set(tags, "area:highway"):
@@ -140,18 +144,17 @@ def area_kind(tags: Tags, from_relation: bool) -> tuple[str, SemanticClass] | No
     if solid and (tags.get("highway") in ROADS or tags.get("highway") in ("platform", "rest_area")):
         return "square", ROAD
     for key, values in AREAS.items():
-        found = values.get(tags.get(key, ""))
-        if found is None or (key in ("barrier", "railway", "public_transport") and not solid and
-                             tags.get(key) == "hedge"):
+        value = tags.get(key, "")
+        if value not in values or (value in _LINES and not solid):
             continue
-        kind, semantic = found
-        if kind == "parking" and tags.get("parking") in ("multi-storey", "rooftop", "sheds", "carports"):
+        kind, semantic = values[value]
+        if semantic == ROAD and (tags.get("layer", "").startswith("-") or
+                                 tags.get("parking") in ("multi-storey", "rooftop", "sheds", "carports")):
             return None
-        if kind == "pitch":
-            soft = tags["surface"] in _SOFT if "surface" in tags else tags.get("sport") not in _HARD_COURTS
-            semantic = VEGETATION if soft and semantic == VEGETATION else GROUND
-        if kind == "sports" and tags.get("surface") in _SOFT:
-            semantic = VEGETATION
+        if kind in ("pitch", "sports"):
+            soft = tags["surface"] in _SOFT if "surface" in tags else \
+                semantic == VEGETATION and tags.get("sport") not in _HARD_COURTS
+            semantic = VEGETATION if soft else GROUND
         return kind, semantic
     return None
 
@@ -231,6 +234,19 @@ def waterway_width(tags: Tags) -> float | None:
     if tags.get("waterway") not in _WATERWAYS_M or is_tunnel(tags):
         return None
     return min(metres(tags.get("width")) or metres(tags.get("est_width")) or _WATERWAYS_M[tags["waterway"]], 500.0)
+
+
+def strip(tags: Tags, closed: bool) -> tuple[float, str, SemanticClass] | None:
+    """(width, kind, class) of what is drawn as a line but is an area; None for anything else."""
+    if (width := waterway_width(tags)) is not None:
+        return width, "water", WATER
+    if is_tunnel(tags):
+        return None
+    for key, values in _STRIPS.items():
+        found = values.get(tags.get(key, ""))
+        if found is not None and not (closed and key == "man_made"):
+            return metres(tags.get("width")) or found[0], *found[1:]
+    return None
 
 
 def tree_height(tags: Tags) -> float:
