@@ -25,6 +25,14 @@ def add_parser(subparsers) -> None:
                            "(words for people: 'HIT-UAV val')")
     add_json_option(detection)
     detection.set_defaults(part=_detection)
+    realism = parts.add_parser("realism", help="how like real thermal frames rendered ones are")
+    realism.add_argument("--images", type=Path, required=True, help="folder of the rendered frames")
+    realism.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
+    realism.add_argument("--real-images", type=Path, required=True, help="folder of the real frames")
+    realism.add_argument("--real-annotations", type=Path, required=True, metavar="COCO.json")
+    realism.add_argument("--out", type=Path, required=True, metavar="DIR", help="for plots and a sheet of frames")
+    add_json_option(realism)
+    realism.set_defaults(part=_realism)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,6 +59,32 @@ def _detection(args: argparse.Namespace) -> int:
     write_json(args.json, figures)
     if args.card:
         _note_on_card(args, figures)
+    return 0
+
+
+def _realism(args: argparse.Namespace) -> int:
+    import cv2
+
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation.detection import read_coco_set
+    from thermalreid_ros.evaluation.realism import compare, figures, plot, sheet
+    from thermalreid_ros.files import write_atomically
+
+    sets = {"real": read_coco_set(args.real_images, args.real_annotations),
+            "rendered": read_coco_set(args.images, args.annotations)}
+    paths = {source: data.paths for source, data in sets.items()}
+    groups = compare(paths, {source: data.coco["images"] for source, data in sets.items()},
+                     progress=lambda todo: progress(todo, description="realism", unit="group"))
+    rows = figures(groups, "real", "rendered")
+    print(table(["light", "altitude", "frames", "grey distance", "gradient distance", "spread", "sharpness", "slope"],
+                [[row["light"], row["altitude"], *(" / ".join(f"{value:.3g}" for value in row[key]) if isinstance(
+                    row[key], list) else row[key] for key in ("frames", "grey_distance", "gradient_distance", "spread",
+                                                              "sharpness", "spectral_slope"))] for row in rows]))
+    args.out.mkdir(parents=True, exist_ok=True)
+    plot(args.out / "realism.png", groups)
+    write_atomically(args.out / "frames.jpg", cv2.imencode(".jpg", sheet(paths))[1].tobytes())
+    print(f"plots and frames in {args.out}")
+    write_json(args.json, {"groups": rows})
     return 0
 
 
