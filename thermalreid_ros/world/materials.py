@@ -70,11 +70,12 @@ class Material:
     """One surface.
 
     albedo_rgb: linear sRGB reflectance, the default colour. nir_offset: reflectance of the near infrared less that of
-    the visible. emissivity: 8-14 um, along the normal. thickness_m: of the layer that stores heat, down to `back`
-    (one of BACKS), which it meets through back_w_m2k. evaporation: 0 dry .. 1 as open water, by day. mirror: share of
-    the reflection in the thermal band that is a mirror's. roughness: 0 mirror .. 1 matt, visible. moved_air: convection
-    against that of a smooth plate. visible_noise: standard deviation of the texture, relative; thermal_noise_k: the
-    same of the temperature; noise_scale_m: size of the patches.
+    the visible. transmits: share of the sun's heat that passes through. emissivity: 8-14 um, along the normal.
+    thickness_m: of the layer that stores heat, down to `back` (one of BACKS), which it meets through back_w_m2k.
+    evaporation: 0 dry .. 1 as open water, by day. moved_air: convection against that of a smooth plate. mirror: share
+    of the reflection in the thermal band that is a mirror's. roughness: 0 mirror .. 1 matt, visible. visible_noise:
+    standard deviation of the texture, relative; thermal_noise_k: the same of the temperature; noise_scale_m: size of
+    the patches.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Material:
     mirror: float = 0.0
     roughness: float = 1.0
     moved_air: float = 1.0
+    transmits: float = 0.0
     visible_noise: float = 0.1
     thermal_noise_k: float = 0.3
     noise_scale_m: float = 1.0
@@ -148,15 +150,15 @@ MATERIALS: tuple[Material, ...] = (
     Material("metal wall", (0.4, 0.42, 0.44), 0.05, 0.88, 50.0, 7800, 470, 0.001, "interior", 0.5, mirror=0.2,
              roughness=0.4, visible_noise=0.04, thermal_noise_k=0.2, noise_scale_m=1.0),
     Material("window", (0.06, 0.07, 0.08), 0.1, 0.86, 1.0, 2500, 840, 0.006, "interior", 3.0, mirror=0.95,
-             roughness=0.03, visible_noise=0.03, thermal_noise_k=0.2, noise_scale_m=1.0),
+             roughness=0.03, transmits=0.6, visible_noise=0.03, thermal_noise_k=0.2, noise_scale_m=1.0),
     Material("foliage", (0.05, 0.09, 0.03), 0.36, 0.98, 0.3, 300, 3000, 0.003, "air", 14.0, evaporation=0.4,
              moved_air=3.0, visible_noise=0.25, thermal_noise_k=0.6, noise_scale_m=0.5),
     Material("bark", (0.12, 0.09, 0.065), 0.12, 0.95, 0.15, 500, 1700, 0.05, "adiabatic", 0.0, moved_air=1.5,
              visible_noise=0.2, thermal_noise_k=0.4, noise_scale_m=0.1),
-    Material("car paint", (0.2, 0.2, 0.2), 0.04, 0.93, 50.0, 7800, 470, 0.0008, "cabin", 2.0, mirror=0.5, roughness=0.1,
-             visible_noise=0.01, thermal_noise_k=0.1, noise_scale_m=0.3),
+    Material("car paint", (0.2, 0.2, 0.2), -0.08, 0.93, 50.0, 7800, 470, 0.0008, "cabin", 2.0, mirror=0.5,
+             roughness=0.1, visible_noise=0.01, thermal_noise_k=0.1, noise_scale_m=0.3),
     Material("car glass", (0.05, 0.06, 0.06), 0.1, 0.86, 1.0, 2500, 840, 0.004, "cabin", 5.0, mirror=0.95,
-             roughness=0.02, visible_noise=0.01, thermal_noise_k=0.1, noise_scale_m=0.3),
+             roughness=0.02, transmits=0.45, visible_noise=0.01, thermal_noise_k=0.1, noise_scale_m=0.3),
     Material("rubber", (0.03, 0.03, 0.03), 0.01, 0.95, 0.2, 1150, 1700, 0.012, "adiabatic", 0.0, visible_noise=0.05,
              thermal_noise_k=0.3, noise_scale_m=0.1),
     Material("plastic", (0.06, 0.06, 0.06), 0.05, 0.93, 0.2, 1050, 1500, 0.003, "air", 4.0, mirror=0.2, roughness=0.4,
@@ -178,7 +180,7 @@ MATERIALS: tuple[Material, ...] = (
     Material("painted tube", (0.2, 0.2, 0.2), 0.04, 0.92, 50.0, 7800, 470, 0.0015, "adiabatic", 0.0, mirror=0.3,
              roughness=0.2, moved_air=2.5, visible_noise=0.01, thermal_noise_k=0.1, noise_scale_m=0.1),
     Material("lamp glass", (0.4, 0.4, 0.4), 0.1, 0.88, 1.0, 2500, 840, 0.003, "air", 3.0, mirror=0.9, roughness=0.05,
-             visible_noise=0.01, thermal_noise_k=0.1, noise_scale_m=0.1),
+             transmits=0.5, visible_noise=0.01, thermal_noise_k=0.1, noise_scale_m=0.1),
 )
 
 
@@ -200,6 +202,7 @@ class MaterialArrays:
     mirror: np.ndarray
     roughness: np.ndarray
     moved_air: np.ndarray
+    transmits: np.ndarray
     visible_noise: np.ndarray
     thermal_noise_k: np.ndarray
     noise_scale_m: np.ndarray
@@ -221,9 +224,9 @@ def absorptivity(surface: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Share of the sun's heat that is absorbed, float32 (N,), of surfaces (N,) with colours (N, 3), linear reflectance.
 
     The sun's energy is about half visible, half near infrared; the near infrared reflectance is the visible one
-    shifted by the material's nir_offset. Colour counts by channel energy, evenly, not by what the eye sees.
+    shifted by the material's nir_offset. The channels count evenly: by energy, not by what the eye sees.
     """
-    colour = np.asarray(colour, np.float32)
+    table, colour = material_arrays(), np.asarray(colour, np.float32)
     visible = (colour[:, 0] + colour[:, 1] + colour[:, 2]) * np.float32(1 / 3)
-    near_infrared = np.clip(visible + material_arrays().nir_offset[surface], np.float32(0.02), np.float32(0.95))
-    return np.float32(1) - np.float32(0.5) * (visible + near_infrared)
+    near_infrared = np.clip(visible + table.nir_offset[surface], np.float32(0.02), np.float32(0.95))
+    return (np.float32(1) - np.float32(0.5) * (visible + near_infrared)) * (np.float32(1) - table.transmits[surface])
