@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SPEED_M_S = {"motorway": 28.0, "trunk": 22.0, "primary": 14.0, "secondary": 13.0, "tertiary": 12.0,
               "residential": 8.0, "living_street": 4.0, "service": 5.0, "track": 5.0}
 _FAST = ("motorway", "motorway_link", "trunk", "trunk_link")  # no one walks or parks beside these
+PHASES = 32  # gaits and postures go in steps, so that poses can be kept
 _GAIT_M = {"person": 1.45, "bicycle": 5.0, "dog": 0.9, "car": 2.0}  # way for one cycle of phase
 _WHEELBASE_M = {"car": 2.7, "bicycle": 1.1, "person": 0.6, "dog": 0.6}
 _CLEARANCE_M = {"car": 2.6, "person": 0.45, "bicycle": 0.9, "dog": 0.6}
@@ -180,7 +181,7 @@ class Population:
             y[at] = place[:, 1] + np.cos(heading) * moving.left_m[rows]
             yaw[at] = heading
             phase[at] = np.mod(phase[at] + way / _GAIT_M[name], 1.0)
-        return x, y, yaw, phase
+        return x, y, yaw, np.floor(phase * PHASES) / PHASES
 
     @cached_property
     def _riders(self) -> dict[str, list[tuple[int, np.ndarray]]]:
