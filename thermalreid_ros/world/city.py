@@ -1,0 +1,254 @@
+"""The static city: what a map says, as it stands, grows and lies there, with the errors that maps have.
+
+World metres: x east, y north, z up, on the map's grid, with the origin in the middle of the area.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import shapely
+
+from thermalreid_ros.camera.geometry import LocalGrid
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
+from thermalreid_ros.maps.features import Features, features_path, read_features
+from thermalreid_ros.maps.store import SemanticMap
+from thermalreid_ros.world.buildings import Objects, make_buildings
+from thermalreid_ros.world.differences import (WorldDifferences, alter_areas, alter_buildings, alter_roads, displace,
+                                               mapped_trees)
+from thermalreid_ros.world.ground import (GROUND, GroundPlan, PlanPainter, Relief, code, find_junctions, make_relief,
+                                          paint_areas, paint_markings, paint_parcels, paint_railways, paint_roads)
+from thermalreid_ros.world.materials import Surface
+from thermalreid_ros.world.mesh import Mesh
+from thermalreid_ros.world.streets import (RoadLine, car_parks, draw_sidewalks, foot_lines, kerbside, road_lines)
+from thermalreid_ros.world.vegetation import (BROADLEAVED, NEEDLELEAVED, Trees, make_canopy, make_trees,
+                                              scattered_trees)
+
+__all__ = ["GROUND", "City", "CityError", "build_city", "city_from_features"]
+
+MIN_SIZE_M = 300.0
+_OVERVIEW_PX = 1500  # of the map that places are chosen on
+_STEP_M = 10.0  # sides of areas are whole multiples of it
+_MARGIN_M = 30.0  # of features around an area
+_TREE_HEIGHTS_M = (5.0, 13.0)
+_OPEN_KINDS = frozenset({"square", "park", "grass", "pitch", "playground", "garden", "meadow", "sand", "school"})
+
+
+class CityError(ThermalReidError):
+    """An area that no city can be built on."""
+
+
+@dataclass(frozen=True, eq=False)
+class City:
+    """A town that stands still, to be seen and populated.
+
+    grid: where on the map's grid the origin lies. bounds: (x_min, y_min, x_max, y_max) of the area.
+    mesh: all triangles; those of the terrain have material GROUND, and plan says what covers them. semantic: uint8
+    (F,), SemanticClass of each face, GROUND (255) on the terrain. object_id: int32 (F,), the building, tree or
+    wood of each face, -1 on the terrain; object_base_z: float32 (O,), the ground that it stands on; object_seed:
+    uint32 (O,). relief: the terrain's heights. roads, footways: lines for traffic and persons. parking_spots:
+    float64 (P, 3) of x, y, yaw_rad. open_areas: polygons where persons and dogs roam. differences: what is not as
+    in the map.
+    """
+
+    grid: LocalGrid
+    bounds: tuple[float, float, float, float]
+    seed: int
+    latitude_deg: float
+    longitude_deg: float
+    mesh: Mesh
+    semantic: np.ndarray
+    object_id: np.ndarray
+    object_base_z: np.ndarray
+    object_seed: np.ndarray
+    plan: GroundPlan
+    relief: Relief
+    roads: tuple[RoadLine, ...]
+    footways: tuple[np.ndarray, ...]
+    parking_spots: np.ndarray
+    open_areas: tuple[shapely.Polygon, ...]
+    differences: WorldDifferences
+
+
+def build_city(map_path: str | Path, *, centre: tuple[float, float] | None = None, size_m: float = 2000.0, seed: int,
+               difference: float = 1.0) -> City:
+    """The city on a square of a map, clipped to the map.
+
+    centre: (latitude_deg, longitude_deg) of the square; None picks one of the map's well built places by the seed.
+    difference: 0 (the map as it is) to 1 (the amounts in differences.py). Raises CityError where the area is too
+    small or outside of the map, MapError or FeaturesError where the map cannot be read.
+    """
+    if not 0.0 <= difference <= 1.0:
+        raise CityError(f"a difference of {difference:g} from the map; it goes from 0 to 1")
+    if not size_m >= MIN_SIZE_M:
+        raise CityError(f"an area of {size_m:g} m is too small for a city; ask for {MIN_SIZE_M:g} m or more")
+    with SemanticMap.open(map_path) as town:
+        grid, (_, _, right_m, upper_m) = town.grid, town.bounds
+        classes, _ = town.overview(_OVERVIEW_PX) if centre is None else (None, None)
+    if classes is not None:
+        x, y = _well_built_place(classes, right_m, upper_m, size_m,
+                                 np.random.default_rng(np.random.SeedSequence([seed, 0])))
+    else:
+        x, y = (float(v) for v in grid.from_geographic(*centre))
+        if not (0 <= x <= right_m and 0 <= y <= upper_m):
+            raise CityError(f"{centre[0]:.5f}, {centre[1]:.5f} is outside of {map_path}; choose a centre within it")
+    left, right = max(x - 0.5 * size_m, 0.0), min(x + 0.5 * size_m, right_m)
+    lower, upper = max(y - 0.5 * size_m, 0.0), min(y + 0.5 * size_m, upper_m)
+    width, height = (float(np.floor((b - a) / _STEP_M + 1e-6) * _STEP_M) for a, b in ((left, right), (lower, upper)))
+    if min(width, height) < MIN_SIZE_M:
+        raise CityError(f"only {right - left:.0f} x {upper - lower:.0f} m of {map_path} lie within {0.5 * size_m:.0f} m "
+                        f"of the centre; a city needs {MIN_SIZE_M:g} m each way: move the centre or take a larger map")
+    origin = LocalGrid(grid.crs, grid.easting_m + round(0.5 * (left + right)),
+                       grid.northing_m + round(0.5 * (lower + upper)))
+    return city_from_features(read_features(features_path(map_path)), origin, (width, height), seed, difference)
+
+
+def _well_built_place(classes: np.ndarray, width_m: float, height_m: float, size_m: float,
+                      rng: np.random.Generator) -> tuple[float, float]:
+    """The middle, in metres from the map's lower left corner, of a square with few unmapped cells and many buildings,
+    drawn among the best. classes: the whole map, row 0 in the north."""
+    rows, columns = classes.shape
+    cell_x, cell_y = width_m / columns, height_m / rows
+    wide, high = min(columns, round(size_m / cell_x)), min(rows, round(size_m / cell_y))
+    sums = [cv2.integral((classes == value).astype(np.uint8)) for value in (NO_DATA, SemanticClass.BUILDING)]
+    unmapped, built = ((s[high:, wide:] - s[:-high, wide:] - s[high:, :-wide] + s[:-high, :-wide]) / (wide * high)
+                       for s in sums)
+    score = np.where(unmapped <= unmapped.min() + 0.01, built, -1.0)
+    r, c = np.nonzero(score >= 0.75 * score.max())
+    pick = int(rng.integers(len(r)))
+    return (c[pick] + 0.5 * wide) * cell_x, height_m - (r[pick] + 0.5 * high) * cell_y
+
+
+def city_from_features(features: Features, grid: LocalGrid, size_m: tuple[float, float], seed: int,
+                       difference: float) -> City:
+    """The city of features in map metres, on an area of size_m (east, north) about the origin of a grid."""
+    bounds = (-0.5 * size_m[0], -0.5 * size_m[1], 0.5 * size_m[0], 0.5 * size_m[1])
+    box = shapely.box(*bounds)
+    streams = (np.random.default_rng(child) for child in np.random.SeedSequence([seed, 1]).spawn(16))
+    latitude, longitude = (float(v) for v in grid.to_geographic(0.0, 0.0))
+    around = tuple(b + s * _MARGIN_M + o for b, s, o in
+                   zip(bounds, (-1, -1, 1, 1), (grid.easting_m, grid.northing_m) * 2))
+    features, field_rms, jitter_rms = displace(_shifted(features.clipped(around), grid), next(streams), difference)
+
+    water = [area.polygon for area in features.areas if area.semantic == SemanticClass.WATER]
+    areas, areas_changed = alter_areas(features.areas, next(streams), difference)
+    roads, width_rms = alter_roads([road for road in features.roads if not road.tunnel], next(streams), difference)
+    buildings, counts = alter_buildings(features.buildings, roads, water, next(streams), difference)
+    shapes = np.array([building.polygon for building in buildings], object)
+    relief = make_relief(bounds, water, next(streams), difference)
+    sidewalks_m = draw_sidewalks(roads, shapes, next(streams), difference)
+    junctions = find_junctions(roads)
+    rails = [railway.line.buffer(railway.width_m) for railway in features.railways]
+    beds = shapely.buffer(np.array([road.line for road in roads], object),
+                          [0.5 * road.width_m for road in roads], quad_segs=4)
+    bays, bay_marks = car_parks(areas, shapes, beds)
+    rng = next(streams)
+    kerb, strips = kerbside(roads, junctions, np.concatenate([shapes, np.array([*water, *rails], object)]), rng) \
+        if difference > 0 else (np.zeros((0, 3)), np.zeros(0, object))
+    spots = np.concatenate([bays, kerb])
+
+    painter = PlanPainter(bounds)
+    covered = _paint_layers(painter, features, areas, roads, sidewalks_m, shapes, strips, next(streams), difference)
+    paint_markings(painter, roads, junctions, next(streams))
+    painter.segments(bay_marks, code(Surface.ROAD_PAINT, SemanticClass.ROAD))
+    standing = [building.polygon for building in buildings if building.min_height_m < 2.0]
+    painter.polygons(standing, code(Surface.CONCRETE, SemanticClass.BUILDING))
+
+    trees, unmapped = _trees(features, areas, roads, shapes, spots, painter, next(streams), difference)
+    parts = [make_buildings(buildings, relief, next(streams), latitude), make_trees(trees, relief, next(streams)),
+             make_canopy(areas, painter, relief, next(streams))]
+    classes = (SemanticClass.BUILDING, SemanticClass.VEGETATION, SemanticClass.VEGETATION)
+    mesh, semantic, object_id, base_z, object_seed = _joined(relief.mesh(), parts, classes)
+    spots = spots[(np.abs(spots[:, 0]) < bounds[2] - 3) & (np.abs(spots[:, 1]) < bounds[3] - 3)]
+    open_areas = shapely.intersection(np.array([area.polygon for area in areas if area.kind in _OPEN_KINDS], object),
+                                      shapely.buffer(box, -2.0))
+    open_areas = tuple(p for p in shapely.get_parts(open_areas) if p.geom_type == "Polygon" and p.area > 60.0)
+    return City(grid, bounds, seed, latitude, longitude, mesh, semantic, object_id, base_z, object_seed,
+                painter.plan(), relief, tuple(road_lines(roads, box)),
+                tuple(foot_lines(roads, sidewalks_m, box)), spots, open_areas,
+                WorldDifferences(difference=float(difference), **counts, displacement_rms_m=field_rms,
+                                 jitter_rms_m=jitter_rms, roads=len(roads), road_width_rms_share=width_rms,
+                                 areas_changed=areas_changed, trees_mapped=len(trees.xy) - unmapped,
+                                 trees_unmapped=unmapped, unmapped_parcels_covered_share=covered,
+                                 relief_m=float(relief.heights.max())))
+
+
+def _paint_layers(painter: PlanPainter, features: Features, areas: list, roads: list, sidewalks_m: np.ndarray,
+                  buildings: np.ndarray, strips: np.ndarray, rng: np.random.Generator, difference: float) -> float:
+    """Draw ground, rails and roads layer by layer, as the map is drawn, unmapped ground showing its parcels. Returns
+    the share of parcels that the map's class does not fit."""
+    levels = [np.array([max(item.layer, 0) for item in items], np.int64)
+              for items in (areas, features.railways, roads)]
+    covered = 0.0
+    for level in np.unique(np.concatenate([*levels, [0]])):
+        on_areas, on_rails, on_roads = (np.flatnonzero(of == level) for of in levels)
+        paint_areas(painter, [areas[i] for i in on_areas], rng)
+        if level == 0:
+            covered = paint_parcels(painter, buildings, rng, difference)
+        paint_railways(painter, [features.railways[i] for i in on_rails])
+        paint_roads(painter, [roads[i] for i in on_roads], sidewalks_m[on_roads],
+                    strips if level == 0 else strips[:0], rng)
+    return covered
+
+
+def _shifted(features: Features, grid: LocalGrid) -> Features:
+    """Features in world metres, to the millimetre."""
+    origin = np.array([grid.easting_m, grid.northing_m])
+
+    def moved(name: str, attribute: str) -> tuple:
+        items = getattr(features, name)
+        shapes = shapely.transform(np.array([getattr(item, attribute) for item in items], object),
+                                   lambda p: np.round(p - origin, 3))
+        return tuple(replace(item, **{attribute: shape}) for item, shape in zip(items, shapes))
+
+    return Features(features.crs, moved("buildings", "polygon"), moved("roads", "line"), moved("areas", "polygon"),
+                    tuple(replace(tree, x=round(tree.x - origin[0], 3), y=round(tree.y - origin[1], 3))
+                          for tree in features.trees), moved("railways", "line"))
+
+
+def _joined(terrain: Mesh, parts: list[Objects], classes: tuple[SemanticClass, ...]) -> tuple:
+    count = len(terrain.faces)
+    semantic, ids, first = [np.full(count, GROUND, np.uint8)], [np.full(count, -1, np.int32)], 0
+    for part, value in zip(parts, classes):
+        semantic.append(np.full(len(part.object_id), value, np.uint8))
+        ids.append(part.object_id + np.int32(first))
+        first += len(part.base_z)
+    return (Mesh.joined([terrain, *(part.mesh for part in parts)]), np.concatenate(semantic), np.concatenate(ids),
+            np.concatenate([part.base_z for part in parts]), np.concatenate([part.seed for part in parts]))
+
+
+def _trees(features: Features, areas, roads, buildings, spots, painter: PlanPainter, rng: np.random.Generator,
+           difference: float) -> tuple[Trees, int]:
+    """The map's trees and, as far as the world differs from it, those that it leaves out, where there is room:
+    (trees, number of those the map leaves out)."""
+    x_min, y_min, x_max, y_max = painter.bounds
+    mapped = mapped_trees(features.trees)
+    kinds = {"broadleaved": BROADLEAVED, "needleleaved": NEEDLELEAVED}
+    latitude_share = 0.15
+    wild = scattered_trees(areas, rng)
+    wild = wild[rng.random(len(wild)) < difference]
+    yards = np.stack([rng.uniform(x_min, x_max, 4000), rng.uniform(y_min, y_max, 4000)], axis=1)
+    xy = np.concatenate([mapped, wild])
+    count = len(xy)
+    heights = np.concatenate([np.array([tree.height_m for tree in features.trees]),
+                              rng.uniform(*_TREE_HEIGHTS_M, len(wild))])
+    kind = np.where(rng.random(count) < latitude_share, NEEDLELEAVED, BROADLEAVED)
+    for i, tree in enumerate(features.trees):
+        kind[i] = kinds.get(tree.kind, kind[i])
+    trees = Trees.of(xy, heights, kind, rng)
+    inside = (xy[:, 0] > x_min + 1) & (xy[:, 0] < x_max - 1) & (xy[:, 1] > y_min + 1) & (xy[:, 1] < y_max - 1)
+    codes = painter.codes_at(xy[:, 0], xy[:, 1])
+    wet = codes == code(Surface.WATER, SemanticClass.WATER)
+    paved = np.isin(codes, [code(surface, SemanticClass.ROAD) for surface in (Surface.ASPHALT, Surface.ROAD_PAINT)])
+    new = np.arange(count) >= len(mapped)
+    points = shapely.points(xy)
+    crowded = np.zeros(count, bool)
+    for shapes, distance in ((buildings, 1.0), (shapely.points(spots[:, :2]), 3.0)):
+        if len(shapes):
+            crowded[np.unique(shapely.STRtree(shapes).query(points, predicate="dwithin", distance=distance)[0])] = True
+    kept = inside & ~wet & ~(new & paved) & ~(new & crowded)
+    return trees.take(np.flatnonzero(kept)), int((kept & new).sum())
