@@ -26,7 +26,7 @@ _LUX = 1e-5  # units of one lux
 # Explanatory Supplement to the Astronomical Almanac, 1992, section 9.2.
 _TWILIGHT_DEG = np.array([-18.0, -15.0, -12.0, -9.0, -6.0, -3.0, 0.0])
 _TWILIGHT_LUX = np.array([6.5e-4, 1.5e-3, 8.0e-3, 0.15, 3.4, 70.0, 600.0])
-_TWILIGHT_RGB = np.array([0.72, 0.95, 1.75])
+_TWILIGHT_RGB = np.array([0.8, 0.97, 1.5])
 _FULL_MOON_LUX = 0.25
 _MOON_RGB = np.array([1.05, 1.0, 0.92])
 STREET_LAMP_RGB = (12 * _LUX * np.array([1.42, 0.95, 0.46])).astype(np.float32)  # 12 lux of 3000 K on a lit road
@@ -71,7 +71,7 @@ class Daylight:
         clear_sun, clear_sky = _clear_sun(self.sun_elevation_rad) * sine, _clear_sky(self.sun_elevation_rad)
         # Kasten & Czeplak 1980: clouds pass 1 - 0.75 N^3.4 of the global irradiance.
         total = (clear_sun + clear_sky) * (1.0 - 0.75 * cover ** 3.4) - clear_sun * (1.0 - cover)
-        return (np.maximum(total, 0.15 * clear_sky) + self._night_rgb).astype(np.float32)
+        return (np.maximum(total, (1.0 - 0.85 * cover) * clear_sky) + self._night_rgb).astype(np.float32)
 
     @cached_property
     def _night_rgb(self) -> np.ndarray:
@@ -148,9 +148,11 @@ class Daylight:
         overcast = (1.0 + 2.0 * direction[:, 2:]) / 3.0 * np.ones(3)  # CIE standard overcast sky
         cosine = np.where(inside, direction[:, 2], 0.0)
         # Cells of the disc have equal solid angle: 2 pi over their count.
-        integral = [np.pi * 2.0 * (sky * cosine[:, None]).sum(axis=0) / inside.sum() for sky in (clear, overcast)]
-        table = (1.0 - cover) * clear / integral[0] + cover * overcast / integral[1]
-        table = table * (self.sky_irradiance_rgb - self._night_rgb) + self._night_rgb / np.pi
+        cell = 2.0 * np.pi / inside.sum()
+        clear_rgb = (1.0 - cover) * _clear_sky(self.sun_elevation_rad)
+        cloud_rgb = self.sky_irradiance_rgb - self._night_rgb - clear_rgb
+        table = self._night_rgb / np.pi + sum(
+            sky * (share / (cell * cosine @ sky)) for sky, share in ((clear, clear_rgb), (overcast, cloud_rgb)))
         return np.float32(table).reshape(_TABLE + 1, _TABLE + 1, 3)
 
     @cached_property
@@ -218,7 +220,8 @@ def _perez_rgb(direction: np.ndarray, sun: np.ndarray, turbidity: float) -> np.n
             [-1.4630, 0.4275, 5.3251, -2.5771, 0.3703], [-0.2592, 0.0008, 0.2125, -0.8989, 0.0452],
             [-0.2608, 0.0092, 0.2102, -1.6537, 0.0529]])
     a, b, c, d, e = (slope * t + offset).T[:, :, None]
-    cosine = np.maximum(direction[:, 2], 0.02)
+    # By the horizon the model's colours turn pink; they stop 7 degrees above it.
+    cosine = np.maximum(direction[:, 2], np.array([[0.02], [0.12], [0.12]]))
     from_sun = np.clip(direction @ sun, -1.0, 1.0)
     gamma = np.arccos(from_sun)
 

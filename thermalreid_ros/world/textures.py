@@ -66,13 +66,13 @@ def texture(surface: np.ndarray, position: np.ndarray, normal: np.ndarray, objec
     visible, thermal = _spectra()
     factor, offset = np.ones(surface.shape, np.float32), np.zeros(surface.shape, np.float32)
     shift = (seed & np.uint32(0xFFF)).astype(np.float32)  # objects side by side do not continue each other
-    finest = footprint.min(initial=np.inf)
     for band, (wavelength, (c, s)) in enumerate(zip(WAVELENGTHS_M, _TURNS)):
-        if wavelength <= 2 * finest:
+        fade = _fade(footprint, wavelength)
+        if not fade.any():
             break
         scale = np.float32(_TEXELS / wavelength)
         noise = _lookup(band, (c * u + s * v) * scale + shift, (c * v - s * u) * scale)
-        noise *= _fade(footprint, wavelength)
+        noise *= fade
         factor += visible[:, band].take(surface) * noise
         offset += thermal[:, band].take(surface) * noise
     for kind, pattern in _PATTERNS.items():
@@ -105,7 +105,8 @@ def facade(position: np.ndarray, normal: np.ndarray, base_z: np.ndarray, object_
     floor, column = np.floor(above / storey), np.floor(along / pitch)
     y, x = above - floor * storey - sill, along - (column + np.float32(0.5)) * pitch
     # Walls of one building face few ways: their direction in steps of 10 degrees tells them apart.
-    facing = np.round(np.arctan2(normal[:, 1], normal[:, 0]) * np.float32(18 / np.pi)).astype(np.int32) % 36
+    # The odd shift keeps the steps' borders from right angles and diagonals.
+    facing = np.floor(np.arctan2(normal[:, 1], normal[:, 0]) * np.float32(18 / np.pi) + 0.37).astype(np.int32) % 36
     wall = _hash(own ^ (facing.astype(np.uint32) + np.uint32(1)) * np.uint32(0x9E3779B1))
     floor, column = floor.astype(np.int32), column.astype(np.int32)
     number = _hash(wall ^ floor.astype(np.uint32) * np.uint32(0x85EBCA6B) ^ column.astype(np.uint32)
