@@ -14,9 +14,9 @@ from typing import ClassVar
 import numpy as np
 
 from thermalreid_ros.world.actors.identity import HeatState, Identity, heat_table, pick, shade
-from thermalreid_ros.world.actors.parts import (Coat, Colour, Rig, bend, box, ellipsoid, frames, grey, loft, moved, ovals,
-                                                painted, torus, tube)
-from thermalreid_ros.world.actors.person import (ANKLE, FOREARM_LENGTH, HIP_HALF, NECK, SHIN_LENGTH, THIGH_LENGTH,
+from thermalreid_ros.world.actors.parts import (Coat, Colour, Rig, bend, box, grey, loft, moved, ovals, painted, torus,
+                                                tube)
+from thermalreid_ros.world.actors.person import (ANKLE, FOREARM_LENGTH, HIP_HALF, SHIN_LENGTH, THIGH_LENGTH,
                                                  UPPER_ARM_LENGTH, Person)
 from thermalreid_ros.world.materials import Surface
 from thermalreid_ros.world.mesh import Mesh
@@ -26,21 +26,25 @@ CRANK_M = 0.17
 
 #: Weight, outer radius of the wheels, radius of the tyre, wheelbase, bottom bracket height, trunk lean (rad),
 #: handlebar width.
-_STYLES = {"city bicycle": (0.45, 0.345, 0.020, 1.08, 0.29, 0.25, 0.60), "road bicycle": (0.15, 0.335, 0.013, 0.99, 0.27, 0.85, 0.42),
-           "mountain bicycle": (0.2, 0.350, 0.028, 1.11, 0.32, 0.55, 0.72), "trekking bicycle": (0.15, 0.345, 0.019, 1.06, 0.29, 0.42, 0.60),
-           "small-wheeled bicycle": (0.05, 0.255, 0.022, 1.02, 0.29, 0.3, 0.56)}
+_STYLES = {
+    "city bicycle": (0.45, 0.345, 0.020, 1.08, 0.29, 0.25, 0.60),
+    "road bicycle": (0.15, 0.335, 0.013, 0.99, 0.27, 0.85, 0.42),
+    "mountain bicycle": (0.20, 0.350, 0.028, 1.11, 0.32, 0.55, 0.72),
+    "trekking bicycle": (0.15, 0.345, 0.019, 1.06, 0.29, 0.42, 0.60),
+    "small-wheeled bicycle": (0.05, 0.255, 0.022, 1.02, 0.29, 0.30, 0.56),
+}
 
 _FRAMES = {"black": (0.3, (0.015, 0.015, 0.015)), "white": (0.1, (0.7, 0.7, 0.7)), "grey": (0.13, (0.16, 0.16, 0.17)),
            "silver": (0.1, (0.45, 0.45, 0.45)), "red": (0.1, (0.42, 0.03, 0.03)), "blue": (0.12, (0.04, 0.14, 0.42)),
-           "green": (0.07, (0.05, 0.22, 0.09)), "yellow": (0.03, (0.65, 0.45, 0.04)), "orange": (0.03, (0.6, 0.18, 0.03)),
-           "turquoise": (0.02, (0.1, 0.45, 0.45))}
+           "green": (0.07, (0.05, 0.22, 0.09)), "yellow": (0.03, (0.65, 0.45, 0.04)),
+           "orange": (0.03, (0.6, 0.18, 0.03)), "turquoise": (0.02, (0.1, 0.45, 0.45))}
 
 
 @dataclass(frozen=True)
 class Bicycle(Identity):
     class_name: ClassVar[str] = "bicycle"
-    #: The rider's zones, in the order of Person.zones; the bicycle itself has no heat of its own but tyres at work.
-    zones: ClassVar[tuple[str, ...]] = (*Person.zones, "tyre")
+    #: The rider's zones, in the order of Person.zones, then those of the bicycle.
+    zones: ClassVar[tuple[str, ...]] = (*Person.zones, "tyre", "saddle")
 
     style: str
     rider: Person
@@ -56,7 +60,7 @@ class Bicycle(Identity):
     bare_frame: bool
     rim: Colour
     saddle: Colour
-    mudguards: bool
+    mudguards: str  # '', 'painted', 'black'
     rack: bool
     load: str  # '', 'basket', 'panniers', 'child seat', 'crate'
     load_colour: Colour
@@ -69,7 +73,8 @@ class Bicycle(Identity):
         size = (rider.stature_m - 1.72) * 0.22
         city = style in ("city bicycle", "small-wheeled bicycle")
         colour = pick(rng, {name: weight for name, (weight, _) in _FRAMES.items()})
-        guards = rng.random() < (0.95 if city else 0.85 if style == "trekking bicycle" else 0.1)
+        guarded = 0.95 if city else 0.85 if style == "trekking bicycle" else 0.1
+        guards = pick(rng, {"": 1 - guarded, "painted": 0.65 * guarded, "black": 0.35 * guarded})
         rack = rng.random() < (0.8 if city or style == "trekking bicycle" else 0.05)
         load = pick(rng, {"": 0.55, "basket": 0.3 * city, "panniers": 0.2 * rack, "child seat": 0.06 * rack,
                           "crate": 0.06 * rack})
@@ -77,8 +82,9 @@ class Bicycle(Identity):
             number, seed, style, rider, wheel + float(rng.normal(0, 0.003)), tyre * float(rng.uniform(0.9, 1.15)),
             wheelbase + size + float(rng.normal(0, 0.012)), bracket + float(rng.normal(0, 0.005)),
             bar * float(rng.uniform(0.94, 1.06)), lean + float(rng.normal(0, 0.05)),
-            city and rng.random() < (0.75 if rider.kind == "woman" else 0.3), colour, shade(rng, _FRAMES[colour][1], 0.15),
-            colour == "silver" and rng.random() < 0.5, grey(float(rng.choice([0.5, 0.45, 0.03], p=[0.5, 0.2, 0.3]))),
+            city and rng.random() < (0.75 if rider.kind == "woman" else 0.3), colour,
+            shade(rng, _FRAMES[colour][1], 0.15), colour == "silver" and rng.random() < 0.5,
+            grey(float(rng.choice([0.5, 0.45, 0.03], p=[0.5, 0.2, 0.3]))),
             shade(rng, (0.12, 0.06, 0.03) if rng.random() < 0.2 else grey(0.02), 0.2), guards, rack, load,
             shade(rng, pick(rng, {(0.25, 0.15, 0.07): 0.4, grey(0.03): 0.35, (0.3, 0.05, 0.04): 0.15,
                                   (0.04, 0.1, 0.3): 0.1}), 0.2))
@@ -105,7 +111,7 @@ class Bicycle(Identity):
         low_head = front + np.array([-0.02 - 0.11 * (r / 0.345), 0, r + 0.065])
         slope = np.array([-np.cos(np.radians(72)), 0, np.sin(np.radians(72))])
         high_head = low_head + slope * max(0.10, saddle[2] - low_head[2] - (0.08 if self.lean_rad > 0.7 else 0.02))
-        upright = 0.12 if self.lean_rad < 0.4 else 0.03 if self.lean_rad < 0.7 else -0.02
+        upright = 0.08 if self.lean_rad < 0.4 else 0.03 if self.lean_rad < 0.7 else -0.02
         stem = high_head + (0.02 if self.lean_rad < 0.4 else 0.08, 0, upright)
         return dict(rear=rear, front=front, bracket=bracket, hips=hips, saddle=saddle, seat_top=seat_top,
                     low_head=low_head, high_head=high_head, stem=stem)
@@ -114,8 +120,8 @@ class Bicycle(Identity):
     def _grips(self) -> np.ndarray:
         """Where the hands lie, left and right (2, 3)."""
         half = 0.5 * self.handlebar_width_m
-        back = {"city bicycle": -0.16, "small-wheeled bicycle": -0.1, "trekking bicycle": -0.06, "road bicycle": 0.09}.get(
-            self.style, 0.0)
+        back = {"city bicycle": -0.16, "road bicycle": 0.09, "mountain bicycle": 0.0, "trekking bicycle": -0.06,
+                "small-wheeled bicycle": -0.10}[self.style]
         return self._points["stem"] + np.array([[back, half - 0.04, 0.0], [back, -half + 0.04, 0.0]])
 
     @cached_property
@@ -123,8 +129,8 @@ class Bicycle(Identity):
         at = self._points
         frame = Coat(Surface.BARE_METAL if self.bare_frame else Surface.PAINTED_TUBE, self.paint)
         black, metal = Coat(Surface.PLASTIC, grey(0.02)), Coat(Surface.BARE_METAL, grey(0.45))
-        rubber, rim = Coat(Surface.RUBBER, grey(0.03), len(Person.zones)), Coat(
-            Surface.BARE_METAL if self.rim[0] > 0.1 else Surface.CAR_PAINT, self.rim)
+        rubber = Coat(Surface.RUBBER, grey(0.03), self.zones.index("tyre"))
+        rim = Coat(Surface.BARE_METAL if self.rim[0] > 0.1 else Surface.PAINTED_TUBE, self.rim)
         thick = 0.019 if self.style != "mountain bicycle" else 0.023
         low_seat = at["bracket"] + (at["seat_top"] - at["bracket"]) * 0.35
         top_from = low_seat if self.step_through else at["seat_top"]
@@ -137,40 +143,40 @@ class Bicycle(Identity):
         for side in (1, -1):
             bars += [((at["bracket"], at["rear"] + side * apart), 0.009, frame),
                      ((at["seat_top"] - (0, 0, 0.04), at["rear"] + side * apart), 0.008, frame),
-                     ((at["low_head"] + (0, 0, 0) + 0.6 * side * apart, at["front"] + side * apart), 0.012, frame)]
+                     ((at["low_head"] + 0.6 * side * apart, at["front"] + side * apart), 0.012, frame)]
         parts = [(FRAME, painted(tube(points, radius), coat)) for points, radius, coat in bars]
         parts += [(FRAME, mesh) for mesh in self._handlebar()]
+        leather = Coat(Surface.LEATHER, self.saddle, self.zones.index("saddle"))
         saddle = loft(ovals((-0.035, -0.012, 0.0), (0.10, 0.135, 0.12), (0.045, 0.075, 0.06), 8))
         saddle[0][:, 1] *= np.where(saddle[0][:, 0] > 0.02, 0.4, 1.0)
-        parts.append((FRAME, painted(moved(saddle, at["saddle"]), Coat(Surface.LEATHER, self.saddle))))
+        parts.append((FRAME, painted(moved(saddle, at["saddle"]), leather)))
         r = self.wheel_radius_m
-        wheel = torus(r, self.tyre_radius_m, 20)
-        rim_face = np.tile([False, True, True, False], 20).repeat(2)
-        spokes = [tube([(0.0, 0.02 * (-1) ** k, 0.0), ((r - 0.02) * np.cos(k * np.pi / 5), 0.0, (r - 0.02) * np.sin(k * np.pi / 5))],
-                       0.0025, 3) for k in range(10)]
+        wheel = torus(r, self.tyre_radius_m, 18)
+        rim_face = np.tile([False, True, True, False], 18).repeat(2)
+        spokes = [tube([(0.0, 0.02 * (-1) ** k, 0.0), ((r - 0.02) * np.cos(angle), 0.0, (r - 0.02) * np.sin(angle))],
+                       0.0025, 3) for k, angle in enumerate(np.arange(8) * np.pi / 4)]
         for bone in (REAR_WHEEL, FRONT_WHEEL):
             parts.append((bone, painted(wheel, [rubber, rim], rim_face.astype(int))))
             parts += [(bone, painted(spoke, metal)) for spoke in spokes]
             parts.append((bone, painted(tube([(0, -0.05, 0), (0, 0.05, 0)], 0.022, 5), metal)))
-        ring = loft(np.stack([np.stack([0.095 * np.cos(a), 0 * a + y, 0.095 * np.sin(a)], -1)
-                              for y in (-0.055, -0.045) for a in [np.arange(10) * (-0.2 * np.pi)]]))
-        parts.append((CRANK, painted(ring, metal)))
+        parts.append((CRANK, painted(tube([(0, -0.055, 0), (0, -0.045, 0)], 0.095, 10), metal)))  # chain ring
         for side in (1, -1):
             end = np.array([side * CRANK_M, side * 0.075, 0])
             parts.append((CRANK, painted(tube([(0, side * 0.06, 0), end], 0.012, 4), metal)))
-            parts.append((CRANK, painted(box(end - (0.045, 0.03 - 0.03 * side, 0.012), end + (0.045, 0.03 + 0.03 * side, 0.012)),
-                                         black)))
+            middle = end + (0, 0.03 * side, 0)
+            parts.append((CRANK, painted(box(middle - (0.045, 0.03, 0.012), middle + (0.045, 0.03, 0.012)), black)))
         if self.mudguards:
             for centre, start, stop in ((at["rear"], 0.30, 1.12), (at["front"], 0.22, 0.85)):
                 angle = np.pi * np.linspace(start, stop, 7)
                 reach = r + 0.012
                 inner = np.stack([reach * np.cos(angle), 0 * angle, reach * np.sin(angle)], axis=-1)
-                arc = np.stack([inner * scale + (0, y, 0) for scale, y in ((1.0, -0.026), (1.0, 0.026), (1.03, 0.0))], axis=1)
-                parts.append((FRAME, painted(moved(loft(arc[:, ::-1]), centre), frame if self.number % 3 else black)))
+                arc = np.stack([inner - (0, 0.026, 0), 1.03 * inner, inner + (0, 0.026, 0)], axis=1)
+                parts.append((FRAME, painted(moved(loft(arc), centre), black if self.mudguards == "black" else frame)))
         if self.rack:
             deck = at["rear"] + (-0.02, 0, r + 0.05)
-            parts += [(FRAME, painted(tube([deck + (-0.2, y, 0), deck + (0.2, y, 0)], 0.006, 4), metal)) for y in (-0.05, 0.0, 0.05)]
-            parts += [(FRAME, painted(tube([deck + (0, y, 0), at["rear"] + (0, y, 0)], 0.006, 4), metal)) for y in (-0.06, 0.06)]
+            struts = [(deck + (-0.2, y, 0), deck + (0.2, y, 0)) for y in (-0.05, 0.0, 0.05)]
+            struts += [(deck + (0, y, 0), at["rear"] + (0, y, 0)) for y in (-0.06, 0.06)]
+            parts += [(FRAME, painted(tube(strut, 0.006, 4), metal)) for strut in struts]
         parts += [(FRAME, mesh) for mesh in self._load()]
         return Rig.of(parts)
 
@@ -181,12 +187,12 @@ class Bicycle(Identity):
         for side, grip in zip((1, -1), self._grips):
             tip = np.array([grip[0], side * half, grip[2]])
             if self.style == "road bicycle":
-                points = [stem, stem + (0, side * half, 0), grip + (0.0, side * 0.04, 0), grip + (0, side * 0.045, -0.1),
-                          stem + (-0.02, side * half, -0.13)]
+                points = [stem, stem + (0, side * half, 0), grip + (0, side * 0.04, 0),
+                          grip + (0, side * 0.045, -0.1), stem + (-0.02, side * half, -0.13)]
                 meshes.append(painted(tube(points, 0.015, 5), black))
                 continue
-            meshes.append(painted(tube([stem, 0.5 * (stem + grip) + (0.06 * (grip[0] < stem[0] - 0.05), 0, 0.01), grip], 0.012, 5),
-                                  metal))
+            swept = 0.06 * (grip[0] < stem[0] - 0.05)
+            meshes.append(painted(tube([stem, 0.5 * (stem + grip) + (swept, 0, 0.01), grip], 0.012, 5), metal))
             inward = (grip - tip) * 1.2
             meshes.append(painted(tube([tip + inward + ((stem - grip) * (0.35, 0, 0)), tip], 0.017, 5), black))
         return meshes
@@ -205,7 +211,7 @@ class Bicycle(Identity):
         if self.load == "child seat":
             coat = Coat(Surface.PLASTIC, self.load_colour)
             return [painted(box(deck + (-0.2, -0.15, 0.0), deck + (0.14, 0.15, 0.12)), coat),
-                    painted(box(deck + (-0.22, -0.15, 0.1), deck + (-0.15, 0.15, 0.5)), coat)]
+                    painted(box(deck + (-0.24, -0.15, 0.1), deck + (-0.17, 0.15, 0.44)), coat)]
         if self.load == "crate":
             sizes = np.array([0.18, 0.2, 0.185, 0.17])
             shape = loft(ovals((0.0, 0.22, 0.22, 0.015), sizes, 0.8 * sizes, 8, roundness=0.3))
@@ -219,7 +225,8 @@ class Bicycle(Identity):
         turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
         # Vertices of the wheels' outlines stay where they are at rest, so that tyres touch the ground.
         rotation = np.stack([np.eye(3), np.eye(3), np.eye(3), turn])
-        bicycle = self.rig.posed(rotation, np.stack([np.zeros(3), at["rear"], at["front"], at["bracket"]]), grounded=False)
+        origin = np.stack([np.zeros(3), at["rear"], at["front"], at["bracket"]])
+        bicycle = self.rig.posed(rotation, origin, grounded=False)
         return Mesh.joined([bicycle, self._seated(angle)]) if moving else bicycle
 
     def _seated(self, angle: float) -> Mesh:
@@ -248,9 +255,13 @@ class Bicycle(Identity):
 
     def typical_state(self, rng: np.random.Generator, moving: bool) -> HeatState:
         """Riders work at 4 to 8 met (Compendium of Physical Activities, cycling at 10 to 22 km/h)."""
-        return HeatState(running=moving, activity_met=float(rng.uniform(4.0, 8.0) if moving else 1.2))
+        if moving:
+            return HeatState(running=True, parked_s=0.0, activity_met=float(rng.uniform(4.0, 8.0)))
+        return HeatState(parked_s=float(np.exp(rng.uniform(np.log(120), np.log(172800)))))
 
     def heat(self, state: HeatState, air_temperature_k: float) -> tuple[np.ndarray, np.ndarray]:
         temperature, conductance = self.rider.heat(state, air_temperature_k)
-        tyre = air_temperature_k + (4.0 if state.running else 0.0)
-        return heat_table([*temperature[1:], tyre], [*conductance[1:], 15.0])
+        parked_s = 0.0 if state.running else state.parked_s
+        # Tyres warm by a few kelvin; a saddle just left shows who sat on it for minutes.
+        tyre, saddle = air_temperature_k + np.array([4.0, 9.0]) * np.exp(-parked_s / np.array([600.0, 240.0]))
+        return heat_table([*temperature[1:], tyre, saddle], [*conductance[1:], 15.0, 8.0])

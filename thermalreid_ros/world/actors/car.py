@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 
 from thermalreid_ros.world.actors.identity import HeatState, Identity, heat_table, pick, shade
-from thermalreid_ros.world.actors.parts import (Coat, Colour, box, cell_labels, grey, loft, ellipsoid, moved, ovals,
+from thermalreid_ros.world.actors.parts import (Coat, Colour, box, cell_labels, ellipsoid, grey, loft, moved, ovals,
                                                 painted, tube)
 from thermalreid_ros.world.materials import Surface
 from thermalreid_ros.world.mesh import Mesh
@@ -122,13 +122,13 @@ class Car(Identity):
         if style == "van":
             colours["white"] = 1.2
         colour = pick(rng, colours)
-        paint = shade(rng, _PAINTS[colour][1], 0.12)
+        paint = shade(rng, _PAINTS[colour][1], 0.12, 0.012)
         two_tone = rng.random() < {"hatchback": 0.09, "SUV": 0.09}.get(style, 0.0)
         roof = (_BLACK if colour != "black" else grey(0.7)) if two_tone else paint
         alloy = rng.random() < 0.75
-        rim = (Coat(Surface.BARE_METAL, shade(rng, grey(0.5), 0.1), 5) if alloy and rng.random() < 0.75 else
-               Coat(Surface.CAR_PAINT, shade(rng, grey(0.03), 0.3), 5) if alloy else
-               Coat(Surface.PLASTIC, shade(rng, grey(0.35), 0.2), 5))
+        rim = (Coat(Surface.BARE_METAL, shade(rng, grey(0.5), 0.1, 0.01), 5) if alloy and rng.random() < 0.75 else
+               Coat(Surface.CAR_PAINT, shade(rng, grey(0.03), 0.3, 0.01), 5) if alloy else
+               Coat(Surface.PLASTIC, shade(rng, grey(0.35), 0.2, 0.01), 5))
         loads = {"": 0.9, "box": 0.02, "taxi sign": 0.015}
         if style in ("estate car", "SUV", "people carrier"):
             loads["rails"] = 0.7
@@ -150,7 +150,8 @@ class Car(Identity):
 
     @property
     def description(self) -> str:
-        roof = "" if self.roof_paint == self.paint else f" with a {'black' if self.roof_paint == _BLACK else 'white'} roof"
+        roof = ("" if self.roof_paint == self.paint else " with a black roof" if self.roof_paint == _BLACK else
+                " with a white roof")
         load = {"": "", "rails": "", "box": " and a roof box", "rack": " and a roof rack",
                 "taxi sign": " and a taxi sign"}[self.roof_load]
         return f"{self.colour} {self.style}{roof}{load if roof else load.replace(' and', ' with', 1)}"
@@ -163,7 +164,7 @@ class Car(Identity):
         return Mesh.joined([self._lower_body(), self._greenhouse(), *self._wheels(), *self._details()])
 
     def _x(self, share: np.ndarray | float) -> np.ndarray | float:
-        return self.length_m * (0.5 - share)
+        return (self.length_m - 0.02) * (0.5 - share)  # plates stand out by a centimetre
 
     def _lower_body(self) -> Mesh:
         body, bonnet, bumper, under, head, tail, grille, bed, sill = range(9)
@@ -180,12 +181,14 @@ class Car(Identity):
                         (bed_front + 0.004, 1.0, low, self.tail_m), (bed_front, 1.0, low, self.tail_m)]
         elif self.deck > 0.93:
             rear[2] = (0.978, 0.98, low, belt - 0.03)
-        front = [(0.55 * self.cowl + 0.03, 1.0, low, belt + 0.45 * (self.nose_m - belt)), (0.065, 0.985, low, self.nose_m),
-                 (0.02, 0.92, low + 0.02, self.nose_m - 0.06), (0.0, 0.76, low + 0.08, self.nose_m - 0.17)]
+        front = [(0.55 * self.cowl + 0.03, 1.0, low, belt + 0.45 * (self.nose_m - belt)),
+                 (0.065, 0.985, low, self.nose_m), (0.02, 0.92, low + 0.02, self.nose_m - 0.06),
+                 (0.0, 0.76, low + 0.08, self.nose_m - 0.17)]
         x, width, bottom, top = np.array([*rear, *middle, *front]).T
         side = np.array([0.84, 0.975, 1.0, 0.985, 0.925, 0.84])
-        rise = np.stack([0 * x, np.minimum(0.11, 0.3 * (top - bottom)), 0.48 * (top - bottom),
-                         (top - bottom) - np.minimum(0.14, 0.3 * (top - bottom)), (top - bottom) - 0.015, top - bottom], 1)
+        tall = top - bottom
+        rise = np.stack([0 * x, np.minimum(0.11, 0.3 * tall), 0.48 * tall, tall - np.minimum(0.14, 0.3 * tall),
+                         tall - 0.015, tall], axis=1)
         y, z = half * width[:, None] * side, bottom[:, None] + rise
         crown = top + 0.025
         if pickup:
@@ -193,7 +196,6 @@ class Car(Identity):
             y[3:5, 5] *= 0.985
         rings = np.empty((len(x), 13, 3))
         rings[..., 0] = self._x(x)[:, None]
-        # Rounded noses and tails: the middle reaches further than the corners.
         rings[:, :6, 1], rings[:, 6, 1], rings[:, 7:, 1] = y, 0.0, -y[:, ::-1]
         rings[:, :6, 2], rings[:, 6, 2], rings[:, 7:, 2] = z, crown, z[:, ::-1]
         cells = np.full((len(x) - 1, 13), body)
@@ -224,13 +226,12 @@ class Car(Identity):
         last = rear - (0.02 if self.style in ("estate car", "SUV", "people carrier", "hatchback") else 0.005)
         bounds = [rear, last - 0.03, last - 0.06, pillars[0] + 0.02, pillars[0], front]
         x = self._x(np.array([self.deck, *bounds, self.cowl]))
-        scale_y = np.array([0.90, *np.full(len(bounds), 1.0), 0.92])
         roof_half = 0.5 * self.roof_width_m
         y_roof = np.array([0.90 * half, 0.93 * roof_half + 0.07 * half * 0.9, roof_half, 0.88 * roof_half])
         y_base = 0.90 * half * np.array([1.0, 0.985, 0.96, 0.86])
         z_roof = belt + (top - belt) * np.array([0.0, 0.84, 0.955, 0.99])
         z_base = belt + np.array([0.0, 0.004, 0.008, 0.012])
-        y = np.stack([y_base, *[y_roof] * len(bounds), y_base]) * np.where(scale_y < 1, 1.0, 1.0)[:, None]
+        y = np.stack([y_base, *[y_roof] * len(bounds), y_base])
         z = np.stack([z_base, *[z_roof] * len(bounds), z_base])
         crown = np.array([belt + 0.03, *np.full(len(bounds), self.height_m), belt + 0.03])
         z[[1, -2], 1:] -= 0.025
@@ -264,9 +265,9 @@ class Car(Identity):
         angle = -0.5 * np.pi - np.arange(sides) * (2 * np.pi / sides)
         circle = np.stack([np.cos(angle), 0 * angle, np.sin(angle)], axis=-1)
         rings = np.stack([circle * scale + (0, depth, 0) for scale, depth in
-                          ((radius, -0.20), (radius, -0.012), (0.70 * radius, 0.0), (0.62 * radius, -0.02))])
-        labels = cell_labels(np.repeat([[0], [0], [1]], sides, axis=1), 0, 1)
-        wheel = loft(rings)
+                          ((radius, -0.20), (radius, -0.012), (0.70 * radius, 0.0))])
+        labels = cell_labels(np.zeros((2, sides), int), 0, 1)
+        wheel = loft(rings, end=(0, -0.03, 0))
         arch_angle = np.linspace(np.pi, 0, 8)
         arch_outline = np.stack([np.cos(arch_angle), 0 * arch_angle, np.sin(arch_angle)], axis=-1) * 1.13 * radius
         arch_outline[[0, -1], 2] = self.clearance_m - radius + 0.01
@@ -288,11 +289,11 @@ class Car(Identity):
         black, paint = Coat(Surface.PLASTIC, _BLACK), Coat(Surface.CAR_PAINT, self.paint)
         plate = Coat(Surface.PLASTIC, grey(0.7))
         z = self.clearance_m + 0.24
-        meshes.append(painted(box((-0.5 * length - 0.0, -0.26, z + 0.1), (-0.5 * length + 0.02, 0.26, z + 0.21)), plate))
-        meshes.append(painted(box((0.5 * length - 0.02, -0.26, z), (0.5 * length + 0.0, 0.26, z + 0.11)), plate))
-        x = self._x(self.cowl) - 0.42 * self._x(self.cowl) + 0.42 * self._x(self.roof_front)
+        for x, low in ((-0.5 * length, z + 0.1), (0.5 * length - 0.02, z)):
+            meshes.append(painted(box((x, -0.26, low), (x + 0.02, 0.26, low + 0.11)), plate))
+        x = 0.62 * self._x(self.cowl) + 0.38 * self._x(self.roof_front)
         for side in (1, -1):
-            meshes.append(painted(ellipsoid((x, side * (half + 0.06), self.belt_m + 0.06), (0.06, 0.11, 0.075), 2, 6),
+            meshes.append(painted(ellipsoid((x, side * half, self.belt_m + 0.05), (0.06, 0.15, 0.075), 2, 6),
                                   paint if self.bumpers_painted else black))
         y = 0.30 * self.width_m
         meshes.append(painted(tube([(-0.5 * length + 0.25, y, self.clearance_m + 0.06),
@@ -301,14 +302,12 @@ class Car(Identity):
         roof, ends = self.height_m, (self._x(self.roof_rear) + 0.12, self._x(self.roof_front) - 0.15)
         middle, edge = 0.5 * sum(ends), 0.5 * self.roof_width_m - 0.05
         if self.roof_load == "rails":
-            coat = Coat(Surface.BARE_METAL, grey(0.5)) if self.number % 2 else black
-            meshes += [painted(tube([(ends[0], s * edge, roof - 0.05), (ends[0] + 0.12, s * edge, roof + 0.03),
-                                     (ends[1] - 0.12, s * edge, roof + 0.03), (ends[1], s * edge, roof - 0.05)], 0.018, 4),
-                               coat) for s in (1, -1)]
+            coat = Coat(Surface.BARE_METAL, grey(0.5)) if self.load_colour[0] > 0.1 else black
+            x, z = np.array([0.0, 0.12, -0.12, 0.0]) + np.repeat(ends, 2), roof + np.array([-0.05, 0.03, 0.03, -0.05])
+            meshes += [painted(tube(np.column_stack([x, np.full(4, y), z]), 0.018, 4), coat) for y in (edge, -edge)]
         elif self.roof_load == "box":
-            meshes.append(painted(moved(loft(ovals((0, 0.12, 0.3), (0.9, 1.0, 0.75), (0.36, 0.4, 0.3), 10,
-                                                   roundness=0.5)), (middle, 0.12, roof + 0.03)),
-                                  Coat(Surface.PLASTIC, self.load_colour)))
+            shape = loft(ovals((0, 0.12, 0.3), (0.9, 1.0, 0.75), (0.36, 0.4, 0.3), 10, roundness=0.5))
+            meshes.append(painted(moved(shape, (middle, 0.12, roof + 0.03)), Coat(Surface.PLASTIC, self.load_colour)))
         elif self.roof_load == "rack":
             meshes += [painted(tube([(x, -edge, roof + 0.08), (x, edge, roof + 0.08)], 0.025, 4),
                                Coat(Surface.BARE_METAL, grey(0.45))) for x in np.linspace(*ends, 4)]
@@ -335,8 +334,10 @@ class Car(Identity):
 
         # Big engines and closed bays of vans and SUVs cool more slowly than a small hatchback's.
         block_s = 4300.0 * self.length_m / 4.5
-        sun_k = 0.028 * state.solar_w_m2 * (0.3 if state.running else 1.0)
-        cabin = air + sun_k + (294.0 - air - 0.5 * sun_k) * (1 - np.exp(-state.running_s / 600)) * np.exp(-parked / 1500)
+        sun_k = 0.028 * state.solar_w_m2
+        # Share of the heater or the air conditioner, as opposed to air and sun.
+        kept = (1 - np.exp(-state.running_s / 600)) * np.exp(-parked / 1500)
+        cabin = kept * (294.0 + 0.15 * sun_k) + (1 - kept) * (air + sun_k)
         temperature = [left(58, 500, block_s), left(62, 400, 0.8 * block_s), left(70, 300, 2000), left(18, 900, 2400),
                        left(40, 500, 1500), cabin, cabin]
         return heat_table(temperature, [9.0, 14.0, 12.0, 25.0, 15.0, 7.0, 2.0])

@@ -16,7 +16,8 @@ from typing import ClassVar
 import numpy as np
 
 from thermalreid_ros.world.actors.identity import HeatState, Identity, heat_table, pick, shade
-from thermalreid_ros.world.actors.parts import Coat, Colour, Rig, cell_labels, ellipsoid, frames, grey, limb, loft, ovals, painted, tube
+from thermalreid_ros.world.actors.parts import (Coat, Colour, Rig, Shape, ellipsoid, frames, grey, limb, loft, ovals,
+                                                painted, tube)
 from thermalreid_ros.world.materials import Surface
 from thermalreid_ros.world.mesh import Mesh
 
@@ -37,9 +38,11 @@ _BREEDS = {
     "shepherd": (0.12, 0.62, 0.04, 1.14, 1.0, 0.20, (28, 50), "pricked", "low"),
 }
 
-_COLOURS = {"black": (0.2, (0.015, 0.013, 0.012)), "brown": (0.17, (0.09, 0.045, 0.022)), "tan": (0.17, (0.30, 0.17, 0.08)),
-            "cream": (0.13, (0.52, 0.42, 0.28)), "white": (0.1, (0.66, 0.63, 0.58)), "grey": (0.1, (0.18, 0.17, 0.17)),
-            "red": (0.13, (0.24, 0.10, 0.04))}
+_COLOURS = {
+    "black": (0.2, (0.015, 0.013, 0.012)), "brown": (0.17, (0.09, 0.045, 0.022)), "tan": (0.17, (0.30, 0.17, 0.08)),
+    "cream": (0.13, (0.52, 0.42, 0.28)), "white": (0.1, (0.66, 0.63, 0.58)), "grey": (0.1, (0.18, 0.17, 0.17)),
+    "red": (0.13, (0.24, 0.10, 0.04)),
+}
 _WHITE, _TAN = (0.64, 0.61, 0.56), (0.28, 0.15, 0.07)
 
 
@@ -70,16 +73,19 @@ class Dog(Identity):
         breed = pick(rng, {name: values[0] for name, values in _BREEDS.items()})
         _, height, spread, length, girth, muzzle, (short, long), ears, tail = _BREEDS[breed]
         colour = pick(rng, {name: weight for name, (weight, _) in _COLOURS.items()})
-        pattern = pick(rng, {"solid": 0.42, "white points": 0.2, "tan points": 0.12 * (colour in ("black", "brown", "grey")),
-                             "patches": 0.16, "saddle": 0.1 + 0.5 * (breed == "shepherd")})
+        dark = colour in ("black", "brown", "grey")
+        pattern = pick(rng, {"solid": 0.42, "white points": 0.2, "tan points": 0.12 * dark, "patches": 0.16,
+                             "saddle": 0.0 if dark else 0.1 + 0.5 * (breed == "shepherd")})
         base = shade(rng, _COLOURS[colour][1], 0.2)
         second = {"solid": base, "tan points": shade(rng, _TAN, 0.15), "saddle": shade(rng, grey(0.02), 0.2)}.get(
             pattern, shade(rng, _WHITE if colour != "white" else (0.06, 0.04, 0.03), 0.06))
-        return cls(number, seed, breed, float(np.clip(rng.normal(height, spread), 0.20, 0.74)), length * float(rng.uniform(0.95, 1.06)),
-                   girth * float(np.clip(rng.lognormal(0, 0.09), 0.85, 1.3)), muzzle * float(rng.uniform(0.88, 1.12)),
-                   float(rng.uniform(short, long)), ears, tail, colour, base, pattern, second, int(rng.integers(1 << 30)),
-                   shade(rng, pick(rng, {(0.4, 0.03, 0.03): 0.3, grey(0.02): 0.3, (0.05, 0.12, 0.4): 0.2, (0.6, 0.3, 0.03): 0.2}), 0.2)
-                   if rng.random() < 0.75 else None, rng.random() < 0.25, float(rng.uniform(0.35, 0.5)))
+        collar = shade(rng, pick(rng, {(0.4, 0.03, 0.03): 0.3, grey(0.02): 0.3, (0.05, 0.12, 0.4): 0.2,
+                                       (0.6, 0.3, 0.03): 0.2}), 0.2)
+        return cls(number, seed, breed, float(np.clip(rng.normal(height, spread), 0.20, 0.74)),
+                   length * float(rng.uniform(0.95, 1.06)), girth * float(np.clip(rng.lognormal(0, 0.09), 0.85, 1.3)),
+                   muzzle * float(rng.uniform(0.88, 1.12)), float(rng.uniform(short, long)), ears, tail, colour, base,
+                   pattern, second, int(rng.integers(1 << 30)), collar if rng.random() < 0.75 else None,
+                   rng.random() < 0.25, float(rng.uniform(0.35, 0.5)))
 
     @property
     def description(self) -> str:
@@ -117,11 +123,11 @@ class Dog(Identity):
         # Head: neck, skull, muzzle, ears; the bone's origin is at the shoulders.
         neck = 0.30 * h
         tip = np.array([0.55, 0.0, 0.83]) * neck
-        parts.append((HEAD, self._coloured(tube([(-0.05 * h, 0, -0.10 * h), 0.5 * tip, tip],
-                                                np.array([0.16, 0.125, 0.09]) * h * np.sqrt(g) + fluff, 8), zone=1)))
+        neck_thick = np.array([0.16, 0.125, 0.09]) * h * np.sqrt(g) + fluff
+        parts.append((HEAD, self._coloured(tube([(-0.05 * h, 0, -0.10 * h), 0.5 * tip, tip], neck_thick, 8), zone=1)))
         skull = 0.115 * h + 0.012
         centre = tip + (0.06 * h, 0, 0.05 * h)
-        parts.append((HEAD, self._coloured(ellipsoid(centre, (1.15 * skull, 0.92 * skull, 0.95 * skull), 4, 8), zone=7)))
+        parts.append((HEAD, self._coloured(ellipsoid(centre, np.array([1.15, 0.92, 0.95]) * skull, 4, 8), zone=7)))
         muzzle = self.muzzle_ratio * h
         nose = centre + (0.9 * skull + muzzle, 0, -0.42 * skull)
         snout = tube([centre + (0.5 * skull, 0, -0.25 * skull), nose], (0.68 * skull, 0.40 * skull), 6)
@@ -130,38 +136,38 @@ class Dog(Identity):
         for side in (1, -1):
             root = centre + (-0.25 * skull, side * 0.62 * skull, 0.55 * skull)
             if self.ears == "pricked":
-                ear = tube([root, root + (-0.1 * skull, side * 0.25 * skull, 1.0 * skull)], (0.42 * skull, 0.06 * skull), 4)
+                tip_of_ear = root + np.array([-0.1, side * 0.25, 1.0]) * skull
+                ear = tube([root, tip_of_ear], (0.42 * skull, 0.06 * skull), 4)
             else:
                 ear = tube([root, root + (0.0, side * 0.45 * skull, -0.25 * skull),
                             root + (0.05 * skull, side * 0.5 * skull, -1.25 * skull)],
                            (0.15 * skull, 0.36 * skull, 0.3 * skull), 4)
             parts.append((HEAD, self._coloured(ear, zone=5)))
         if self.collar is not None:
-            parts.append((HEAD, painted(tube([0.45 * tip, 0.6 * tip], 0.13 * h * np.sqrt(g) + 1.1 * fluff + 0.004, 8),
-                                        Coat(Surface.LEATHER, self.collar))))
+            band = tube([0.45 * tip, 0.6 * tip], 0.13 * h * np.sqrt(g) + 1.1 * fluff + 0.004, 8)
+            parts.append((HEAD, painted(band, Coat(Surface.LEATHER, self.collar, 1))))
         if self.harness and self.collar is not None:
-            ring = ovals(np.array([0.10, 0.18]) * length, np.interp(np.array([0.1, 0.18]) * length, along, half_z) + 0.006,
-                         np.interp(np.array([0.1, 0.18]) * length, along, half_y) + 0.006, 8)
-            shift = np.interp(ring[:, :1, 2], along, top - half_z)
-            parts.append((BODY, painted(loft(np.stack([ring[..., 2], ring[..., 1], shift - ring[..., 0]], -1)),
-                                        Coat(Surface.COTTON, self.collar))))
+            at = np.array([0.10, 0.18]) * length
+            deep, wide, shift = (np.interp(at, along, values) for values in (half_z, half_y, top - half_z))
+            ring = ovals(at, deep + 0.006, wide + 0.006, 8)
+            girdle = loft(np.stack([ring[..., 2], ring[..., 1], shift[:, None] - ring[..., 0]], axis=-1))
+            parts.append((BODY, painted(girdle, Coat(Surface.COTTON, self.collar, 1))))
         # Tail.
         tail = {"up": 0.38, "low": 0.55, "level": 0.55, "stub": 0.12}[self.tail] * h
+        tail_thick = np.array([0.045, 0.035, 0.012]) * h + np.array([0.5, 0.8, 0.25]) * fluff
         parts.append((TAIL, self._coloured(tube([(0.03 * h, 0, 0), (-0.5 * tail, 0, 0), (-tail, 0, 0.12 * tail)],
-                                                np.array([0.045, 0.035, 0.012]) * h + np.array([0.5, 0.8, 0.25]) * fluff, 5),
-                                           zone=1)))
+                                                tail_thick, 5), zone=1)))
         upper, lower = self._leg_m
         for leg in range(4):
-            hind = leg > 1
-            parts.append((UPPER[leg], self._coloured(limb(upper, (0.105 if hind else 0.085) * h * np.sqrt(g) + 0.5 * fluff,
-                                                          0.045 * h + 0.4 * fluff, 6), zone=2)))
-            parts.append((LOWER[leg], self._coloured(limb(lower - 0.045 * h, 0.042 * h + 0.4 * fluff, 0.03 * h + 0.2 * fluff, 6),
-                                                     zone=2, low=True)))
+            thick = (0.100 if leg > 1 else 0.082) * h * np.sqrt(g) + 0.5 * fluff
+            joint, thin = 0.050 * h + 0.4 * fluff, 0.034 * h + 0.25 * fluff
+            parts.append((UPPER[leg], self._coloured(limb(upper, thick, joint), zone=2)))
+            parts.append((LOWER[leg], self._coloured(limb(lower - 0.045 * h, joint, thin), zone=2, low=True)))
             paw = ellipsoid((0.02 * h, 0, -lower + 0.03 * h), (0.055 * h, 0.042 * h, 0.03 * h), 2, 6)
             parts.append((LOWER[leg], self._coloured(paw, zone=6, low=True)))
         return Rig.of(parts)
 
-    def _coloured(self, shape: tuple[np.ndarray, np.ndarray], zone: int, belly: bool = False, low: bool = False) -> Mesh:
+    def _coloured(self, shape: Shape, zone: int, belly: bool = False, low: bool = False) -> Mesh:
         """Fur by the pattern of the coat; shapes are in the coordinates of their bones."""
         vertices, faces = shape
         middle = vertices[faces].mean(axis=1)
@@ -169,8 +175,8 @@ class Dog(Identity):
         normal = np.cross(b - a, c - a)
         down = normal[:, 2] < -0.75 * np.linalg.norm(normal, axis=1)
         below = down if belly else np.zeros(len(faces), bool)
-        rng = np.random.default_rng(np.random.SeedSequence([self.patch_seed, zone]))
         if self.pattern == "patches":
+            rng = np.random.default_rng(np.random.SeedSequence([self.patch_seed, zone]))
             spots = rng.uniform(vertices.min(axis=0), vertices.max(axis=0), (5, 3))
             near = np.linalg.norm(middle[:, None] - spots, axis=-1).argmin(axis=1)
             second = (near % 2 == 1) | low
@@ -180,7 +186,7 @@ class Dog(Identity):
             second = np.full(len(faces), low or zone == 4) | below
         else:
             second = np.zeros(len(faces), bool)
-        coats = [Coat(Surface.FUR, colour, z) for z in (zone, 3 if belly else zone) for colour in (self.base, self.second)]
+        coats = [Coat(Surface.FUR, colour, place) for place in (zone, 3) for colour in (self.base, self.second)]
         return painted(shape, coats, second.astype(int) + 2 * below.astype(int))
 
     def mesh(self, pose_phase: float = 0.0, moving: bool = False) -> Mesh:
@@ -193,7 +199,7 @@ class Dog(Identity):
         if posture == "walk":
             swing = self.stride * np.cos(angle) + np.array([-0.1, -0.1, 0.15, 0.15])
             lift = 0.9 * self.stride * 2 * np.maximum(np.sin(angle - 0.75 * np.pi), 0)
-            fold = np.array([0.15, 0.15, -0.35, -0.35]) - lift * np.array([1, 1, 1, 1])
+            fold = np.array([0.15, 0.15, -0.35, -0.35]) - lift
         elif posture == "stand":
             swing, fold = np.array([-0.1, -0.05, 0.2, 0.15]), np.array([0.1, 0.08, -0.3, -0.35])
         elif posture == "sit":
@@ -207,14 +213,12 @@ class Dog(Identity):
         nod = -0.25 if posture == "walk" else 0.15 * np.sin(2 * np.pi * pose_phase * 3)
         rotation[HEAD] = frames(np.array([np.sin(nod), 0.25 * np.sin(9.0 * pose_phase) * (not moving), -np.cos(nod)]))
         wag = 0.35 * np.sin(4 * np.pi * pose_phase)
-        lift = {"up": 1.0, "level": 0.15, "low": -0.9, "stub": 0.2}[self.tail] - (0.5 if posture in ("sit", "lie") else 0.0)
-        c, s = np.cos(lift), np.sin(lift)
-        tail_turn = np.array([[np.cos(wag), -np.sin(wag), 0], [np.sin(wag), np.cos(wag), 0], [0, 0, 1]])
-        rotation[TAIL] = tail_turn @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-        joints = np.array([[0.36 * length, 0.10 * h * self.girth, -sum(self._leg_m) * 0.0 - self._hang],
-                           [0.36 * length, -0.10 * h * self.girth, -self._hang],
-                           [-0.38 * length, 0.09 * h * self.girth, -self._hang],
-                           [-0.38 * length, -0.09 * h * self.girth, -self._hang]])
+        raise_rad = {"up": 1.0, "level": 0.15, "low": -0.9, "stub": 0.2}[self.tail] - 0.5 * (posture in ("sit", "lie"))
+        c, s = np.cos(raise_rad), np.sin(raise_rad)
+        sideways = np.array([[np.cos(wag), -np.sin(wag), 0], [np.sin(wag), np.cos(wag), 0], [0, 0, 1]])
+        rotation[TAIL] = sideways @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        joints = np.array([[0.36, 1.0, -1.0], [0.36, -1.0, -1.0], [-0.38, 0.9, -1.0], [-0.38, -0.9, -1.0]])
+        joints = joints * (length, 0.10 * h * self.girth, h - upper - lower)
         origin[list(UPPER)] = (0, 0, h) + joints @ raised.T
         origin[HEAD] = (0, 0, h) + raised @ (0.42 * length, 0, -0.10 * h)
         origin[TAIL] = (0, 0, h) + raised @ (-0.48 * length, 0, -0.10 * h)
@@ -224,11 +228,6 @@ class Dog(Identity):
         rotation[list(LOWER)] = frames(shank)
         origin[list(LOWER)] = origin[list(UPPER)] + upper * down
         return self.rig.posed(rotation, origin)
-
-    @property
-    def _hang(self) -> float:
-        """How far below the withers legs begin."""
-        return self.withers_m - sum(self._leg_m)
 
     def typical_state(self, rng: np.random.Generator, moving: bool) -> HeatState:
         return HeatState(activity_met=float(rng.uniform(2.0, 4.5) if moving else rng.uniform(1.0, 1.5)))
@@ -241,5 +240,7 @@ class Dog(Identity):
         def haired(share: float) -> float:
             return 1.0 / (1.0 / (tissue + 4.0) + max(share * self.hair_mm, 1.0) * 1e-3 / 0.045)
 
-        return heat_table([CORE_K] * 7, [haired(1.0), haired(0.5), haired(0.3), haired(0.12) + 4.0, haired(0.3), haired(0.15),
-                                         haired(0.4)])
+        # Shares of the trunk's hair length: coat, legs, belly, muzzle (with bare nose and eyes), ears, paws, skull.
+        hair = [haired(share) for share in (1.0, 0.5, 0.3, 0.12, 0.3, 0.15, 0.4)]
+        hair[3] += 4.0
+        return heat_table([CORE_K] * 7, hair)

@@ -88,7 +88,8 @@ def pick(rng: np.random.Generator, weights: dict[T, float]) -> T:
     return list(weights)[int(np.searchsorted(np.cumsum(share), rng.random() * share.sum(), side="right"))]
 
 
-def shade(rng: np.random.Generator, colour: Sequence[float], spread: float = 0.15) -> tuple[float, float, float]:
-    """A colour like this one: brightness (by `spread`) and hue (by a third of it) vary."""
-    factor = np.exp(rng.normal(0.0, spread) + rng.normal(0.0, spread / 3, 3))
+def shade(rng: np.random.Generator, colour: Sequence[float], spread: float = 0.15,
+          tint: float = 0.04) -> tuple[float, float, float]:
+    """A colour like this one: brightness varies by the share `spread`, its channels on their own by `tint`."""
+    factor = np.exp(rng.normal(0.0, spread) + rng.normal(0.0, tint, 3))
     return tuple(np.clip(np.asarray(colour) * factor, 0.005, 0.92).round(4).tolist())

@@ -91,30 +91,32 @@ def box(lower: Sequence[float], upper: Sequence[float]) -> Shape:
     return loft(np.stack([np.column_stack([outline, np.full(4, z)]) for z in (z0, z1)]))
 
 
-def limb(length: float, radius_top: float, radius_bottom: float, sides: int = 6, bulge: float = 1.0) -> Shape:
+def limb(length: float, radius_top: float, radius_bottom: float, sides: int = 5, bulge: float = 1.0) -> Shape:
     """A tapering rounded limb that hangs from the origin to (0, 0, -length); `bulge` widens its upper third."""
-    z = np.array([-length, -0.65 * length, 0.0]) if bulge == 1.0 else np.array([-length, -0.35 * length, 0.0])
-    mix = -z / length
-    radius = radius_top + (radius_bottom - radius_top) * mix
+    z = np.array([-length, -0.35 * length, -0.3 * radius_top])
+    radius = radius_top + (radius_bottom - radius_top) * np.array([1.0, 0.35, 0.0])
     radius[1] *= bulge
-    return loft(ovals(z, radius, radius, sides), (0, 0, -length - 0.4 * radius_bottom), (0, 0, 0.5 * radius_top))
+    return loft(ovals(z, radius, radius, sides), (0, 0, -length - 0.4 * radius_bottom), (0, 0, 0.6 * radius_top))
 
 
-def frames(direction: np.ndarray) -> np.ndarray:
-    """Rotations (..., 3, 3) that turn -z into a direction (..., 3) and keep y sideways: how bones aim."""
+def frames(direction: np.ndarray, side: Sequence[float] = (0.0, 1.0, 0.0)) -> np.ndarray:
+    """Rotations (..., 3, 3) that turn -z into a direction (..., 3) and keep y towards `side`: how bones aim."""
     z = -np.asarray(direction, np.float64)
     z = z / np.linalg.norm(z, axis=-1, keepdims=True)
-    side = np.where(np.abs(z[..., 1:2]) > 0.9, (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+    side = np.asarray(side, np.float64)
     y = side - (side * z).sum(-1, keepdims=True) * z
     y = y / np.linalg.norm(y, axis=-1, keepdims=True)
     return np.stack([np.cross(y, z), y, z], axis=-1)
 
 
-def tube(points: Sequence[Sequence[float]], radius: float | Sequence[float], sides: int = 5) -> Shape:
+def tube(points: Sequence[Sequence[float]], radius: float | Sequence[float], sides: int = 4) -> Shape:
     """A bar along a polyline (P, 3), flat at its ends."""
     points = np.asarray(points, np.float64)
     radius = np.broadcast_to(np.asarray(radius, np.float64), (len(points),))
-    rotation = frames(-np.gradient(points, axis=0))
+    along = np.gradient(points, axis=0)
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    # One side for all rings, as far from the bar's direction as can be, so that the skin does not twist.
+    rotation = frames(-along, np.eye(3)[np.abs(along).max(axis=0).argmin()])
     angle = np.arange(sides) * (2 * np.pi / sides)
     ring = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=-1)
     return loft(points[:, None] + radius[:, None, None] * np.einsum("rij,kj->rki", rotation, ring))

@@ -18,8 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from thermalreid_ros.world.actors.identity import HeatState, Identity, heat_table, pick, shade
-from thermalreid_ros.world.actors.parts import (Coat, Colour, Rig, bend, box, cell_labels, ellipsoid, frames, grey, limb,
-                                                loft, moved, ovals, painted)
+from thermalreid_ros.world.actors.parts import Coat, Colour, Rig, box, ellipsoid, frames, limb, loft, ovals, painted
 from thermalreid_ros.world.materials import Surface
 from thermalreid_ros.world.mesh import Mesh
 
@@ -31,22 +30,23 @@ PELVIS, TORSO, HEAD, UPPER_ARM, FOREARM, THIGH, SHIN, FOOT = 0, 1, 2, (3, 4), (5
 BONES = 13
 
 # Shares of stature (Drillis & Contini).
-HIP_HALF, HIP, WAIST, SHOULDER, NECK, SHOULDER_HALF = 0.052, 0.530, 0.600, 0.808, 0.835, 0.112
+HIP_HALF, HIP, WAIST, SHOULDER, NECK, SHOULDER_HALF = 0.052, 0.530, 0.600, 0.804, 0.835, 0.106
 UPPER_ARM_LENGTH, FOREARM_LENGTH, THIGH_LENGTH, SHIN_LENGTH, ANKLE = 0.186, 0.150, 0.245, 0.246, 0.039
 
 _CLOTH = {
-    "white": (0.70, 0.70, 0.68), "black": (0.015, 0.015, 0.016), "grey": (0.20, 0.20, 0.21), "navy": (0.02, 0.03, 0.09),
-    "blue": (0.05, 0.14, 0.42), "light blue": (0.32, 0.46, 0.62), "red": (0.45, 0.03, 0.03), "green": (0.05, 0.20, 0.07),
-    "olive": (0.11, 0.12, 0.05), "yellow": (0.68, 0.48, 0.05), "orange": (0.62, 0.20, 0.03), "pink": (0.62, 0.26, 0.32),
+    "white": (0.70, 0.70, 0.68), "black": (0.015, 0.015, 0.016), "grey": (0.20, 0.20, 0.21),
+    "navy": (0.02, 0.03, 0.09), "blue": (0.05, 0.14, 0.42), "light blue": (0.32, 0.46, 0.62),
+    "red": (0.45, 0.03, 0.03), "green": (0.05, 0.20, 0.07), "olive": (0.11, 0.12, 0.05),
+    "yellow": (0.68, 0.48, 0.05), "orange": (0.62, 0.20, 0.03), "pink": (0.62, 0.26, 0.32),
     "beige": (0.45, 0.37, 0.26), "brown": (0.10, 0.055, 0.03), "purple": (0.15, 0.05, 0.24),
 }
 _TOP_WEIGHTS = {"white": 0.15, "black": 0.2, "grey": 0.13, "navy": 0.09, "blue": 0.07, "light blue": 0.05, "red": 0.07,
-                "green": 0.04, "olive": 0.04, "yellow": 0.03, "orange": 0.02, "pink": 0.04, "beige": 0.05, "brown": 0.02,
-                "purple": 0.02}
+                "green": 0.04, "olive": 0.04, "yellow": 0.03, "orange": 0.02, "pink": 0.04, "beige": 0.05,
+                "brown": 0.02, "purple": 0.02}
 _BOTTOM_WEIGHTS = {"navy": 0.28, "black": 0.25, "blue": 0.15, "grey": 0.1, "beige": 0.1, "olive": 0.04, "white": 0.03,
                    "brown": 0.04, "light blue": 0.05}
-_SKIN = {"pale": (0.58, 0.39, 0.30), "fair": (0.50, 0.32, 0.23), "tanned": (0.36, 0.21, 0.13), "brown": (0.20, 0.10, 0.06),
-         "dark": (0.08, 0.042, 0.027)}
+_SKIN = {"pale": (0.58, 0.39, 0.30), "fair": (0.50, 0.32, 0.23), "tanned": (0.36, 0.21, 0.13),
+         "brown": (0.20, 0.10, 0.06), "dark": (0.08, 0.042, 0.027)}
 _HAIR = {"black": (0.012, 0.01, 0.009), "brown": (0.05, 0.03, 0.018), "light brown": (0.14, 0.09, 0.05),
          "blond": (0.38, 0.27, 0.13), "red": (0.22, 0.07, 0.02), "grey": (0.32, 0.32, 0.31)}
 
@@ -60,7 +60,8 @@ _TOPS = {"tank top": (0.06, 0.3, 0.004, False, False), "T-shirt": (0.34, 0.4, 0.
 @dataclass(frozen=True)
 class Person(Identity):
     class_name: ClassVar[str] = "person"
-    zones: ClassVar[tuple[str, ...]] = ("passive", "face", "limbs", "hands", "top", "bottom", "hair", "headwear", "shoes")
+    zones: ClassVar[tuple[str, ...]] = ("passive", "face", "limbs", "hands", "top", "bottom", "hair", "headwear",
+                                        "shoes", "bag")
 
     kind: str  # man, woman, boy, girl
     stature_m: float
@@ -125,47 +126,47 @@ class Person(Identity):
                                                                     "grey": 0.1})], 0.2),
             bag, shade(rng, _CLOTH[pick(rng, _TOP_WEIGHTS)], 0.2), _TOPS[top][1] * float(rng.uniform(0.8, 1.25)),
             {"trousers": 0.6, "shorts": 0.45, "skirt": 0.5, "dress": 0.4}[bottom] * float(rng.uniform(0.8, 1.25)),
-            float(rng.uniform(0.36, 0.50)))
+            float(rng.uniform(0.30, 0.42)))
 
     @property
     def description(self) -> str:
-        clothes = (f"a {self.top_colour_name} dress" if self.bottom == "dress" and self.top in ("tank top", "T-shirt", "shirt")
-                   else f"a {self.top_colour_name} {self.top} and {'a ' if self.bottom in ('skirt', 'dress') else ''}"
-                        f"{self.bottom_colour_name} {self.bottom}")
+        article = "a " if self.bottom in ("skirt", "dress") else ""
+        clothes = ("dress" if self.bottom == "dress" and not _TOPS[self.top][4] else
+                   f"{self.top} and {article}{self.bottom_colour_name} {self.bottom}")
         extras = "".join(f", a {item}" for item in (self.headwear, self.bag) if item)
-        return f"{self.kind} of {self.stature_m:.2f} m in {clothes}{extras}"
+        return f"{self.kind} of {self.stature_m:.2f} m in a {self.top_colour_name} {clothes}{extras}"
 
     @cached_property
     def rig(self) -> Rig:
         """The body in its clothes, as bones that hang from their joints."""
-        h, stature = self.stature_m, self.stature_m
+        h = self.stature_m
         child = self.kind in ("boy", "girl")
         female = self.kind == "woman"
         _, _, loose, long_sleeves, insulating = _TOPS[self.top]
         g = self.girth
-        skin, limbs, hands = Coat(Surface.SKIN, self.skin, 1), Coat(Surface.SKIN, self.skin, 2), Coat(Surface.SKIN, self.skin, 3)
+        skin, limbs, hands = (Coat(Surface.SKIN, self.skin, zone) for zone in (1, 2, 3))
         top = Coat(Surface.JACKET if insulating else Surface.COTTON, self.top_colour, 4)
         bottom = Coat(Surface.COTTON, self.bottom_colour, 5)
         hair = Coat(Surface.HAIR, self.hair, 6)
         shoes = Coat(Surface.LEATHER, self.shoe_colour, 8)
         parts = []
         # Trunk: half-widths (y) and half-depths (x) as shares of stature.
-        hips = ovals(np.array([-0.055, -0.015, 0.045, 0.095]) * h,
-                     (np.array([0.045, 0.066, 0.062, 0.056]) * g * h + 0.004),
-                     (np.array([0.060, 0.100, 0.090, 0.078]) if female else np.array([0.058, 0.092, 0.088, 0.082])) * g * h
-                     + 0.004, 10, roundness=0.85)
+        hips_wide = np.array([0.060, 0.100, 0.088, 0.070] if female else [0.058, 0.092, 0.084, 0.074])
+        hips_deep = np.array([0.045, 0.066, 0.060, 0.048])
+        hips = ovals(np.array([-0.055, -0.015, 0.045, 0.09]) * h, hips_deep * g * h + 0.004,
+                     hips_wide * g * h + 0.004, 8, roundness=0.85)
         parts.append((PELVIS, painted(loft(hips), bottom)))
-        depth = np.array([0.056, 0.059, 0.068, 0.062, 0.040]) * g * h + loose
-        wide = (np.array([0.078, 0.083, 0.097, 0.104, 0.060]) if female else np.array([0.083, 0.092, 0.106, 0.114, 0.066]))
+        depth = np.array([0.058, 0.060, 0.068, 0.060, 0.038]) * g * h + loose
+        wide = np.array([0.082, 0.083, 0.097, 0.100, 0.054] if female else [0.085, 0.092, 0.106, 0.109, 0.060])
         wide = wide * g**0.8 * h + loose
-        trunk = ovals(np.array([-0.04, 0.05, 0.13, 0.195, 0.225]) * h, depth, wide, 10, roundness=0.85)
+        trunk = ovals(np.array([-0.035, 0.05, 0.13, 0.18, 0.218]) * h, depth, wide, 8, roundness=0.85)
         parts.append((TORSO, painted(loft(trunk, end=(0, 0, 0.24 * h)), top)))
         # Neck and head; children's heads are nearly as large as adults'.
         head = (0.165 if child else 0.128) * 0.5 * h
-        parts.append((HEAD, painted(loft(ovals((-0.03 * h, 0.05 * h), (0.031 * h, 0.029 * h), (0.031 * h, 0.029 * h), 6)),
-                                    skin)))
+        neck = np.array([0.031, 0.029]) * h
+        parts.append((HEAD, painted(loft(ovals((-0.03 * h, 0.05 * h), neck, neck, 6)), skin)))
         centre = (0.012 * h, 0.0, (1.0 - NECK) * h - head)
-        skull = ellipsoid(centre, (0.80 * head, 0.66 * head, head), 5, 8)
+        skull = ellipsoid(centre, (0.80 * head, 0.66 * head, head), 4, 8)
         normal = skull[0][skull[1]].mean(axis=1) - centre
         normal /= (0.80 * head, 0.66 * head, head)
         hairy = normal[:, 2] + 0.55 * (-normal[:, 0]) > (0.1 if self.hair_style != "bald" else 9)
@@ -181,12 +182,12 @@ class Person(Identity):
         sleeve = loose
         lower_sleeve = top if long_sleeves else limbs
         for side in (0, 1):
-            upper = limb(UPPER_ARM_LENGTH * h, 0.030 * g * h + sleeve, 0.025 * g * h + sleeve)
+            upper = limb(UPPER_ARM_LENGTH * h, 0.029 * g * h + sleeve, 0.025 * g * h + sleeve)
             parts.append((UPPER_ARM[side], painted(upper, limbs if self.top == "tank top" else top)))
             thick = sleeve if long_sleeves else 0.0
             fore = limb(FOREARM_LENGTH * h, 0.025 * g * h + thick, 0.018 * g * h + thick)
             parts.append((FOREARM[side], painted(fore, lower_sleeve)))
-            hand = ellipsoid((0.005 * h, 0, -(FOREARM_LENGTH + 0.045) * h), (0.026 * h, 0.014 * h, 0.055 * h), 2, 6)
+            hand = ellipsoid((0.005 * h, 0, -(FOREARM_LENGTH + 0.045) * h), (0.026 * h, 0.014 * h, 0.055 * h), 2, 5)
             parts.append((FOREARM[side], painted(hand, hands)))
             covered = self.bottom == "trousers"
             cloth = 0.008 if covered else 0.0
@@ -197,29 +198,30 @@ class Person(Identity):
             shin = limb(SHIN_LENGTH * h, 0.036 * g * h + cloth, 0.022 * g * h + 1.5 * cloth, bulge=1.15)
             parts.append((SHIN[side], painted(shin, bottom if covered else limbs)))
             foot = loft(ovals(np.array([-ANKLE * h, -0.5 * ANKLE * h, 0.2 * ANKLE * h]),
-                              np.array([0.076, 0.074, 0.03]) * h, np.array([0.027, 0.027, 0.02]) * h, 8,
+                              np.array([0.076, 0.074, 0.03]) * h, np.array([0.027, 0.027, 0.02]) * h, 6,
                               np.array([0.033, 0.031, 0.0]) * h, 0.8))
             parts.append((FOOT[side], painted(foot, shoes)))
         if self.bottom in ("skirt", "dress"):
             cone = ovals(np.array([-0.20, -0.08, 0.03, 0.09]) * h, np.array([0.125, 0.10, 0.07, 0.058]) * g * h + 0.005,
-                         np.array([0.135, 0.118, 0.10, 0.082]) * g * h + 0.005, 10)
+                         np.array([0.135, 0.118, 0.10, 0.082]) * g * h + 0.005, 8)
             parts.append((PELVIS, painted(loft(cone), bottom)))
         if self.top in ("coat", "hoodie", "down jacket", "jacket", "shirt"):
             # The hem of the garment over the hips; a coat's reaches the thighs.
             reach = -0.17 if self.top == "coat" else -0.035
-            hem = ovals(np.array([reach, 0.5 * reach, 0.04, 0.10]) * h,
-                        np.array([0.086 if self.top == "coat" else 0.066, 0.074, 0.064, 0.056]) * g * h + loose,
-                        np.array([0.106 if self.top == "coat" else 0.095, 0.098, 0.091, 0.080]) * g * h + loose, 10)
+            low_deep, low_wide = (0.088, 0.108) if self.top == "coat" else (0.070, 0.099)
+            hem = ovals(np.array([reach, 0.5 * reach, 0.04, 0.085]) * h,
+                        np.array([low_deep, 0.075, 0.065, 0.052]) * g * h + loose,
+                        np.array([low_wide, 0.104, 0.093, 0.076]) * g * h + loose, 8, roundness=0.85)
             parts.append((PELVIS, painted(loft(hem), top)))
         if self.bag == "backpack":
             back = -(0.066 * g * h + loose)
-            pack = loft(ovals((-0.01 * h, 0.03 * h, 0.15 * h, 0.20 * h), np.full(4, 0.5) * (0.08, 0.105, 0.095, 0.06) * h * 1.1,
+            pack = loft(ovals(np.array([-0.01, 0.03, 0.15, 0.20]) * h, np.array([0.044, 0.058, 0.052, 0.033]) * h,
                               np.array([0.075, 0.085, 0.08, 0.055]) * h, 8, back - 0.04 * h, 0.6))
-            parts.append((TORSO, painted(pack, Coat(Surface.COTTON, self.bag_colour))))
+            parts.append((TORSO, painted(pack, Coat(Surface.COTTON, self.bag_colour, 9))))
         elif self.bag == "shoulder bag":
             y = 0.115 * g * h + loose
             parts.append((PELVIS, painted(box((-0.10 * h, y, -0.07 * h), (0.09 * h, y + 0.05 * h, 0.08 * h)),
-                                          Coat(Surface.LEATHER, self.bag_colour))))
+                                          Coat(Surface.LEATHER, self.bag_colour, 9))))
         return Rig.of(parts)
 
     def _headwear(self, centre: tuple[float, float, float], head: float) -> list[Mesh]:
@@ -234,12 +236,11 @@ class Person(Identity):
         if not self.headwear:
             return []
         if self.headwear == "headscarf":
-            return [painted(ellipsoid((x - 0.12 * head, y, z - 0.06 * head), (0.80 * head, 0.80 * head, 1.08 * head), 4, 8),
-                            coat),
-                    painted(loft(ovals((z - 1.7 * head, z - 0.7 * head), (0.75 * head, 0.6 * head),
-                                       (0.95 * head, 0.6 * head), 8, x - 0.1 * head)), coat)]
-        grow, tall = {"cap": (1.06, 1.05), "beanie": (1.10, 1.12), "hat": (1.06, 1.08), "helmet": (1.22, 1.16)}[self.headwear]
-        low = {"cap": 0.25, "beanie": -0.05, "hat": 0.25, "helmet": 0.15}[self.headwear]
+            hood = ellipsoid((x - 0.12 * head, y, z - 0.06 * head), np.array([0.80, 0.80, 1.08]) * head, 4, 8)
+            return [painted(hood, coat), painted(loft(ovals((z - 1.7 * head, z - 0.7 * head), (0.75 * head, 0.6 * head),
+                                                               (0.95 * head, 0.6 * head), 8, x - 0.1 * head)), coat)]
+        grow, tall, low = {"cap": (1.06, 1.05, 0.25), "beanie": (1.10, 1.12, -0.05), "hat": (1.06, 1.08, 0.25),
+                           "helmet": (1.22, 1.16, 0.15)}[self.headwear]
         meshes = [painted(loft(crown(low, grow, tall), end=(x, y, z + head * tall)), coat)]
         if self.headwear == "cap":
             meshes.append(painted(loft(ovals((z + 0.25 * head, z + 0.31 * head), np.full(2, 0.62 * head),
@@ -309,7 +310,7 @@ class Person(Identity):
     def _walking(self, phase: float) -> tuple[np.ndarray, float, np.ndarray]:
         angle = 2 * np.pi * phase + np.array([0.0, np.pi])
         thigh = 0.05 + self.stride * np.cos(angle)
-        knee = 0.08 + 0.95 * np.maximum(np.sin(angle - 0.75 * np.pi), 0) * self.stride / 0.45
+        knee = 0.08 + 0.95 * np.maximum(np.sin(angle - 0.85 * np.pi), 0) * self.stride / 0.38
         foot = np.where(thigh - knee < -0.25, 0.7 * (thigh - knee + 0.25), 0.5 * np.maximum(thigh - 0.15, 0))
         return self._swung(thigh, knee, -0.75 * self.stride * np.cos(angle), np.array([0.35, 0.35]), 0.06, foot)
 
@@ -342,6 +343,8 @@ class Person(Identity):
 
         head_clo = {"": 0.0, "cap": 0.5, "beanie": 1.2, "hat": 0.6, "headscarf": 0.6, "helmet": 1.6}[self.headwear]
         hair_clo = {"bald": 0.0, "short": 0.5, "long": 0.9, "bun": 0.9}[self.hair_style]
-        return heat_table([CORE_K] * 8, [
-            face, limbs, hands, dressed(under_top, self.top_clo), dressed(limbs, self.bottom_clo), dressed(face, hair_clo),
-            dressed(face, hair_clo + head_clo), dressed(hands, 1.0)])
+        # A bag's outside gets the warmth of the wearer through clothes and contents of some 4 clo.
+        return heat_table([CORE_K] * 9, [
+            face, limbs, hands, dressed(under_top, self.top_clo), dressed(limbs, self.bottom_clo),
+            dressed(face, hair_clo), dressed(face, hair_clo + head_clo), dressed(hands, 1.0),
+            dressed(under_top, self.top_clo + 4.0)])
