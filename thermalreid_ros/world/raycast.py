@@ -6,8 +6,11 @@ multiples of it, so that directions with a depth of one give depths.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore import EmbreeDevice
 from embreex.rtcore_scene import EmbreeScene
 
 from thermalreid_ros.world.mesh import Mesh
@@ -19,7 +22,7 @@ class Scene:
     """A mesh made ready for rays. Not to be shared between processes: build one in each."""
 
     def __init__(self, mesh: Mesh):
-        self._scene = EmbreeScene()
+        self._scene = EmbreeScene(_device())
         self._faces = len(mesh.faces)
         if self._faces:
             TriangleMesh(self._scene, np.ascontiguousarray(mesh.vertices[mesh.faces], np.float32))
@@ -63,6 +66,12 @@ class Scene:
         # A tilted surface sees the ground with the rest of its half-space.
         tilt_share = 0.5 * (1.0 + normals[:, 2])
         return seen / np.maximum(weight, 1e-6) * tilt_share
+
+
+@cache
+def _device() -> EmbreeDevice:
+    """One for all scenes of a process: each device takes threads, and a thousand are too many."""
+    return EmbreeDevice()
 
 
 def hemisphere(count: int) -> np.ndarray:
