@@ -279,7 +279,8 @@ def linear(picture: np.ndarray) -> np.ndarray:
 
 
 def colours(*rgb) -> np.ndarray:
-    return np.broadcast_to(np.float32(rgb), (*SIZE, 3)).copy()
+    """A sheet that sends back so much of irradiance 1."""
+    return np.broadcast_to(np.float32(rgb) / np.float32(np.pi), (*SIZE, 3)).copy()
 
 
 @pytest.mark.parametrize("light", [0.01, 0.2, 3.0])

@@ -1,8 +1,8 @@
 """The colour camera: from linear scene radiance to the 8-bit sRGB picture of a small daylight camera.
 
-Images of the scene are float32 (H, W, 3), linear sRGB, in units in which a white sheet under an irradiance of 1
-(world.daylight) is 1. A frame follows from the seed and the time stamp alone; exposure and white balance are set anew
-for each picture. Motion blur is left out: in daylight such cameras expose for less than a millisecond.
+Images of the scene are float32 (H, W, 3), linear sRGB radiance in the units of world.daylight: a white sheet under an
+irradiance of 1 has 1 / pi. A frame follows from the seed and the time stamp alone; exposure and white balance are set
+anew for each picture. Motion blur is left out: in daylight such cameras expose for less than a millisecond.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ColourCamera:
         x = (np.arange(intrinsics.width) + 0.5 - intrinsics.cx) / intrinsics.fx
         y = (np.arange(intrinsics.height) + 0.5 - intrinsics.cy) / intrinsics.fy
         cos4 = (1.0 + x ** 2 + y[:, None] ** 2) ** -2.0
-        self._transmission = (1.0 - parameters.vignetting * (1.0 - cos4)).astype(np.float32)[..., None]
+        self._response = (np.pi * (1.0 - parameters.vignetting * (1.0 - cos4))).astype(np.float32)[..., None]
 
     def capture(self, scene: np.ndarray, stamp_ns: int) -> np.ndarray:
         """The picture, uint8 (H, W, 3), RGB. SensorError when the image has not the size of the intrinsics."""
@@ -71,8 +71,8 @@ class ColourCamera:
         p = self.parameters
         light = cv2.sepFilter2D(np.asarray(scene, np.float32), cv2.CV_32F, self._kernel, self._kernel,
                                 borderType=cv2.BORDER_REPLICATE)
-        light *= self._transmission
-        gain = self.exposure(light)
+        light *= self._response
+        gain = self._exposure(light)
         amplification = max(gain / p.max_exposure, 1.0)
         light *= np.float32(gain)
         electrons = np.float32(p.full_well / amplification)  # at white
@@ -80,7 +80,7 @@ class ColourCamera:
         noise = rng.standard_normal(light.shape, dtype=np.float32)
         noise *= np.sqrt(np.maximum(light, np.float32(0)) / electrons + np.float32((p.read_noise / electrons) ** 2))
         light += noise
-        balance = np.diag(self.white_balance(light))
+        balance = np.diag(self._white_balance(light))
         light = cv2.transform(light, p.saturation * balance + (1.0 - p.saturation) * (_LUMINANCE @ balance))
         # The table runs over the square root of light, as dense in the shadows as the eye wants it.
         np.clip(light, np.float32(0), np.float32(_WHITE), out=light)
@@ -89,16 +89,16 @@ class ColourCamera:
         light += np.float32(0.5)
         return _TONES.take(light.astype(np.uint16))
 
-    def exposure(self, scene: np.ndarray) -> float:
-        """Gain from scene units to white = 1: takes the mean luminance, highlights counted as four
-        times the median at most, to middle grey, up to the camera's limits."""
+    def _exposure(self, light: np.ndarray) -> float:
+        """Gain from light (a white sheet under irradiance 1 has 1) to the picture's white: mean luminance to middle
+        grey, highlights counted as four times the median at most, up to the camera's limits."""
         p = self.parameters
-        luminance = cv2.transform(np.ascontiguousarray(scene[::4, ::4]), _LUMINANCE[None])
+        luminance = cv2.transform(np.ascontiguousarray(light[::4, ::4]), _LUMINANCE[None])
         ceiling = 4.0 * max(float(np.median(luminance)), 1e-9)
         mean = float(np.minimum(luminance, ceiling).mean(dtype=np.float64))
         return min(p.middle_grey / max(mean, 1e-12), p.max_exposure * p.max_amplification)
 
-    def white_balance(self, light: np.ndarray) -> np.ndarray:
+    def _white_balance(self, light: np.ndarray) -> np.ndarray:
         """Gains per channel, float32 (3,), green unchanged; within half and double as cameras keep them."""
         mean = np.maximum(np.clip(light[::4, ::4], 0.0, 1.0).mean(axis=(0, 1), dtype=np.float64), 1e-9)
         gains = np.clip((mean[1] / mean) ** self.parameters.balance, 0.5, 2.0)

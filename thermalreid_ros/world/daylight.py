@@ -92,7 +92,7 @@ class Daylight:
         """
         direction = np.asarray(direction, np.float32)
         count = len(direction)
-        rows = -(-count // _ROW)  # OpenCV takes no rows beyond 32 767
+        rows = count // _ROW + 1  # OpenCV takes neither rows beyond 32 767 nor none
         place = np.zeros((2, rows * _ROW), np.float32)
         x, y, z = (np.ascontiguousarray(axis) for axis in direction.T)
         radius = np.sqrt(np.float32(1) - np.clip(z, np.float32(0), np.float32(1)))

@@ -115,7 +115,7 @@ def facade(position: np.ndarray, normal: np.ndarray, base_z: np.ndarray, object_
     window &= np.abs(normal[:, 2]) < np.float32(0.2)
     window &= (wall % np.uint32(6) != 0) & (number % np.uint32(11) != 0)
     if height_m is not None:
-        window &= (floor + np.float32(1)) * storey - (storey - sill - glass) < np.asarray(height_m, np.float32) - 0.2
+        window &= floor * storey + sill + glass < np.asarray(height_m, np.float32) - np.float32(0.2)
     return Facade(window, np.where(window, floor, 0), np.where(window, column, 0), number)
 
 
@@ -319,8 +319,8 @@ def _brick(u, v, seed, footprint):
     joint = np.maximum(_groove(v, 0.075, 0.01, footprint),
                        _groove(u + np.float32(0.125) * (course % 2), 0.25, 0.01, footprint))
     single = _share(_cell(u * 4, course, seed), 0) - np.float32(0.5)
-    return (np.float32(1) + np.float32(0.35) * joint + np.float32(0.25) * single * _fade(footprint, 0.25),
-            np.float32(-0.2) * joint)
+    single *= _fade(footprint, 0.25)
+    return (np.float32(0.94) + np.float32(0.35) * joint + np.float32(0.25) * single, np.float32(-0.2) * joint)
 
 
 def _stains(u, v, seed, footprint):
