@@ -187,9 +187,8 @@ class Bicycle(Identity):
         for side, grip in zip((1, -1), self._grips):
             tip = np.array([grip[0], side * half, grip[2]])
             if self.style == "road bicycle":
-                points = [stem, stem + (0, side * half, 0), grip + (0, side * 0.04, 0),
-                          grip + (0, side * 0.045, -0.1), stem + (-0.02, side * half, -0.13)]
-                meshes.append(painted(tube(points, 0.015, 5), black))
+                drop = [stem + (0, side * half, 0), tip, tip - (0.02, 0, 0.1), stem + (-0.04, side * half, -0.13)]
+                meshes += [painted(tube(points, 0.015, 5), black) for points in ((stem, drop[0]), drop)]
                 continue
             swept = 0.06 * (grip[0] < stem[0] - 0.05)
             meshes.append(painted(tube([stem, 0.5 * (stem + grip) + (swept, 0, 0.01), grip], 0.012, 5), metal))

@@ -101,20 +101,19 @@ class Dog(Identity):
     @cached_property
     def _leg_m(self) -> tuple[float, float]:
         """Lengths of upper and lower legs (the lower one includes the paw)."""
-        reach = self.withers_m * (0.45 if self.breed != "dachshund" else 0.30) + 0.04 * self.withers_m
-        return 0.5 * reach, 0.5 * reach
+        reach = self.withers_m * (0.70 if self.breed != "dachshund" else 0.52)
+        return 0.52 * reach, 0.48 * reach
 
     @cached_property
     def rig(self) -> Rig:
         h, length, g = self.withers_m, self.trunk_m, self.girth
         hair = 0.001 * self.hair_mm
         fluff = 0.35 * hair
-        belly_depth = h - 0.98 * sum(self._leg_m)
         parts = []
         # The trunk: an oval loft along x, chest deeper than loin; turned from a loft along z.
         along = np.array([-0.50, -0.44, -0.25, -0.02, 0.22, 0.38, 0.46]) * length
         half_z = np.array([0.10, 0.17, 0.165, 0.19, 0.235, 0.20, 0.13]) * h * np.sqrt(g) + fluff
-        half_z *= np.clip((belly_depth / h) / 0.5, 0.75, 1.25) if self.breed == "dachshund" else 1.0
+        half_z *= 1.35 if self.breed == "dachshund" else 1.0
         half_y = np.array([0.07, 0.125, 0.125, 0.135, 0.15, 0.14, 0.09]) * h * g + fluff
         top = np.array([-0.05, -0.01, 0.0, -0.01, 0.0, 0.01, 0.02]) * h
         rings = ovals(along, half_z, half_y, 8, centre_x=0.0)
@@ -203,10 +202,11 @@ class Dog(Identity):
         elif posture == "stand":
             swing, fold = np.array([-0.1, -0.05, 0.2, 0.15]), np.array([0.1, 0.08, -0.3, -0.35])
         elif posture == "sit":
-            swing, fold = np.array([0.0, 0.05, 1.2, 1.2]), np.array([0.0, 0.0, -1.5, -1.5])
+            swing, fold = np.array([0.05, 0.1, 1.25, 1.25]), np.array([0.0, 0.0, -2.6, -2.6])
         else:
             swing, fold = np.array([0.2, 0.2, 1.35, 1.35]), np.array([1.3, 1.3, -2.7, -2.7])
-        pitch = {"walk": 0.0, "stand": 0.0, "sit": 0.75, "lie": 0.0}[posture]
+        # A dog sits with its rump and its forepaws on the ground.
+        pitch = np.arcsin(min(0.95 * (upper + lower) / length, 0.9)) if posture == "sit" else 0.0
         raised = np.array([[np.cos(pitch), 0, -np.sin(pitch)], [0, 1, 0], [np.sin(pitch), 0, np.cos(pitch)]])
         rotation, origin = np.empty((11, 3, 3)), np.empty((11, 3))
         rotation[BODY], origin[BODY] = raised, (0, 0, h)

@@ -216,7 +216,7 @@ class Person(Identity):
         if self.bag == "backpack":
             back = -(0.066 * g * h + loose)
             pack = loft(ovals(np.array([-0.01, 0.03, 0.15, 0.20]) * h, np.array([0.044, 0.058, 0.052, 0.033]) * h,
-                              np.array([0.075, 0.085, 0.08, 0.055]) * h, 8, back - 0.04 * h, 0.6))
+                              np.array([0.075, 0.085, 0.08, 0.055]) * h, 8, back - 0.03 * h, 0.6))
             parts.append((TORSO, painted(pack, Coat(Surface.COTTON, self.bag_colour, 9))))
         elif self.bag == "shoulder bag":
             y = 0.115 * g * h + loose
@@ -310,7 +310,7 @@ class Person(Identity):
     def _walking(self, phase: float) -> tuple[np.ndarray, float, np.ndarray]:
         angle = 2 * np.pi * phase + np.array([0.0, np.pi])
         thigh = 0.05 + self.stride * np.cos(angle)
-        knee = 0.08 + 0.95 * np.maximum(np.sin(angle - 0.85 * np.pi), 0) * self.stride / 0.38
+        knee = 0.12 + 0.95 * np.maximum(np.sin(angle - 0.96 * np.pi), 0) * self.stride / 0.38
         foot = np.where(thigh - knee < -0.25, 0.7 * (thigh - knee + 0.25), 0.5 * np.maximum(thigh - 0.15, 0))
         return self._swung(thigh, knee, -0.75 * self.stride * np.cos(angle), np.array([0.35, 0.35]), 0.06, foot)
 
