@@ -33,6 +33,7 @@ HISTORY = len(HISTORY_EDGES_H) - 1
 _GRID_M = 2.0  # of the ground's light and warmth
 _SKY_GRID_M = 4.0
 _SKY_LEVELS = 11
+_NEAR_M = 0.1
 _BODIES = 2000  # actors' meshes kept ready for rays
 _SKY_DIRECTIONS = hemisphere(24)
 _CONTACT_DIRECTIONS = hemisphere(8)  # for the darker, at night warmer ground beside actors
@@ -129,6 +130,9 @@ class Renderer:
         self._sun = sun_direction(city.latitude_deg, city.longitude_deg, when).astype(np.float32)
         self._daylight = Daylight(self._sun, self.weather.cloud_cover)
         self._air = Atmosphere.of(self.weather, float(solar_hour(city.longitude_deg, when)), day.surroundings_k)
+        # Blotches come from unequal absorption and evaporation: by night little of them is left.
+        recent = float(np.dot(day.history_irradiance[:4], (0.25, 0.25, 0.5, 1.0)) / 2.0)
+        self._grain = np.float32(0.3 + 0.7 * min(recent / 500.0, 1.0))
         self._lamps_on = self._sun[2] < np.sin(np.radians(-1.0))
 
         sunlit = np.zeros((patches.count, HISTORY), np.float32)
@@ -250,7 +254,7 @@ class Renderer:
         grain = texture(surface, position, normal, seed, footprint)
         albedo *= grain.albedo_factor[:, None]
         np.clip(albedo, 0.0, 0.95, out=albedo)
-        temperature_k += grain.thermal_offset_k
+        temperature_k += self._grain * grain.thermal_offset_k
         lamp = ground.sample(self._lamps, position) if self._lamps_on else np.zeros(count, np.float32)
         return _Hits(position, normal, direction, range_m, surface, albedo, temperature_k, sky_view, ambient, lamp,
                      np.ones(count, np.float32)), semantic
@@ -400,10 +404,24 @@ class _Ground:
         plan = self.city.plan
         x_min, _, _, y_max = self.city.bounds
         rows, columns = plan.surface.shape
-        column = ((position[:, 0] - np.float32(x_min)) * np.float32(1 / plan.resolution_m)).astype(np.int32)
-        row = ((np.float32(y_max) - position[:, 1]) * np.float32(1 / plan.resolution_m)).astype(np.int32)
-        place = np.clip(row, 0, rows - 1) * columns + np.clip(column, 0, columns - 1)
-        surface, semantic = plan.surface.ravel()[place], plan.semantic.ravel()[place]
+        scale = np.float32(1 / plan.resolution_m)
+        u = np.clip((position[:, 0] - np.float32(x_min)) * scale - np.float32(0.5), 0, columns - 1.001)
+        v = np.clip((np.float32(y_max) - position[:, 1]) * scale - np.float32(0.5), 0, rows - 1.001)
+        column, row = u.astype(np.int32), v.astype(np.int32)
+        first = row * np.int32(columns) + column
+        cells = plan.surface.ravel()
+        around = [cells.take(first + offset) for offset in (0, 1, columns, columns + 1)]
+        chosen = first.copy()
+        edge = np.flatnonzero((around[0] != around[1]) | (around[0] != around[2]) | (around[0] != around[3]))
+        if len(edge):
+            # Between cells that differ the heaviest surface wins, bilinearly: borders run straight, not in steps.
+            a, b = u[edge] - column[edge], v[edge] - row[edge]
+            weights = np.stack([(1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b])
+            kinds = np.stack([kind[edge] for kind in around])
+            votes = ((kinds[:, None] == kinds[None]) * weights[None]).sum(axis=1)
+            best = votes.argmax(axis=0)
+            chosen[edge] += np.array([0, 1, columns, columns + 1], np.int32)[best]
+        surface, semantic = cells.take(chosen), plan.semantic.ravel().take(chosen)
         surface[~inside], semantic[~inside] = _BEYOND, NO_DATA
         return surface, semantic
 
@@ -627,8 +645,9 @@ class _View:
         renderer = self.renderer
         sunlit = np.full((len(self.actors), HISTORY), _STROLLING, np.float32)
         stays_h = np.array([_stay_h(a) for a in self.actors])
-        height = np.array([renderer.body(a).box[1, 2] for a in self.actors], np.float32)
-        points = place + height[:, None] * np.float32([0, 0, 0.7])
+        points = place.copy()
+        for number, body, _, _ in self.seen:
+            points[number, 2] += np.float32(0.7 * body.box[1, 2])
         for block, sun in _sunny_blocks(renderer._day):
             young, old = HISTORY_EDGES_H[block:block + 2]
             share = np.clip((stays_h - young) / (old - young), 0.0, 1.0).astype(np.float32)
@@ -645,16 +664,22 @@ class _View:
     def _rectangle(self, points: np.ndarray, margin_m: float = 0.0) -> tuple[int, int, int, int] | None:
         """Columns and rows (left, right, top, bottom) of the picture that may show world points; None for none."""
         camera = self.pose.to_camera(points)
-        if (camera[:, 2] <= 0.1).all():
+        front = camera[:, 2] > _NEAR_M
+        if not front.any():
             return None
+        if not front.all():
+            # Of what reaches behind the camera, the part in front ends where lines from front to back cross.
+            ahead, behind = camera[front][:, None], camera[~front][None]
+            share = (ahead[..., 2:] - _NEAR_M) / (ahead[..., 2:] - behind[..., 2:])
+            crossing = (ahead + share * (behind - ahead)).reshape(-1, 3)
+            crossing[:, 2] = _NEAR_M
+            camera = np.concatenate([camera[front], crossing])
         width, height = self.intrinsics.width, self.intrinsics.height
-        if (camera[:, 2] <= 0.1).any():
-            return 0, width, 0, height
         pixels = self.intrinsics.project(camera)
         margin = 1.0 + margin_m * self.intrinsics.fx / camera[:, 2].min()
         low, high = np.floor(pixels.min(axis=0) - margin), np.ceil(pixels.max(axis=0) + margin)
-        left, top = np.maximum(low, 0).astype(int)
-        right, bottom = np.minimum(high, (width, height)).astype(int)
+        left, top = np.clip(low, 0, (width, height)).astype(int)
+        right, bottom = np.clip(high, 0, (width, height)).astype(int)
         return (left, right, top, bottom) if left < right and top < bottom else None
 
     def _pixels(self, rect: tuple[int, int, int, int]) -> np.ndarray:
