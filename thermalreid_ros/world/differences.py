@@ -81,9 +81,7 @@ def displace(features: Features, rng: np.random.Generator, difference: float) ->
     after = moved(before)
     field = np.sqrt(np.mean(np.sum((after - before) ** 2, axis=1))) if len(before) else 0.0
     footprints = shapely.set_coordinates(footprints.copy(), after + shifts[owner])
-    areas[~shapely.is_valid(areas)] = shapely.buffer(areas[~shapely.is_valid(areas)], 0)
-    valid = shapely.is_valid(footprints)
-    footprints = np.where(valid, footprints, shapely.buffer(footprints, 0))
+    areas, footprints = _mended(areas), _mended(footprints)
     return Features(
         features.crs,
         tuple(dataclasses.replace(b, polygon=p) for b, p in zip(features.buildings, footprints)),
@@ -92,6 +90,14 @@ def displace(features: Features, rng: np.random.Generator, difference: float) ->
         tuple(dataclasses.replace(t, x=float(x), y=float(y)) for t, (x, y) in zip(features.trees, moved(points))),
         tuple(dataclasses.replace(r, line=line) for r, line in zip(features.railways, railways)),
     ), float(field), float(np.sqrt(np.mean(np.sum(shifts**2, axis=1)))) if len(shifts) else 0.0
+
+
+def _mended(shapes: np.ndarray) -> np.ndarray:
+    """Polygons (multipolygons where a narrow place has closed) again, after their vertices were moved."""
+    for i in np.flatnonzero(~shapely.is_valid(shapes)):
+        parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(shapes[i])))
+        shapes[i] = shapely.multipolygons(parts[shapely.get_type_id(parts) == 3])
+    return shapes
 
 
 def touching(polygons: np.ndarray, distance_m: float = 0.2) -> np.ndarray:

@@ -122,9 +122,11 @@ def _fill(raster: np.ndarray, geometries: np.ndarray, x_min: float, y_edge: floa
           values: np.ndarray, upwards: bool = False) -> None:
     """Paint polygons (and multipolygons), in order, each with its value. y_edge: the top edge of row 0, or its
     bottom edge if rows go upwards."""
-    rings, owner = shapely.get_rings(geometries, return_index=True) if len(geometries) else ((), ())
+    parts, part_owner = shapely.get_parts(geometries, return_index=True)
+    rings, owner = shapely.get_rings(parts, return_index=True)
     if not len(rings):
         return
+    owner = part_owner[owner]
     coordinates, ring = shapely.get_coordinates(rings, return_index=True)
     row = (coordinates[:, 1] - y_edge) if upwards else (y_edge - coordinates[:, 1])
     pixels = np.stack([coordinates[:, 0] - x_min, row], axis=1) / resolution_m - 0.5
@@ -407,7 +409,8 @@ def _zebra_stripes(roads: list[Road], junctions: Junctions, rng: np.random.Gener
     stripes = []
     for direction in (-1.0, 1.0):
         place = junctions.along_m + direction * (junctions.radius_m[junctions.junction] + 2.5)
-        chosen = street[junctions.road] & marked[junctions.junction] & (place > 3) & (place < lengths[junctions.road] - 3)
+        chosen = street[junctions.road] & marked[junctions.junction] & \
+            (place > 3) & (place < lengths[junctions.road] - 3)
         road, along = junctions.road[chosen], place[chosen]
         widths = np.array([roads[i].width_m for i in road])
         counts = np.maximum(np.floor(widths).astype(np.int64), 1)
