@@ -29,7 +29,7 @@ from thermalreid_ros.maps.tags import SIDEWALK_M
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0, https://www.openstreetmap.org/copyright"
 HEIGHT_CAP_M = 254
 _WINDOW_PX = 4096
-_COG = {"driver": "COG", "compress": "deflate", "level": 9, "blocksize": 512, "overview_resampling": "mode",
+_COG = {"driver": "COG", "compress": "deflate", "level": 6, "blocksize": 512, "overview_resampling": "mode",
         "resampling": "nearest", "bigtiff": "if_safer"}
 
 
@@ -53,7 +53,7 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
     progress("reading", 0.0)
     data = read_osm(osm_path, bbox)
     features = data.features
-    grid = _Grid.around(data.extent, resolution_m)
+    grid = _Grid.around(data.frame, resolution_m)
     counts = np.zeros(256, np.int64)
     try:
         with tempfile.TemporaryDirectory(dir=map_path.absolute().parent, prefix=f".{map_path.name}.") as folder:
@@ -75,7 +75,8 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
                                    PIXELS=json.dumps(dict(zip(CLASS_NAMES, counts.tolist()))))
             progress("writing", 0.6)
             rasterio.shutil.copy(plain, cog, **_COG)
-            write_features(features_path(map_path), features)
+            write_features(features_path(cog), features)
+            os.replace(features_path(cog), features_path(map_path))
             os.replace(cog, map_path)
     except (OSError, RasterioError) as error:
         detail = getattr(error, "strerror", None) or " ".join(str(error).split())
@@ -92,9 +93,9 @@ class _Grid:
     resolution_m: float
 
     @classmethod
-    def around(cls, extent: Polygon, resolution_m: float) -> _Grid:
-        """The smallest grid of whole multiples of the resolution that holds an extent."""
-        x_min, y_min, x_max, y_max = np.array(extent.bounds) / resolution_m
+    def around(cls, bounds: tuple[float, float, float, float], resolution_m: float) -> _Grid:
+        """The smallest grid of whole multiples of the resolution that holds (x_min, y_min, x_max, y_max)."""
+        x_min, y_min, x_max, y_max = np.array(bounds) / resolution_m
         left, top = np.floor(x_min), np.ceil(y_max)
         return cls(left * resolution_m, top * resolution_m, int(np.ceil(x_max) - left), int(top - np.floor(y_min)),
                    resolution_m)
@@ -137,9 +138,10 @@ class _Painter:
 
     def draw(self, grid: _Grid, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """(classes, heights), uint8 (rows, columns), of a window; a pixel is what covers its centre."""
-        transform = grid.transform * Affine.translation(window.col_off, window.row_off)
-        x, y = transform * (0, 0)
-        box = shapely.box(x, y - window.height * grid.resolution_m, x + window.width * grid.resolution_m, y)
+        step = grid.resolution_m
+        x, y = grid.left + window.col_off * step, grid.top - window.row_off * step
+        transform = Affine(step, 0, x, 0, -step, y)
+        box = shapely.box(x, y - window.height * step, x + window.width * step, y)
         hits = np.sort(self._tree.query(box, predicate="intersects"))
         size = (int(window.height), int(window.width))
         bands = []

@@ -23,6 +23,7 @@ from thermalreid_ros.maps.features import Area, Building, Features, Railway, Roa
 SUFFIXES = (".osm.pbf", ".osm", ".osm.gz")
 _WAY_KEYS = ("building", "building:part", "area:highway", "highway", *tagging.AREAS)
 _TREE_ROW_STEP_M = 7.0
+_MARGIN_DEG = 0.0005
 _EDGE_STEP_DEG = 0.002  # of edges that are straight in degrees and not in metres
 
 
@@ -35,7 +36,8 @@ class OsmData:
     """The content of a file. Shapes are in metres on the grid `features.crs`."""
 
     features: Features
-    extent: Polygon  # where the file has data, within what was asked for
+    extent: Polygon  # where the file has data
+    frame: tuple[float, float, float, float]  # (x_min, y_min, x_max, y_max) of what was asked for
     timestamp: str  # of the newest data, ISO 8601
 
 
@@ -76,22 +78,29 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
         if not (wanted[0] < wanted[2] and wanted[1] < wanted[3]):
             raise OsmError(f"{path}: bbox {','.join(f'{value:g}' for value in bbox)} lies outside of its data, which "
                            f"reach from {box[0]:.5f},{box[1]:.5f} to {box[2]:.5f},{box[3]:.5f} (longitude,latitude)")
-        raw = _read(path, box, wanted)
+        crs = utm_zone((wanted[1] + wanted[3]) / 2, (wanted[0] + wanted[2]) / 2)
+        transformer = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+
+        def project(lonlat: np.ndarray) -> np.ndarray:
+            return np.column_stack(transformer.transform(lonlat[:, 0], lonlat[:, 1]))
+
+        def outline(degrees: tuple[float, float, float, float]) -> Polygon:
+            return shapely.segmentize(shapely.box(*degrees), _EDGE_STEP_DEG)
+
+        # North of the grid is not true north: the upright rectangle around bbox reaches out of it, by a pixel more.
+        frame = shapely.transform(outline(wanted), project).bounds
+        west, south, east, north = transformer.transform_bounds(*frame, direction="INVERSE")
+        reach = (max(west - _MARGIN_DEG, box[0]), max(south - _MARGIN_DEG, box[1]),
+                 min(east + _MARGIN_DEG, box[2]), min(north + _MARGIN_DEG, box[3]))
+        raw = _read(path, box, reach)
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, ThermalReidError):
             raise
         detail = " ".join(str(error).split())
         raise OsmError(f"{path}: broken or no OpenStreetMap data ({detail}); fetch it again") from None
-    crs = utm_zone((wanted[1] + wanted[3]) / 2, (wanted[0] + wanted[2]) / 2)
-    transformer = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-
-    def project(lonlat: np.ndarray) -> np.ndarray:
-        return np.column_stack(transformer.transform(lonlat[:, 0], lonlat[:, 1]))
-
-    extent = shapely.segmentize(shapely.box(*wanted), _EDGE_STEP_DEG)
-    water = shapely.union_all(assembly.sea(raw.coastlines, shapely.box(*box))).intersection(extent)
+    water = shapely.union_all(assembly.sea(raw.coastlines, shapely.box(*box))).intersection(outline(reach))
     raw.areas.insert(0, (shapely.segmentize(water, _EDGE_STEP_DEG), {"natural": "water"}, True))
-    return OsmData(_features(raw, crs, project), shapely.transform(extent, project), timestamp)
+    return OsmData(_features(raw, crs, project), shapely.transform(outline(reach), project), frame, timestamp)
 
 
 def _survey(path: Path) -> tuple[tuple[float, float, float, float] | None, str]:

@@ -143,8 +143,10 @@ class SemanticMap:
         middle = np.array([x * per_x, (self.bounds[3] - y) * per_y])
         corner = middle - matrix @ (width / 2, height / 2)  # of the picture, in the level's pixels
         reach = np.abs(matrix) @ (width / 2, height / 2)
-        left, top = (np.floor(middle - reach) - 1).astype(int)
-        right, bottom = (np.ceil(middle + reach) + 1).astype(int)
+        # What lies outside of the map is border, which need not be held.
+        size = np.array([level.width, level.height])
+        left, top = np.clip(np.floor(middle - reach) - 1, -1, size).astype(int)
+        right, bottom = np.clip(np.ceil(middle + reach) + 1, 0, size + 1).astype(int)
         source = self._region(band, index, left, top, right, bottom)
         # OpenCV counts from the centres of pixels.
         offset = corner - (left, top) + matrix @ (0.5, 0.5) - 0.5
@@ -153,7 +155,7 @@ class SemanticMap:
                               borderValue=_outside(band))
 
     def _region(self, band: int, index: int, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        """A level's pixels [top, bottom) x [left, right), which may lie outside of it."""
+        """A level's pixels [top, bottom) x [left, right), which may reach one pixel out of it."""
         level = self._levels[index]
         step = level.block_shapes[0][0]
         region = np.full((bottom - top, right - left), _outside(band), np.uint8)
@@ -163,7 +165,8 @@ class SemanticMap:
                 y, x = row * step, column * step
                 y0, y1 = max(top, y), min(bottom, y + block.shape[0])
                 x0, x1 = max(left, x), min(right, x + block.shape[1])
-                region[y0 - top:y1 - top, x0 - left:x1 - left] = block[y0 - y:y1 - y, x0 - x:x1 - x]
+                if y0 < y1 and x0 < x1:
+                    region[y0 - top:y1 - top, x0 - left:x1 - left] = block[y0 - y:y1 - y, x0 - x:x1 - x]
         return region
 
     def _block(self, band: int, index: int, row: int, column: int) -> np.ndarray:
@@ -193,12 +196,14 @@ class SemanticMap:
         values = np.full(x.size, _outside(band), np.uint8)
         column, row = column[inside].astype(int), row[inside].astype(int)
         step = self._levels[0].block_shapes[0][0]
-        blocks = np.stack([row // step, column // step], axis=1)
         found = np.empty(len(row), np.uint8)
-        for block_row, block_column in np.unique(blocks, axis=0).tolist():
-            here = (blocks[:, 0] == block_row) & (blocks[:, 1] == block_column)
-            block = self._block(band, 0, block_row, block_column)
-            found[here] = block[row[here] - block_row * step, column[here] - block_column * step]
+        numbers = row // step * (self.width_px // step + 1) + column // step
+        order = np.argsort(numbers, kind="stable")
+        for here in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+            if len(here):
+                block_row, block_column = row[here[0]] // step, column[here[0]] // step
+                block = self._block(band, 0, int(block_row), int(block_column))
+                found[here] = block[row[here] - block_row * step, column[here] - block_column * step]
         values[inside] = found
         return values.reshape(x.shape)
 
