@@ -339,5 +339,6 @@ class Car(Identity):
         kept = (1 - np.exp(-state.running_s / 600)) * np.exp(-parked / 1500)
         cabin = kept * (294.0 + 0.15 * sun_k) + (1 - kept) * (air + sun_k)
         temperature = [left(58, 500, block_s), left(62, 400, 0.8 * block_s), left(70, 300, 2000), left(18, 900, 2400),
-                       left(40, 500, 1500), cabin, cabin]
-        return heat_table(temperature, [9.0, 14.0, 12.0, 25.0, 15.0, 7.0, 2.0])
+                       left(35, 500, 1500), cabin, cabin]
+        # To the outside: through the lined bonnet, the grille, shields, rubber, rims, glass and the roof's lining.
+        return heat_table(temperature, [7.0, 9.0, 9.0, 20.0, 12.0, 7.0, 2.0])

@@ -238,7 +238,7 @@ class Dog(Identity):
         tissue = 5.28 + 1.163 * float(np.clip(6.0 * np.exp(0.11 * (celsius - 22.0)) * (1 + 0.3 * effort), 0.5, 30.0))
 
         def haired(share: float) -> float:
-            return 1.0 / (1.0 / (tissue + 4.0) + max(share * self.hair_mm, 1.0) * 1e-3 / 0.045)
+            return 1.0 / (1.0 / (tissue + 4.0) + max(0.5 * share * self.hair_mm, 1.0) * 1e-3 / 0.045)  # hair lies flat
 
         # Shares of the trunk's hair length: coat, legs, belly, muzzle (with bare nose and eyes), ears, paws, skull.
         hair = [haired(share) for share in (1.0, 0.5, 0.3, 0.12, 0.3, 0.15, 0.4)]

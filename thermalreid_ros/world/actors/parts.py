@@ -123,9 +123,9 @@ def tube(points: Sequence[Sequence[float]], radius: float | Sequence[float], sid
 
 
 def torus(radius: float, tube_radius: float, segments: int = 18, sides: int = 4) -> Shape:
-    """A ring in the x-z plane about the origin whose outer radius is `radius`. Segment 0 and the last of each
-    ring face outwards, the middle ones inwards."""
-    around = np.arange(segments) * (2 * np.pi / segments)
+    """A ring in the x-z plane about the origin, with a vertex at (0, 0, -radius), its lowest. The first and the last
+    segment of each cross-section face outwards, the middle ones inwards."""
+    around = np.arange(segments) * (2 * np.pi / segments) - 0.5 * np.pi
     angle = np.arange(sides) * (2 * np.pi / sides)
     reach = radius - tube_radius + tube_radius * np.cos(angle)
     rings = np.stack([np.cos(around)[:, None] * reach, np.tile(tube_radius * np.sin(angle), (segments, 1)),

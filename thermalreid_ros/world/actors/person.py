@@ -335,7 +335,7 @@ class Person(Identity):
         flow = np.clip(6.3 * np.exp(0.11 * (celsius - 24.0)) * (1 + 0.35 * effort), 0.5, 60.0)
         limbs = 5.28 + 1.163 * flow
         hands = 3.0 + 1.163 * flow * 1.4
-        face = max(limbs, 18.0 + 2.0 * effort)
+        face = max(limbs, 22.0 + 2.0 * effort)
         under_top = 5.28 + 1.163 * max(flow, 4.0)  # a dressed trunk stays supplied
 
         def dressed(tissue: float, clo: float) -> float:
