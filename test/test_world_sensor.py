@@ -61,7 +61,7 @@ def test_the_kernel_has_the_variance_asked_for(sigma_px):
     assert (taps * offsets ** 2).sum() == pytest.approx(sigma_px ** 2, rel=2e-3)
 
 
-@pytest.mark.parametrize("sigma_px", [0.4, 0.6, 0.9])
+@pytest.mark.parametrize("sigma_px", [0.4, 0.8, 1.3])
 def test_psf_of_a_point_and_of_a_slanted_edge(sigma_px):
     sensor = ThermalSensor(replace(IDEAL, psf_sigma_px=sigma_px), CAMERA, 3)
     point = scene(300.0).copy()
@@ -230,7 +230,7 @@ def test_bad_input_is_refused_with_a_line():
 def test_varied_cameras_stay_within_their_ranges():
     rng = np.random.default_rng(1)
     cameras = [ThermalSensorParameters().varied(rng) for _ in range(200)]
-    for name, low, high in (("netd_k", 0.03, 0.06), ("psf_sigma_px", 0.4, 0.9), ("time_constant_s", 0.008, 0.012)):
+    for name, low, high in (("netd_k", 0.03, 0.06), ("psf_sigma_px", 0.5, 1.3), ("time_constant_s", 0.008, 0.012)):
         values = np.array([getattr(camera, name) for camera in cameras])
         assert low <= values.min() < low + 0.1 * (high - low) and high - 0.1 * (high - low) < values.max() <= high
     assert cameras[0] == ThermalSensorParameters().varied(np.random.default_rng(1))
@@ -256,6 +256,22 @@ def test_sharpening_and_compression():
     assert (sharp[:, :60] == plain[:, :60]).all()
     coded = GainControl(mode="linear", max_gain_per_k=20, jpeg_quality=80).grey(frame).astype(int)
     assert 0 < np.abs(coded - plain).max() < 12
+
+
+def test_denoising_spares_edges_and_local_contrast_lifts_what_is_small():
+    control = GainControl(mode="linear", max_gain_per_k=40)
+    noisy = np.full(SIZE, 30000.0)
+    noisy[:, 83:] += 200
+    frame = (noisy + np.random.default_rng(1).normal(0, 5, SIZE)).astype(np.uint16)
+    plain, smooth = control.grey(frame).astype(float), replace(control, denoising=15.0).grey(frame).astype(float)
+    assert smooth[:, 10:70].std() < 0.5 * plain[:, 10:70].std()
+    assert smooth[:, 84].mean() - smooth[:, 82].mean() > 0.95 * (plain[:, 84].mean() - plain[:, 82].mean())
+    spot = np.full(SIZE, 30000, np.uint16)
+    spot[60:68, 76:84] += 200
+    spot[0, 0], spot[0, 1] = 29600, 30400
+    plain = control.grey(spot).astype(int)
+    lifted = replace(control, local_contrast=0.5).grey(spot).astype(int)
+    assert lifted[64, 80] - lifted[64, 20] > 1.3 * (plain[64, 80] - plain[64, 20])
 
 
 def test_varied_gain_controls_differ_and_work():

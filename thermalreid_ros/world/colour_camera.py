@@ -41,14 +41,14 @@ class ColourCameraParameters:
     full_well: float = 60000.0
     read_noise: float = 10.0
     balance: float = 0.5
-    saturation: float = 1.1
+    saturation: float = 1.0
 
     def varied(self, rng: np.random.Generator) -> ColourCameraParameters:
         """Another camera or another setting of it."""
         return replace(self, psf_sigma_px=rng.uniform(0.4, 1.0), vignetting=rng.uniform(0.2, 0.8),
                        middle_grey=0.18 * 2.0 ** rng.uniform(-0.6, 0.5), full_well=rng.uniform(20000.0, 100000.0),
                        read_noise=rng.uniform(6.0, 20.0), balance=rng.uniform(0.2, 0.8),
-                       saturation=rng.uniform(0.9, 1.3))
+                       saturation=rng.uniform(0.85, 1.2))
 
 
 class ColourCamera:

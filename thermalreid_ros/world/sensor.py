@@ -20,7 +20,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.world.radiometry import brightness_temperature, radiance as black_body_radiance
 
 REFERENCE_K = 300.0  # scene temperature that noise is stated at
-_KNOTS = 4  # steps of the pattern's random walk between two shutter events
+_KNOTS = 2  # steps of the pattern's random walk between two shutter events
 _SHUTTER_AVERAGE = 8  # frames that the camera averages over its shutter
 
 
@@ -43,7 +43,7 @@ class ThermalSensorParameters:
     """
 
     netd_k: float = 0.045
-    psf_sigma_px: float = 0.6
+    psf_sigma_px: float = 0.8
     time_constant_s: float = 0.010
     vignetting: float = 0.03
     housing_temperature_k: float = 308.0
@@ -65,9 +65,10 @@ class ThermalSensorParameters:
                               "its time constant and shutter period not zero")
 
     def varied(self, rng: np.random.Generator) -> ThermalSensorParameters:
-        """Another camera of the same kind: NETD 30-60 mK, blur 0.4-0.9 px, lag 8-12 ms and so on."""
+        """Another camera of the same kind: NETD 30-60 mK, blur 0.5-1.3 px, lag 8-12 ms and so on. Recorded frames are
+        as soft as the upper half of that: lenses lose focus in the heat and the cold."""
         return replace(
-            self, netd_k=rng.uniform(0.030, 0.060), psf_sigma_px=rng.uniform(0.4, 0.9),
+            self, netd_k=rng.uniform(0.030, 0.060), psf_sigma_px=rng.uniform(0.5, 1.3),
             time_constant_s=rng.uniform(0.008, 0.012), vignetting=rng.uniform(0.0, 0.06),
             housing_temperature_k=rng.uniform(295.0, 320.0), row_pattern_k=rng.uniform(0.01, 0.05),
             column_pattern_k=rng.uniform(0.02, 0.08), pixel_pattern_k=rng.uniform(0.02, 0.08),
@@ -214,7 +215,9 @@ class GainControl:
 
     mode: "plateau" (histogram equalisation, camera.thermal.plateau_agc) or "linear" (stretch between the tails).
     plateau, linear_share, tail_share: as in plateau_agc. max_gain_per_k: most grey levels per kelvin.
-    sharpening: gain of detail (digital detail enhancement), 0 none. black_hot: hotter is darker.
+    denoising: grey levels that an edge-preserving (bilateral) filter takes for noise, 0 none. sharpening and
+    local_contrast: gain of detail below some 2 px and 20 px, 0 none (digital detail enhancement). black_hot: hotter is
+    darker.
     jpeg_quality: of a lossy link, 1..100, or 0 for none.
     """
 
@@ -223,7 +226,9 @@ class GainControl:
     linear_share: float = 0.5
     tail_share: float = 1e-4
     max_gain_per_k: float = 40.0
+    denoising: float = 0.0
     sharpening: float = 0.0
+    local_contrast: float = 0.0
     black_hot: bool = False
     jpeg_quality: int = 0
 
@@ -236,7 +241,8 @@ class GainControl:
         return replace(self, mode=str(rng.choice(["plateau", "linear"], p=[0.7, 0.3])),
                        plateau=rng.uniform(1.5, 6.0), linear_share=rng.uniform(0.2, 0.7),
                        tail_share=float(10 ** rng.uniform(-4.0, -2.0)), max_gain_per_k=rng.uniform(8.0, 40.0),
-                       sharpening=max(rng.uniform(-0.5, 1.2), 0.0),
+                       denoising=max(rng.uniform(-5.0, 20.0), 0.0), sharpening=max(rng.uniform(-0.3, 1.2), 0.0),
+                       local_contrast=max(rng.uniform(-0.4, 0.6), 0.0),
                        jpeg_quality=int(rng.choice([0, rng.integers(60, 96)])))
 
     def grey(self, frame: np.ndarray) -> np.ndarray:
@@ -250,9 +256,11 @@ class GainControl:
             slope = min(255.0 / max(high - low, 1.0), gain)
             grey = np.clip((frame - np.float32(0.5 * (low + high))) * np.float32(slope) + np.float32(128.0), 0, 255)
             grey = grey.astype(np.uint8)
-        if self.sharpening:
-            smooth = cv2.GaussianBlur(grey, (0, 0), 1.5)
-            grey = cv2.addWeighted(grey, 1.0 + self.sharpening, smooth, -self.sharpening, 0.0)
+        if self.denoising:
+            grey = cv2.bilateralFilter(grey, 7, self.denoising, 2.0)
+        for strength, radius_px in ((self.local_contrast, 20.0), (self.sharpening, 1.5)):
+            if strength:
+                grey = cv2.addWeighted(grey, 1.0 + strength, _smooth(grey, radius_px), -strength, 0.0)
         if self.black_hot:
             grey = 255 - grey
         if self.jpeg_quality:
@@ -277,6 +285,17 @@ def gaussian_kernel(sigma_px: float) -> np.ndarray:
         middle = np.sqrt(low * high)
         low, high = (middle, high) if (taps(middle) * offsets ** 2).sum() > sigma_px ** 2 else (low, middle)
     return taps(middle).astype(np.float32)
+
+
+def _smooth(grey: np.ndarray, radius_px: float) -> np.ndarray:
+    """Gaussian average, uint8; a wide one by way of a smaller picture."""
+    step = max(int(radius_px / 4.0), 1)
+    if step == 1:
+        return cv2.GaussianBlur(grey, (0, 0), radius_px)
+    height, width = grey.shape
+    small = cv2.resize(grey, (max(width // step, 1), max(height // step, 1)), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), radius_px / step)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def smear(image: np.ndarray, trail_px: np.ndarray, longest: float) -> np.ndarray:
