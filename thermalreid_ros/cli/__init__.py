@@ -22,6 +22,7 @@ COMMANDS = {
     "reid": "calibrate re-identification",
     "map": "semantic maps from OpenStreetMap",
     "engine": "prepare models for this machine ahead of flight",
+    "world": "render the virtual city: pictures, data sets, flights",
     "recording": "make a recording of annotated frames",
     "train": "train networks and export them",
 }

@@ -22,7 +22,7 @@ from mcap.exceptions import McapError
 from mcap.records import Channel, Footer, Message, Schema
 from mcap.stream_reader import StreamReader
 from rosbags.interfaces import MessageDefinitionFormat, QosDurability
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -184,11 +184,12 @@ class Bag:
 
 
 def write_bag(path: str | Path, messages: Iterable[tuple[str, int, Any]], custom: Mapping[str, str], *,
-              storage: str = "mcap") -> Path:
+              storage: str = "mcap", compress: bool = False) -> Path:
     """Write a recording folder; the same messages give the same bytes.
 
     messages: (topic, stamp_ns, message object of `message_types()`), by rising stamp. custom: text entries for
-    its metadata. storage: "mcap" or "sqlite3". The folder is absent or whole.
+    its metadata. storage: "mcap" or "sqlite3". compress: the chunks of an mcap file, with zstd. The folder is
+    absent or whole.
     Raises BagError where it exists already.
     """
     path, types = Path(path), message_types()
@@ -197,7 +198,9 @@ def write_bag(path: str | Path, messages: Iterable[tuple[str, int, Any]], custom
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         work = Path(temporary) / path.name  # rosbag2 names the storage file after its folder
-        with Writer(work, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        writer = Writer(work, version=9, storage_plugin=StoragePlugin[storage.upper()])
+        writer.set_compression(CompressionMode.STORAGE if compress else CompressionMode.NONE, CompressionFormat.ZSTD)
+        with writer:
             for key, value in custom.items():
                 writer.set_custom_data(key, value)
             connections = {}

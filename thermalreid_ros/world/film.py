@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,8 +20,9 @@ from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.world.city import City
-from thermalreid_ros.world.flight import Trajectory
+from thermalreid_ros.world.flight import FlightError, FlightPlan, Trajectory
 from thermalreid_ros.world.population import Placed, Population
+from thermalreid_ros.world.raycast import Scene
 from thermalreid_ros.world.render import Renderer
 from thermalreid_ros.world.truth import TrueObject, objects_as_json, objects_from_json, true_objects
 from thermalreid_ros.world.weather import Weather
@@ -90,6 +93,25 @@ def in_view(population: Population, pose: Pose, intrinsics: Intrinsics, time_s: 
     return [actor for actor, seen in zip(near, inside) if seen]
 
 
+def clear_flight(city: City, plan: FlightPlan, seed: int) -> Trajectory:
+    """A flight over a city that keeps 15 m above roofs and trees: the first of some courses that does.
+
+    FlightError where none does.
+    """
+    scene, reach = Scene(city.mesh), 8.0
+    down = np.float32([0, 0, -1])
+    for attempt in range(30):
+        trajectory = Trajectory(city.bounds, city.relief.height_m, plan, seed + (attempt << 32))
+        position = trajectory.position_m(np.arange(0.0, plan.duration_s + 0.5, 0.5))
+        above = np.concatenate([position + (dx, dy, 500.0) for dx, dy in (
+            (0, 0), (reach, 0), (-reach, 0), (0, reach), (0, -reach))]).astype(np.float32)
+        clear, _ = scene.nearest(above, np.broadcast_to(down, above.shape))
+        if clear.min() > 515.0:
+            return trajectory
+    raise FlightError(f"no course {trajectory.plan.altitude_m:.0f} m above the ground is clear of the buildings; "
+                      "fly higher")
+
+
 def render_film(film: Film, folder: Path, workers: int) -> Iterator[int]:
     """Render the frames that the folder lacks; yields the number of each that is there, in order."""
     missing = [number for number in range(film.count) if not _frame_path(folder, number).is_file()]
@@ -102,16 +124,52 @@ def render_film(film: Film, folder: Path, workers: int) -> Iterator[int]:
 
 def read_frame(folder: Path, number: int) -> FilmFrame:
     """A frame of render_film. ResumeError where its file is damaged."""
+    with _stored(folder, number) as stored:
+        shape = stored["radiance"].shape
+        return FilmFrame(number, stored["radiance"], *(
+            np.frombuffer(zlib.decompress(stored[name].tobytes()), kind).reshape(shape)
+            for name, kind in (("semantic", np.uint8), ("instance", np.uint16), ("depth_m", np.float16))),
+            objects_from_json(stored["objects"].tobytes().decode()))
+
+
+def read_objects(folder: Path, number: int) -> list[TrueObject]:
+    """The objects of a frame of render_film alone. ResumeError where its file is damaged."""
+    with _stored(folder, number) as stored:
+        return objects_from_json(stored["objects"].tobytes().decode())
+
+
+@contextmanager
+def _stored(folder: Path, number: int) -> Iterator[Mapping[str, np.ndarray]]:
     path = _frame_path(folder, number)
     try:
         with np.load(path) as stored:
-            height, width = stored["radiance"].shape
-            return FilmFrame(number, stored["radiance"], *(
-                np.frombuffer(zlib.decompress(stored[name].tobytes()), kind).reshape(height, width)
-                for name, kind in (("semantic", np.uint8), ("instance", np.uint16), ("depth_m", np.float16))),
-                objects_from_json(stored["objects"].tobytes().decode()))
-    except (OSError, ValueError, KeyError, zlib.error) as error:
+            yield stored
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise ResumeError(f"{path}: damaged ({error}); remove it and repeat the command") from None
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Where a flight's frames wait until its recording is written: `.part` beside it."""
+
+    path: Path
+
+    def claim(self, arguments: Mapping[str, Any]) -> None:
+        claim_folder(self.path, arguments)
+
+    def frames(self) -> int:
+        """How many are there."""
+        return len(list(self.path.glob("[0-9]*.npz")))
+
+
+def unfinished(out: Path, beside: Sequence[str]) -> WorkFolder:
+    """The folder of unfinished work of a recording. ResumeError where the recording exists, or one of the names
+    beside it does and is not of this unfinished work."""
+    folder = WorkFolder(out.with_name(f"{out.name}.part"))
+    for path in (out, *([] if folder.path.exists() else [out.parent / name for name in beside])):
+        if path.exists():
+            raise ResumeError(f"{path}: exists already; remove it or choose another place")
+    return folder
 
 
 def claim_folder(folder: Path, arguments: Mapping[str, Any]) -> None:

@@ -103,13 +103,16 @@ class _Moving:
 class Population:
     """Everyone in a city. Equal arguments give equal populations, and `at` the same answer whenever it is asked.
 
-    numbers: for each class the identity numbers to be used first, in the order of their places (which is random);
-    those after them follow on. Room is made for all of them. By default 0, 1, 2, ...
+    seed: of the identities and, unless another is given as layout, of their places, ways and states. numbers: for
+    each class the identity numbers to be used first, others follow on; room is made for all of them. By default
+    first_number and those after it.
     """
 
     def __init__(self, city: City, seed: int, density: Density | None = None,
-                 numbers: Mapping[str, Sequence[int]] | None = None):
+                 numbers: Mapping[str, Sequence[int]] | None = None, layout: int | None = None,
+                 first_number: int = 0):
         self.city, self.seed, self.density = city, int(seed), density or Density()
+        self._layout = self.seed if layout is None else int(layout)
         wanted = {name: list((numbers or {}).get(name, ())) for name in CLASSES}
         self._streets, self._ways = Net(_streets(city)), Net(_footways(city))
         self._paths: list[Path] = []
@@ -127,7 +130,7 @@ class Population:
             count = len(self._standing[name].x) + len(self._moving[name].path)
             order = self._rng(7, label).permutation(count)
             given = wanted[name][:count]
-            following = max(given, default=-1) + 1
+            following = max(given, default=first_number - 1) + 1
             in_order = np.array(given + list(range(following, following + count - len(given))), np.int64)
             self._identities[name] = np.empty(count, np.int64)
             self._identities[name][order] = in_order
@@ -138,10 +141,10 @@ class Population:
         return {name: len(numbers) for name, numbers in self._identities.items()}
 
     def at(self, time_s: float, around: tuple[float, float] | None = None,
-           radius_m: float = np.inf) -> list[Placed]:
+           radius_m: float = np.inf, classes: Sequence[str] = CLASSES) -> list[Placed]:
         """Who is where, by class and place: all of them, or those nearer than radius_m to a point (x, y)."""
         found = []
-        for name in CLASSES:
+        for name in classes:
             x, y, yaw, phase = self._places(name, time_s)
             near = np.arange(len(x)) if around is None else np.flatnonzero(
                 np.hypot(x - around[0], y - around[1]) < radius_m)
@@ -161,7 +164,7 @@ class Population:
         name = identity.class_name
         x, y, _, _ = self._places(name, time_s)
         for k in np.flatnonzero(self._identities[name] == identity.number):
-            near = self.at(time_s, around=(float(x[k]), float(y[k])), radius_m=1e-6)
+            near = self.at(time_s, (float(x[k]), float(y[k])), 1e-6, (name,))
             return next((placed for placed in near if placed.identity.name == identity.name), None)
         return None
 
@@ -195,7 +198,7 @@ class Population:
         return self._states[name, k]
 
     def _rng(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence([self.seed, 0x909, *key]))
+        return np.random.default_rng(np.random.SeedSequence([self._layout, 0x909, *key]))
 
     def _drive(self, moving: dict[str, list]) -> None:
         """Cars and ridden bicycles on the streets; several follow each path, one behind the other."""
