@@ -83,12 +83,12 @@ class ThermalSensor:
         self._gain = float(black_body_radiance(np.array([REFERENCE_K + 0.5]))[0]
                            - black_body_radiance(np.array([REFERENCE_K - 0.5]))[0])  # radiance per kelvin
         self._kernel = gaussian_kernel(parameters.psf_sigma_px)
+        self._pattern_event, self._pattern_knots = None, []
         self.reset()
 
     def reset(self) -> None:
         """Forget the frames before: the next one is a picture on its own."""
         self._stamp_ns, self._state, self._frame = None, None, None
-        self._pattern_event, self._pattern_knots = None, None
 
     def capture(self, radiance: np.ndarray, stamp_ns: int,
                 image_motion_px_s: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
@@ -103,7 +103,7 @@ class ThermalSensor:
         if radiance.shape != size:
             raise SensorError(f"a radiance image of shape {radiance.shape} does not fit a sensor of "
                               f"{size[1]}x{size[0]} px")
-        event, since_s = self.shutter_event(stamp_ns)
+        _, since_s = self.shutter_event(stamp_ns)
         signal = self._optics(np.asarray(radiance, np.float32))
         if not np.isfinite(signal.sum(dtype=np.float64)):
             raise SensorError("the radiance image holds NaN or infinite values")
