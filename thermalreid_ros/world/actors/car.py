@@ -117,7 +117,10 @@ class Car(Identity):
         height = mean.height_m * stretch**0.15 + float(np.clip(rng.normal(0, 0.035), -0.08, 0.08))
         if style == "van" and rng.random() < 0.25:
             height += 0.35
-        vary = lambda value, spread: float(value + np.clip(rng.normal(0, spread), -2 * spread, 2 * spread))  # noqa: E731
+
+        def vary(value: float, spread: float) -> float:
+            return float(value + np.clip(rng.normal(0, spread), -2 * spread, 2 * spread))
+
         colours = {name: weight for name, (weight, _) in _PAINTS.items()}
         if style == "van":
             colours["white"] = 1.2

@@ -19,8 +19,8 @@ T = TypeVar("T")
 class HeatState:
     """How warm an actor runs at one moment. Each class reads the fields that concern it.
 
-    running: a car's engine is on. running_s: for how long it has been (or had been, when parked).
-    parked_s: seconds since the engine stopped; inf for a cold car.
+    running: a car's engine is on, a bicycle is ridden. running_s: for how long it has been (or had been, when parked).
+    parked_s: seconds since the engine stopped or the rider got off; inf: cold.
     activity_met: metabolic rate of persons, riders and dogs, 1 met = 58.2 W/m2 at rest.
     solar_w_m2: global irradiance on the ground around a car over the last hour, which warms its cabin.
     """
@@ -58,8 +58,7 @@ class Identity(ABC):
         middle (of the wheelbase, the hips, the trunk).
 
         pose_phase: 0..1, one cycle of steps or pedals when moving; at rest it picks the posture.
-        moving: a person walks, a bicycle is ridden (its rider is part of the mesh), a dog trots. Cars look the
-        same.
+        moving: a person or a dog walks, a bicycle is ridden (its rider is part of the mesh). Cars look the same.
         """
 
     @abstractmethod

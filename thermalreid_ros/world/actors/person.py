@@ -252,8 +252,8 @@ class Person(Identity):
 
     def mesh(self, pose_phase: float = 0.0, moving: bool = False) -> Mesh:
         """Walking when moving. At rest a phase below 0.9 stands (shifting weight), one from there on sits on the
-        ground."""
-        if not moving and pose_phase >= 0.9:
+        ground, unless dressed in a skirt or a coat."""
+        if not moving and pose_phase >= 0.9 and self.bottom not in ("skirt", "dress") and self.top != "coat":
             return self.posed(*self._sitting())
         return self.posed(*(self._walking(pose_phase) if moving else self._standing(pose_phase)))
 
@@ -298,7 +298,10 @@ class Person(Identity):
         joints = np.zeros((8, 2, 3))
         joints[0, 0] = hips
         joints[1, 0], joints[2] = self.trunk(hips, lean)
-        down = lambda angle: np.stack([np.sin(angle), 0 * angle, -np.cos(angle)], axis=-1)  # noqa: E731
+
+        def down(angle: np.ndarray) -> np.ndarray:
+            return np.stack([np.sin(angle), 0 * angle, -np.cos(angle)], axis=-1)
+
         out = np.array([[0, 1, 0], [0, -1, 0]]) * (0.10 + 0.25 * max(self.girth - 1, 0))
         joints[3] = joints[2] + UPPER_ARM_LENGTH * h * (down(arm) + out)
         joints[4] = joints[3] + FOREARM_LENGTH * h * (down(arm + elbow) + 0.3 * out)
