@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from thermalreid_ros.cli.arguments import positive
@@ -48,10 +49,10 @@ def _build(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.maps.build import build_map
 
-    with progress(total=1.0, description="map", bar_format="{desc}: {percentage:3.0f}% |{bar}| "
+    with progress(total=1.0, description="map", bar_format="{desc}: {percentage:3.0f}%|{bar}| "
                                                            "[{elapsed}<{remaining}]") as bar:
         def show(stage: str, share: float) -> None:
-            bar.set_description(stage, refresh=False)
+            bar.set_description(stage, refresh=sys.stderr.isatty())
             bar.update(share - bar.n)
 
         build_map(args.osm, args.out, bbox=args.bbox, resolution_m=args.resolution, progress=show)
@@ -76,7 +77,7 @@ def _report(path: Path, json_path: Path | None) -> int:
                   "osm_timestamp": semantic_map.osm_timestamp, "attribution": semantic_map.attribution}
     print(table(("class", "share"), [(name, f"{100 * share:.2f} %") for name, share in values["classes"].items()]))
     print(f"{path}: {values['width_m']:.0f} x {values['height_m']:.0f} m, {values['mapped_km2']:.3g} km2 mapped, "
-          f"{values['crs']}, {values['resolution_m']:g} m/px, data of {values['osm_timestamp']}\n"
+          f"{values['crs']}, {values['resolution_m']:g} m/px, data of {values['osm_timestamp'] or 'unknown date'}\n"
           f"{values['attribution']}")
     write_json(json_path, values)
     return 0

@@ -51,7 +51,7 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
     if not map_path.absolute().parent.is_dir():
         raise MapBuildError(f"{map_path.absolute().parent}: no such folder for the map; make it first")
     progress("reading", 0.0)
-    data = read_osm(osm_path, bbox)
+    data = read_osm(osm_path, bbox, lambda count: progress(f"reading, {count / 1e6:.1f} M objects", 0.0))
     features = data.features
     grid = _Grid.around(data.frame, resolution_m)
     counts = np.zeros(256, np.int64)
@@ -125,7 +125,7 @@ class _Painter:
                 width = road.width_m + (2 * SIDEWALK_M if road.sidewalk else 0.0)
                 shapes.append(((max(road.layer, 0), 2), _strip(road.line, width), SemanticClass.ROAD, 0))
         for tree in features.trees:
-            crown = Point(tree.x, tree.y).buffer(0.28 * tree.height_m, quad_segs=4)
+            crown = Point(tree.x, tree.y).buffer(tree.crown_radius_m, quad_segs=4)
             shapes.append(((0, 3), crown, SemanticClass.VEGETATION, 0))
         for building in features.buildings:
             height = int(min(max(round(building.height_m), 1), HEIGHT_CAP_M))

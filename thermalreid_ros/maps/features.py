@@ -83,6 +83,11 @@ class Tree:
     height_m: float
     kind: str = ""  # broadleaved, needleleaved or unknown
 
+    @property
+    def crown_radius_m(self) -> float:
+        """As wide as trees in towns are for their height; the map draws this much of them."""
+        return 0.28 * self.height_m
+
 
 @dataclass(frozen=True)
 class Railway:

@@ -22,6 +22,7 @@ from thermalreid_ros.maps.features import Area, Building, Features, Railway, Roa
 
 SUFFIXES = (".osm.pbf", ".osm", ".osm.gz")
 _WAY_KEYS = ("building", "building:part", "area:highway", "highway", *tagging.AREAS)
+_LINE_KEYS = ("highway", "railway", "waterway", "natural", "aeroway", "barrier", "man_made")
 _TREE_ROW_STEP_M = 7.0
 _MARGIN_DEG = 0.0005
 _EDGE_STEP_DEG = 0.002  # of edges that are straight in degrees and not in metres
@@ -59,10 +60,12 @@ class _Raw:
     coastlines: list[np.ndarray] = field(default_factory=list)
 
 
-def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = None) -> OsmData:
+def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = None,
+             progress: Callable[[int], object] = lambda count: None) -> OsmData:
     """Read a file, or the part of it in bbox = (west, south, east, north), degrees, with all that reaches into it.
 
-    Raises OsmError, naming the file, where it is absent, broken, empty, or has nothing in bbox.
+    progress is called now and then with the number of objects read. Raises OsmError, naming the file, where it is
+    absent, broken, empty, or has nothing in bbox.
     """
     path = Path(path)
     if not path.is_file():
@@ -92,7 +95,7 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
         west, south, east, north = transformer.transform_bounds(*frame, direction="INVERSE")
         reach = (max(west - _MARGIN_DEG, box[0]), max(south - _MARGIN_DEG, box[1]),
                  min(east + _MARGIN_DEG, box[2]), min(north + _MARGIN_DEG, box[3]))
-        raw = _read(path, box, reach)
+        raw = _read(path, box, reach, progress)
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, ThermalReidError):
             raise
@@ -124,10 +127,11 @@ def _survey(path: Path) -> tuple[tuple[float, float, float, float] | None, str]:
         low, high = np.quantile(nodes, (0.01, 0.99), axis=0)
         near = nodes[(np.abs(nodes - (low + high) / 2) <= 0.75 * (high - low)).all(axis=1)]
         corners = (*near.min(axis=0).tolist(), *near.max(axis=0).tolist()) if len(near) else None
-    return corners, stamp or newest
+    return corners, stamp or ("" if newest.startswith("1970") else newest)  # 1970: a file without times
 
 
-def _read(path: Path, box: tuple[float, float, float, float], wanted: tuple[float, float, float, float]) -> _Raw:
+def _read(path: Path, box: tuple[float, float, float, float], wanted: tuple[float, float, float, float],
+          progress: Callable[[int], object]) -> _Raw:
     """The part that touches `wanted` of a file whose data fill `box`."""
     relations = []
     for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
@@ -140,7 +144,9 @@ def _read(path: Path, box: tuple[float, float, float, float], wanted: tuple[floa
     entities = osmium.FileProcessor(str(path), osmium.osm.NODE | osmium.osm.WAY).with_locations()
     untagged = osmium.filter.EmptyTagFilter()
     untagged.enable_for(osmium.osm.NODE)
-    for entity in entities.with_filter(untagged):
+    for count, entity in enumerate(entities.with_filter(untagged)):
+        if count % 50000 == 0:
+            progress(count)
         if entity.is_node():
             if entity.tags.get("natural") == "tree" and entity.location.valid() and \
                     wanted[0] <= entity.lon <= wanted[2] and wanted[1] <= entity.lat <= wanted[3]:
@@ -203,7 +209,8 @@ def _assemble(raw: _Raw, relations: list[tuple[dict[str, str], list[tuple[int, s
                 cut.append((way.runs, way.tags, False))
             elif len(corners := np.concatenate([np.zeros((0, 2)), *way.runs])) > 2:
                 raw.areas.append((Polygon(corners), way.tags, False))
-        raw.lines.extend((run, way.tags, way.closed) for run in way.runs)
+        if any(key in way.tags for key in _LINE_KEYS):
+            raw.lines.extend((run, way.tags, way.closed) for run in way.runs)
     extent, region = shapely.box(*box), shapely.box(*wanted)
     if cut:
         evidence = _Evidence(raw)
@@ -262,8 +269,10 @@ def _features(raw: _Raw, crs: str, project: Callable[[np.ndarray], np.ndarray]) 
             layer = max(tagging.layer_of(tags), 0) if kind in tagging.ON_WATER else 0
             areas.extend(Area(polygon, kind, semantic, layer) for polygon in polygons)
     roads, railways, trees = [], [], []
-    for lonlat, tags, closed in raw.lines:
-        line = LineString(project(lonlat))
+    nodes = project(np.concatenate([np.zeros((0, 2)), *(line for line, _, _ in raw.lines)]))
+    ends = np.cumsum([len(line) for line, _, _ in raw.lines])
+    for points, (_, tags, closed) in zip(np.split(nodes, ends), raw.lines):
+        line = LineString(points)
         if (kind := tagging.road_kind(tags)) is not None:
             width, lanes, oneway = tagging.road_size(kind, tags)
             roads.append(Road(line.reverse() if tags.get("oneway") == "-1" else line, kind, width, lanes, oneway,
@@ -315,7 +324,8 @@ def _without_parts(buildings: list[Building], parts: list[Building]) -> list[Bui
 def _stacked(areas: list[Area]) -> list[Area]:
     """Bottom to top: land, then water, then what stands in water; within these the larger below the smaller."""
     def rank(area: Area) -> tuple[int, int, float]:
-        group = 1 if area.semantic == SemanticClass.WATER else 2 if area.kind in tagging.ON_WATER else 0
+        wet = area.semantic == SemanticClass.WATER or area.kind == "wetland"  # reeds stand in lakes
+        group = 2 if area.kind in tagging.ON_WATER else 1 if wet else 0
         return area.layer, group, -area.polygon.area
     return sorted(areas, key=rank)
 

@@ -36,7 +36,7 @@ def _legend(panel: np.ndarray, semantic_map: SemanticMap, unmapped: bool, metres
     _text(canvas, semantic_map.path.name, x, y, 0.6)
     _text(canvas, f"{semantic_map.crs}, {semantic_map.resolution_m:g} m/px", x, y + 24)
     _text(canvas, f"{semantic_map.bounds[2]:.0f} x {semantic_map.bounds[3]:.0f} m", x, y + 46)
-    _text(canvas, f"data of {semantic_map.osm_timestamp[:10]}", x, y + 68)
+    _text(canvas, f"data of {semantic_map.osm_timestamp[:10] or 'unknown date'}", x, y + 68)
     y += 104
     rows = [(name, colour, f"{100 * semantic_map.shares[name]:.1f} %")
             for name, colour in zip(CLASS_NAMES, CLASS_COLOURS_RGB)]

@@ -59,16 +59,17 @@ AREAS: dict[str, dict[str, tuple[str, SemanticClass]]] = {
         "fuel": ("square", ROAD), "marketplace": ("square", ROAD), "fountain": ("water", WATER),
         "grave_yard": ("cemetery", VEGETATION), "school": ("school", GROUND)},
     "place": {"square": ("square", ROAD)},
-    "aeroway": {"apron": ("square", ROAD), "helipad": ("square", ROAD), "runway": ("square", ROAD),
+    "aeroway": {"aerodrome": ("grass", VEGETATION), "apron": ("square", ROAD), "helipad": ("square", ROAD),
+                "runway": ("square", ROAD),
                 "taxiway": ("square", ROAD)},
     "man_made": {"bridge": ("bridge", ROAD), "pier": ("pier", ROAD), "quay": ("pier", ROAD),
-                 "breakwater": ("bare", GROUND), "groyne": ("bare", GROUND)},
+                 "breakwater": ("breakwater", GROUND), "groyne": ("breakwater", GROUND)},
     "railway": {"platform": ("platform", ROAD)},
     "public_transport": {"platform": ("platform", ROAD)},
     "barrier": {"hedge": ("hedge", VEGETATION)},
     "tourism": {"camp_site": ("grass", VEGETATION), "caravan_site": ("grass", VEGETATION)},
 }
-ON_WATER = frozenset({"bridge", "pier"})  # and breakwaters: drawn over water, other areas under it
+ON_WATER = frozenset({"bridge", "pier", "breakwater"})  # drawn over water; other areas under it
 _HARD_COURTS = frozenset({"tennis", "basketball", "multi", "skateboard", "volleyball", "handball", "netball", "padel",
                           "boules", "petanque", "beachvolleyball", "roller_skating", "bmx", "athletics", "equestrian",
                           "shooting", "running"})
@@ -88,8 +89,8 @@ ROADS: dict[str, tuple[float, int, float]] = {
 _MARGIN_M = {"motorway": 3.5, "trunk": 1.5}  # hard shoulders and edge strips beside the lanes
 _WATERWAYS_M = {"river": 12.0, "canal": 8.0, "stream": 2.0, "ditch": 1.0, "drain": 1.0, "tidal_channel": 6.0}
 _STRIPS = {"barrier": {"hedge": (1.5, "hedge", VEGETATION)},
-           "man_made": {"pier": (4.0, "pier", ROAD), "breakwater": (6.0, "bare", GROUND),
-                        "groyne": (4.0, "bare", GROUND)}}
+           "man_made": {"pier": (4.0, "pier", ROAD), "breakwater": (6.0, "breakwater", GROUND),
+                        "groyne": (4.0, "breakwater", GROUND)}}
 _HEIGHTS_M = {
     "garage": 2.8, "garages": 2.8, "shed": 2.5, "hut": 2.8, "carport": 2.6, "roof": 4.5, "kiosk": 3.0, "cabin": 3.5,
     "greenhouse": 4.0, "farm_auxiliary": 5.0, "stable": 5.0, "service": 3.0, "transformer_tower": 8.0,
@@ -151,6 +152,8 @@ def area_kind(tags: Tags, from_relation: bool) -> tuple[str, SemanticClass] | No
         if semantic == ROAD and (tags.get("layer", "").startswith("-") or
                                  tags.get("parking") in ("multi-storey", "rooftop", "sheds", "carports")):
             return None
+        if tags.get("wetland") in ("tidalflat", "mud", "saltern"):
+            return "bare", GROUND
         if kind in ("pitch", "sports"):
             soft = tags["surface"] in _SOFT if "surface" in tags else \
                 semantic == VEGETATION and tags.get("sport") not in _HARD_COURTS
