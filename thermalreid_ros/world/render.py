@@ -130,9 +130,10 @@ class Renderer:
         self._sun = sun_direction(city.latitude_deg, city.longitude_deg, when).astype(np.float32)
         self._daylight = Daylight(self._sun, self.weather.cloud_cover)
         self._air = Atmosphere.of(self.weather, float(solar_hour(city.longitude_deg, when)), day.surroundings_k)
-        # Blotches come from unequal absorption and evaporation: by night little of them is left.
+        # Blotches come from unequal absorption and evaporation: what the sun warms most cools most at night.
+        cover = self.weather.cloud_cover
         recent = float(np.dot(day.history_irradiance[:4], (0.25, 0.25, 0.5, 1.0)) / 2.0)
-        self._grain = np.float32(0.3 + 0.7 * min(recent / 500.0, 1.0))
+        self._grain = np.float32(0.2 * cover + (1.0 - cover) * (1.35 * min(recent / 500.0, 1.0) - 0.35))
         self._lamps_on = self._sun[2] < np.sin(np.radians(-1.0))
 
         sunlit = np.zeros((patches.count, HISTORY), np.float32)
@@ -233,7 +234,8 @@ class Renderer:
         walls = built[patches.is_wall[own]]
         if len(walls):
             own, things = patches.of_face[face[walls]], city.object_id[face[walls]]
-            panes = facade(position[walls], normal[walls], city.object_base_z[things], seed[walls])
+            base_z = city.object_base_z[things]
+            panes = facade(position[walls], normal[walls], base_z, seed[walls], patches.top_z[own] - base_z)
             glass = walls[panes.window]
             surface[glass] = Surface.WINDOW
             albedo[glass] = _default_colour(surface[glass])
@@ -315,6 +317,8 @@ class _Patches:
         self.normal = normals[first]
         self.is_wall = np.isin(self.surface, _WALLS)
         self.walls = np.flatnonzero(self.is_wall)
+        self.top_z = np.full(self.count, -np.inf, np.float32)
+        np.maximum.at(self.top_z, self.of_face, np.maximum(np.maximum(a[:, 2], b[:, 2]), c[:, 2]))
         leaves = (self.surface == Surface.FOLIAGE) | (self.surface == Surface.BARK) | self.is_terrain[first]
         self._shadowed = np.flatnonzero(~leaves[self.of_face])
         self._normals = normals[self._shadowed]
@@ -553,7 +557,7 @@ class _View:
             grain = texture(surface[own], local, body.normals[faces], np.full(len(own), actor.identity.number),
                             self.depth[own] / np.float32(self.intrinsics.fx))
             albedo[own] = np.clip(albedo[own] * grain.albedo_factor[:, None], 0.0, 0.95)
-            temperature_k[own] += grain.thermal_offset_k
+            temperature_k[own] += np.abs(renderer._grain) * grain.thermal_offset_k
             if colour and renderer._sun[2] > 0:
                 sun = (to_body @ renderer._sun).astype(np.float32)
                 lit[own] = body.scene.sunlit(local, body.normals[faces], sun)
