@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from thermalreid_ros.files import write_atomically
-from thermalreid_ros.world.materials import MATERIALS, Surface, material_arrays
+from thermalreid_ros.world.materials import MATERIALS, Surface, absorptivity, material_arrays
 from thermalreid_ros.world.radiometry import (
     BAND_M, Atmosphere, band_fraction, brightness_temperature, directional_emissivity, exact_radiance, radiance)
 from thermalreid_ros.world.thermal import ThermalDay
@@ -41,8 +41,7 @@ class Facet:
 
 GROUNDS = (Facet("asphalt", Surface.ASPHALT), Facet("concrete", Surface.CONCRETE), Facet("grass", Surface.GRASS),
            Facet("water", Surface.WATER), Facet("roof tiles", Surface.ROOF_TILES),
-           Facet("roof bitumen", Surface.ROOF_BITUMEN), Facet("bare metal roof", Surface.ROOF_METAL),
-           Facet("foliage", Surface.FOLIAGE))
+           Facet("roof bitumen", Surface.ROOF_BITUMEN), Facet("bare metal roof", Surface.ROOF_METAL))
 WALLS = tuple(Facet(f"wall {name}", Surface.WALL_PLASTER, None, normal) for name, normal in (
     ("east", (1.0, 0.0, 0.0)), ("south", (0.0, -1.0, 0.0)), ("west", (-1.0, 0.0, 0.0)), ("north", (0.0, 1.0, 0.0))))
 CARS = (Facet("black car roof", Surface.CAR_PAINT, 0.03), Facet("white car roof", Surface.CAR_PAINT, 0.72),
@@ -127,6 +126,21 @@ def response_errors(seed: int = 1, situations: int = 12) -> np.ndarray:
     return np.array(errors).reshape(situations, count, 8)
 
 
+def material_table() -> str:
+    """The materials as the Markdown table of docs/thermal_physics.md."""
+    absorbed = absorptivity(np.arange(len(MATERIALS)), material_arrays().albedo_rgb)
+    lines = ["| surface | absorbs sun | emits 8–14 µm | mirror | k W/mK | depth mm | ρc MJ/m³K "
+             "| behind, W/m²K | evaporates |", "|---|---|---|---|---|---|---|---|---|"]
+    for material, share in zip(MATERIALS, absorbed):
+        behind = material.back + (f" {material.back_w_m2k:g}" if material.back_w_m2k else "")
+        numbers = (share, material.emissivity, material.mirror, material.conductivity_w_mk, 1000 * material.thickness_m)
+        heat = f"{1e-6 * material.density_kg_m3 * material.heat_capacity_j_kgk:.2f}"
+        cells = [material.name, *(f"{float(number):.3g}" for number in numbers), heat, behind,
+                 f"{material.evaporation:g}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def write_physics_report(out_dir: str | Path) -> dict:
     """Draw the plots of docs/thermal_physics.md into out_dir, which is made, and return the figures they show."""
     out_dir = Path(out_dir)
@@ -181,12 +195,13 @@ def _save(path: Path, draw, data: tuple) -> None:
     draw(figure, *data)
     canvas.draw()
     content = io.BytesIO()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(64).save(content, "png", optimize=True)
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    picture.quantize(128, dither=Image.Dither.NONE).save(content, "png", optimize=True)
     write_atomically(path, content.getvalue())
 
 
 _COLOURS = {"asphalt": "black", "concrete": "grey", "grass": "limegreen", "water": "royalblue",
-            "roof tiles": "firebrick", "roof bitumen": "darkorange", "bare metal roof": "deepskyblue", "foliage": "darkgreen",
+            "roof tiles": "firebrick", "roof bitumen": "darkorange", "bare metal roof": "deepskyblue",
             "wall east": "goldenrod", "wall south": "firebrick", "wall west": "purple", "wall north": "steelblue",
             "black car roof": "black", "white car roof": "silver", "windscreen": "teal"}
 

@@ -117,7 +117,7 @@ MATERIALS: tuple[Material, ...] = (
              visible_noise=0.2, thermal_noise_k=1.0, noise_scale_m=2.0),
     Material("crop", (0.08, 0.12, 0.04), 0.33, 0.98, 0.3, 800, 1900, 0.4, evaporation=0.55, moved_air=2.6,
              visible_noise=0.18, thermal_noise_k=0.7, noise_scale_m=3.0),
-    Material("water", (0.02, 0.035, 0.04), -0.01, 0.985, 60.0, 1000, 4186, 2.5, back="water", back_w_m2k=20.0,
+    Material("water", (0.02, 0.035, 0.04), -0.01, 0.985, 500.0, 1000, 4186, 1.2, back="water", back_w_m2k=20.0,
              evaporation=1.0, mirror=0.9, roughness=0.05, visible_noise=0.05, thermal_noise_k=0.1, noise_scale_m=6.0),
     Material("road paint", (0.7, 0.7, 0.67), 0.0, 0.93, 1.2, 2300, 920, 0.6, visible_noise=0.12, thermal_noise_k=0.4,
              noise_scale_m=0.5),
@@ -191,7 +191,6 @@ class MaterialArrays:
     albedo_rgb: np.ndarray  # (M, 3)
     nir_offset: np.ndarray
     emissivity: np.ndarray
-    grazing: np.ndarray  # share of the emissivity lost at grazing view
     conductivity_w_mk: np.ndarray
     density_kg_m3: np.ndarray
     heat_capacity_j_kgk: np.ndarray
@@ -212,12 +211,11 @@ class MaterialArrays:
 def material_arrays() -> MaterialArrays:
     """The table in columns, for vectorised look-up by surface."""
     columns = {name: np.array([getattr(material, name) for material in MATERIALS], np.float32)
-               for name in MaterialArrays.__dataclass_fields__ if name not in ("back", "grazing")}
+               for name in MaterialArrays.__dataclass_fields__ if name != "back"}
     for column in columns.values():
         column.setflags(write=False)
     back = np.array([BACKS.index(material.back) for material in MATERIALS], np.uint8)
-    # A smooth surface mirrors all at grazing; a rough one shows its own flanks and loses little.
-    return MaterialArrays(back=back, grazing=np.float32(0.15) + np.float32(0.85) * columns["mirror"], **columns)
+    return MaterialArrays(back=back, **columns)
 
 
 def absorptivity(surface: np.ndarray, colour: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ _INVERSE_STEP = 1.0 / 512.0  # of the square root of radiance
 _DIFFUSIVITY = 1.66  # W. M. Elsasser 1942: a hemisphere is as opaque as 1.66 zeniths
 _RANGE_STEP_M = 4.0
 _RANGES = 2048
+_COSINES = 256
 _CHUNK = 1 << 14  # pixels whose temporaries stay in the second-level cache
 
 
@@ -152,16 +153,30 @@ class Atmosphere:
 
 
 def directional_emissivity(surface: np.ndarray, cos_view: np.ndarray) -> np.ndarray:
-    """Emissivity in band towards the camera, float32.
+    """Emissivity in band towards the camera, float32: 1 - reflectance.
 
-    Smooth surfaces fall at grazing as Fresnel says, in the form of C. Schlick (Computer Graphics Forum 13(3), 1994);
-    rough ones nearly stay, as J. A. Sobrino and J. Cuenca measured (Applied Optics 38(18), 1999).
+    Smooth surfaces follow Fresnel's equations for the refractive index that their emissivity along the normal tells;
+    rough ones show their own flanks at grazing and lose little, as J. A. Sobrino and J. Cuenca measured (Applied Optics
+    38(18), 1999): a mirror's share of the fall, and 15 % of the rest.
     """
+    table = _emissivity_table()
+    cosine = np.clip(cos_view, np.float32(0), np.float32(1))
+    index = (cosine * np.float32(_COSINES - 1) + np.float32(0.5)).astype(np.intp)
+    return table[np.asarray(surface, np.intp) * _COSINES + index]
+
+
+@cache
+def _emissivity_table() -> np.ndarray:
+    """Emissivity by surface and cosine, flat."""
     table = material_arrays()
-    emissivity = table.emissivity[surface]
-    away = np.float32(1) - np.clip(cos_view, np.float32(0), np.float32(1))
-    squared = away * away
-    return emissivity * (np.float32(1) - table.grazing[surface] * (squared * squared * away))
+    normal = 1.0 - table.emissivity.astype(np.float64)[:, None]
+    refractive = (1.0 + np.sqrt(normal)) / (1.0 - np.sqrt(normal))
+    cos_in = np.linspace(0.0, 1.0, _COSINES)
+    cos_out = np.sqrt(1.0 - (1.0 - cos_in**2) / refractive**2)
+    across = ((cos_in - refractive * cos_out) / (cos_in + refractive * cos_out)) ** 2
+    along = ((refractive * cos_in - cos_out) / (refractive * cos_in + cos_out)) ** 2
+    smooth = 0.15 + 0.85 * table.mirror.astype(np.float64)[:, None]
+    return (1.0 - normal - smooth * (0.5 * (across + along) - normal)).astype(np.float32).ravel()
 
 
 @cache

@@ -23,6 +23,7 @@ HISTORY_EDGES_H = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 24.0)  # blocks of the pa
 _SAMPLES = (1, 1, 1, 2, 4, 8, 16)  # of the sun within each block
 _STEPS_H = ((72.0, 24.0, 0.5), (24.0, 2.0, 0.25), (2.0, 0.0, 0.05))  # from, to, length: finer towards now
 _LAYERS = 12
+_START_K_PER_W_M2 = 0.045
 _PSYCHROMETRIC_HPA_K = 0.66
 _SURROUNDINGS_EMISSIVITY = 0.95
 _SURROUNDINGS_REFLECTANCE = 0.18
@@ -99,8 +100,12 @@ def energy_balance(forcing: Forcing, weather: Weather, surface: np.ndarray, abso
     evaporation = _evaporation(forcing, weather, surface)
     rough = _forced_convection(forcing, surface)
 
-    start = forcing.air_k.mean() + (_daily_mean(forcing, absorbed_w_m2) * 0.8) / 18.0
-    layers = np.repeat(np.where(held, backs[0], start)[None], _LAYERS, axis=0)
+    # Three days do not warm a metre of ground: start from about where the mean of the day leads.
+    share = np.where(forcing.age_h < 24.0, forcing.step_s, 0.0) / 86400.0
+    start_per_w_m2 = np.where(held, 0.0, _START_K_PER_W_M2)
+    start = (np.where(held, backs[0], forcing.air_k.mean())
+             + start_per_w_m2 * (share[:, None] * absorbed_w_m2).sum(axis=0))
+    layers = np.repeat(start[None], _LAYERS, axis=0)
     temperature = np.empty((steps, count))
     slopes = np.empty((steps, count))
     shape = np.empty((_LAYERS, count))
@@ -147,7 +152,7 @@ def energy_balance(forcing: Forcing, weather: Weather, surface: np.ndarray, abso
             shape[i] = (rhs[i] + conductance[i - 1] * shape[i - 1]) / pivot[i]
         sensitivity[step] = shape[0]
         shape = shape * storage
-    return Balance(temperature, sensitivity)
+    return Balance(temperature, sensitivity + share[:, None] * (start_per_w_m2 * shape.sum(axis=0)))
 
 
 class ThermalDay:
@@ -314,13 +319,14 @@ def _surface_loss(now, emissivity, air_k, vapour_hpa, forced, evaporation):
     # Natural and forced convection combine as in DOE-2 (EnergyPlus Engineering Reference, outside convection).
     natural = 1.3 * np.cbrt(np.abs(excess) + 0.05)
     convection = np.sqrt(forced * forced + natural * natural)
+    bend = natural * natural / (3.0 * convection * (np.abs(excess) + 0.05)) * np.sign(excess)
     deficit = saturation_pressure_hpa(now) - vapour_hpa
-    wet = np.where(deficit > 0.0, evaporation, 1.0) / _PSYCHROMETRIC_HPA_K * convection
+    wet = np.where(deficit > 0.0, evaporation, 1.0) / _PSYCHROMETRIC_HPA_K
     celsius = now - 273.15
     deficit_slope = (deficit + vapour_hpa) * 17.625 * 243.04 / (celsius + 243.04) ** 2
-    loss = emissivity * STEFAN_BOLTZMANN * now**4 + convection * excess + wet * deficit
-    slope = (4.0 * emissivity * STEFAN_BOLTZMANN * now**3 + convection + wet * deficit_slope
-             + natural * natural / (3.0 * convection) * excess * np.sign(excess) / (np.abs(excess) + 0.05))
+    loss = emissivity * STEFAN_BOLTZMANN * now**4 + convection * (excess + wet * deficit)
+    slope = (4.0 * emissivity * STEFAN_BOLTZMANN * now**3 + convection * (1.0 + wet * deficit_slope)
+             + bend * (excess + wet * deficit))
     return loss, slope
 
 
@@ -358,11 +364,6 @@ def _layers(surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     distance[:-1] = 0.5 * (size[:-1] + size[1:])
     distance[0] += 0.5 * size[0]
     return capacity, table.conductivity_w_mk[surface] / distance
-
-
-def _daily_mean(forcing: Forcing, values: np.ndarray) -> np.ndarray:
-    recent = (forcing.age_h < 24.0) * forcing.step_s
-    return (values * recent[:, None]).sum(axis=0) / recent.sum()
 
 
 def _flags(surfaces: Sequence[Surface]) -> np.ndarray:
