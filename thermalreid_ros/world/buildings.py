@@ -30,8 +30,8 @@ _PARAPET_RINGS_M = (0.30, 0.34)
 _SLOPED_RINGS = (0.35, 0.68, 0.94)  # shares of the largest distance from the eaves
 _DOME_RINGS = (0.08, 0.25, 0.5, 0.8)
 _OUTBUILDINGS = frozenset({"garage", "garages", "shed", "carport", "hut", "kiosk", "roof", "service", "cabin"})
-_HALLS = frozenset({"industrial", "warehouse", "hangar", "retail", "supermarket", "commercial", "barn", "farm_auxiliary",
-                    "greenhouse", "stable", "storage_tank", "silo", "sports_hall", "manufacture"})
+_HALLS = frozenset({"industrial", "warehouse", "hangar", "retail", "supermarket", "commercial", "barn", "stable",
+                    "farm_auxiliary", "greenhouse", "storage_tank", "silo", "sports_hall", "manufacture"})
 _HOUSES = frozenset({"house", "detached", "semidetached_house", "terrace", "bungalow", "residential", "farm", "church",
                      "chapel", "cathedral"})
 
@@ -108,7 +108,7 @@ def tagged_colour(text: str) -> np.ndarray | None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Plans:
+class Plans:
     """Footprints with the frames of their smallest rectangles. Arrays by building: middle (N, 2), axis (N, 2) along
     the longer side, length and width, area, share of the rectangle that is filled."""
 
@@ -121,7 +121,7 @@ class _Plans:
     fill: np.ndarray
 
     @classmethod
-    def of(cls, polygons: np.ndarray) -> _Plans:
+    def of(cls, polygons: np.ndarray) -> Plans:
         corners = shapely.get_coordinates(shapely.oriented_envelope(polygons)).reshape(-1, 5, 2)
         edges = np.diff(corners[:, :3], axis=1)
         sides = np.linalg.norm(edges, axis=2)
@@ -143,15 +143,15 @@ class _Plans:
         return self.middle[owner] + np.stack([s * a[:, 0] - t * a[:, 1], s * a[:, 1] + t * a[:, 0]], axis=1)
 
 
-def footprints(polygons: Sequence[shapely.Polygon]) -> np.ndarray:
-    """Footprints as they are built: valid, in millimetres, without vertices that lie on a line; None where nothing
-    of 4 m2 is left."""
+def footprints(polygons: Sequence[shapely.Polygon], smallest_m2: float = 4.0) -> np.ndarray:
+    """Footprints as they are built: valid, in millimetres, without vertices that lie on a line; None where less than
+    smallest_m2 is left."""
     shapes = shapely.set_precision(shapely.simplify(np.array(polygons, object), 0.05), 1e-3)
     for i in np.flatnonzero(shapely.get_type_id(shapes) != 3):
         parts = shapely.get_parts(shapes[i])
         parts = parts[shapely.get_type_id(parts) == 3]
         shapes[i] = max(parts, key=shapely.area) if len(parts) else None
-    shapes[~(shapely.area(shapes) >= 4.0)] = None
+    shapes[~(shapely.area(shapes) >= smallest_m2)] = None
     return shapes
 
 
@@ -161,7 +161,7 @@ def make_buildings(buildings: Sequence[Building], relief: Relief, rng: np.random
     shapes = footprints([building.polygon for building in buildings]) if buildings else np.zeros(0, object)
     kept = np.flatnonzero(shapely.is_geometry(shapes))
     buildings = [buildings[i] for i in kept]
-    plans = _Plans.of(shapes[kept])
+    plans = Plans.of(shapes[kept])
     count = len(buildings)
     seeds = rng.integers(0, 2**32, count, dtype=np.uint32)
     shape, rise = _roofs(buildings, plans, rng)
@@ -180,7 +180,7 @@ def make_buildings(buildings: Sequence[Building], relief: Relief, rng: np.random
     xy, triangles, owner = triangulate(plans, shape)
     top = eaves[owner] + _roof_height(plans, shape, rise, owner, xy)
     top = np.maximum(top, base[owner] + 0.2)
-    vertices, faces, part = _blocks(xy, triangles, top, base[owner])
+    vertices, faces, part = blocks(xy, triangles, top, base[owner])
     face_owner = owner[faces[:, 0] % len(xy)] if len(xy) else np.zeros(0, np.int64)
     material = np.where(part == 0, roofs[face_owner], walls[face_owner]).astype(np.uint8)
     colour = np.where((part == 0)[:, None], roof_colour[face_owner], wall_colour[face_owner])
@@ -195,7 +195,7 @@ def _mesh(vertices: np.ndarray, faces: np.ndarray, material: np.ndarray, colour:
                 np.ascontiguousarray(colour, np.float32), np.zeros(len(faces), np.uint8))
 
 
-def _roofs(buildings: Sequence[Building], plans: _Plans, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _roofs(buildings: Sequence[Building], plans: Plans, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(shape, rise of the roof in metres) of each building."""
     count = len(buildings)
     draw, pitch = rng.random(count), np.radians(rng.uniform(24.0, 42.0, count))
@@ -212,8 +212,9 @@ def _roofs(buildings: Sequence[Building], plans: _Plans, rng: np.random.Generato
             elif building.height_m > 13.0:
                 known = FLAT if draw[i] < 0.65 else GABLED if draw[i] < 0.8 else HIPPED
             else:
-                house = 0.15 if building.kind in _HOUSES or plans.area_m2[i] < 250 else 0.35
-                known = FLAT if draw[i] < house else GABLED if draw[i] < 0.72 else HIPPED if draw[i] < 0.94 else PYRAMIDAL
+                flat = 0.15 if building.kind in _HOUSES or plans.area_m2[i] < 250 else 0.35
+                known = (FLAT if draw[i] < flat else GABLED if draw[i] < 0.72 else HIPPED if draw[i] < 0.94 else
+                         PYRAMIDAL)
         shape[i] = known
     holes = shapely.get_num_interior_rings(plans.polygons) > 0
     steep = np.isin(shape, (GABLED, HIPPED, PYRAMIDAL, SKILLION))
@@ -240,7 +241,7 @@ def _pick(draw: np.ndarray, table: tuple[tuple[Surface, float], ...]) -> np.ndar
                                                                   len(table) - 1)]
 
 
-def _looks(buildings: Sequence[Building], plans: _Plans, shape: np.ndarray, rng: np.random.Generator,
+def _looks(buildings: Sequence[Building], plans: Plans, shape: np.ndarray, rng: np.random.Generator,
            latitude_deg: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(wall surface, roof surface, wall colour, roof colour) of each building."""
     count = len(buildings)
@@ -286,7 +287,7 @@ def _looks(buildings: Sequence[Building], plans: _Plans, shape: np.ndarray, rng:
         colours(roofs, draw[:, 4], draw[:, 5], "roof_colour")
 
 
-def _creases(plans: _Plans, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _creases(plans: Plans, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(lines, owner) that roofs are folded along."""
     lines, owners = [], []
 
@@ -328,7 +329,7 @@ def _creases(plans: _Plans, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(lines), np.concatenate(owners)
 
 
-def triangulate(plans: _Plans, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def triangulate(plans: Plans, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Footprints cut along the creases of their roofs: (xy float64 (V, 2), triangles int64 (T, 3), counter-clockwise,
     owner int64 (V,)). Triangles of a building share their vertices."""
     cells, cell_owner = plans.polygons, np.arange(len(plans.polygons))
@@ -366,7 +367,7 @@ def triangulate(plans: _Plans, shape: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return unique[:, 1:] / 1000.0, index.reshape(-1, 3), unique[:, 0]
 
 
-def _roof_height(plans: _Plans, shape: np.ndarray, rise: np.ndarray, owner: np.ndarray, xy: np.ndarray) -> np.ndarray:
+def _roof_height(plans: Plans, shape: np.ndarray, rise: np.ndarray, owner: np.ndarray, xy: np.ndarray) -> np.ndarray:
     """The height of roofs above their eaves at points, float64 (M,)."""
     s, t = plans.local(owner, xy)
     half_l, half_w = 0.5 * plans.length_m[owner], 0.5 * plans.width_m[owner]
@@ -374,8 +375,8 @@ def _roof_height(plans: _Plans, shape: np.ndarray, rise: np.ndarray, owner: np.n
     kind = shape[owner]
     share = np.select([kind == GABLED, kind == HIPPED, kind == PYRAMIDAL, kind == SKILLION],
                       [slope, np.minimum(slope, np.clip((half_l - np.abs(s)) / half_w, 0, 1)),
-                       np.minimum(slope, np.clip(1.0 - np.abs(s) / half_l, 0, 1)), np.clip(0.5 + 0.5 * t / half_w, 0, 1)],
-                      0.0)
+                       np.minimum(slope, np.clip(1.0 - np.abs(s) / half_l, 0, 1)),
+                       np.clip(0.5 + 0.5 * t / half_w, 0, 1)], 0.0)
     ringed = np.flatnonzero(np.isin(kind, (SLOPED, DOME, PARAPET)))
     depth = shapely.distance(shapely.points(xy[ringed]), shapely.boundary(plans.polygons)[owner[ringed]])
     which = owner[ringed]
@@ -389,7 +390,7 @@ def _roof_height(plans: _Plans, shape: np.ndarray, rise: np.ndarray, owner: np.n
     return height
 
 
-def _blocks(xy: np.ndarray, triangles: np.ndarray, top: np.ndarray,
+def blocks(xy: np.ndarray, triangles: np.ndarray, top: np.ndarray,
             base: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Closed blocks between two height fields over the same triangles: (vertices, faces, part), part 0 on the upper
     side, 1 on walls, 2 on the underside. Vertex i's foot is vertex i + V."""
@@ -418,7 +419,7 @@ def boxes(middle: np.ndarray, bottom: np.ndarray, top: np.ndarray, length: np.nd
     return vertices, (faces + 8 * np.arange(len(middle))[:, None, None]).reshape(-1, 3)
 
 
-def _fittings(plans: _Plans, shape: np.ndarray, rise: np.ndarray, eaves: np.ndarray, base: np.ndarray,
+def _fittings(plans: Plans, shape: np.ndarray, rise: np.ndarray, eaves: np.ndarray, base: np.ndarray,
               rng: np.random.Generator) -> tuple[Mesh, np.ndarray]:
     """Chimneys on steep roofs, housings of lifts, fans and skylights on flat ones: (mesh, object of each face)."""
     steep = ~np.isin(shape, (FLAT, PARAPET, DOME, SKILLION)) & (plans.area_m2 > 45.0)
@@ -436,10 +437,10 @@ def _fittings(plans: _Plans, shape: np.ndarray, rise: np.ndarray, eaves: np.ndar
         (room > np.where(chimney, 0.8, 2.5))
     owner, draw, chimney, places = owner[inside], draw[inside], chimney[inside], places[inside]
     skylight = ~chimney & (draw[:, 2] < 0.35)
-    length = np.select([chimney, skylight], [0.5 + 0.5 * draw[:, 3], 1.2 + 0.8 * draw[:, 3]], 1.2 + 2.4 * draw[:, 3])
-    width = np.select([chimney, skylight], [0.5 + 0.2 * draw[:, 4], 1.0 + 0.0 * draw[:, 4]], 1.0 + 1.6 * draw[:, 4])
+    length = np.where(chimney, 0.5 + 0.5 * draw[:, 3], 1.2 + np.where(skylight, 0.8, 2.4) * draw[:, 3])
+    width = np.where(chimney, 0.5 + 0.2 * draw[:, 4], np.where(skylight, 1.0, 1.0 + 1.6 * draw[:, 4]))
     roof = eaves[owner] + _roof_height(plans, shape, rise, owner, places)
-    top = roof + np.select([chimney, skylight], [0.8 + 0.7 * draw[:, 5], 0.35 + 0.0 * draw[:, 5]], 0.7 + 1.8 * draw[:, 5])
+    top = roof + np.where(chimney, 0.8 + 0.7 * draw[:, 5], np.where(skylight, 0.35, 0.7 + 1.8 * draw[:, 5]))
     vertices, faces = boxes(places, roof - 0.4, top, length, width, plans.axis[owner])
     surface = np.select([chimney & (draw[:, 2] < 0.6), chimney, skylight, draw[:, 2] < 0.75],
                         [Surface.WALL_BRICK, Surface.WALL_PLASTER, Surface.WINDOW, Surface.WALL_METAL],

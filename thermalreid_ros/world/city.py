@@ -18,15 +18,15 @@ from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
 from thermalreid_ros.maps.features import Features, features_path, read_features
 from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.world.buildings import Objects, make_buildings
-from thermalreid_ros.world.differences import (WorldDifferences, alter_areas, alter_buildings, alter_roads, displace,
-                                               mapped_trees)
+from thermalreid_ros.world.differences import (WorldDifferences, alter_areas, alter_buildings, alter_roads, displace)
 from thermalreid_ros.world.ground import (GROUND, GroundPlan, PlanPainter, Relief, code, find_junctions, make_relief,
-                                          paint_areas, paint_markings, paint_parcels, paint_railways, paint_roads)
+                                          paint_areas, paint_driveways, paint_markings, paint_railways,
+                                          paint_roads, paint_unmapped)
 from thermalreid_ros.world.materials import Surface
 from thermalreid_ros.world.mesh import Mesh
-from thermalreid_ros.world.streets import (RoadLine, car_parks, draw_sidewalks, foot_lines, kerbside, road_lines)
-from thermalreid_ros.world.vegetation import (BROADLEAVED, NEEDLELEAVED, Trees, make_canopy, make_trees,
-                                              scattered_trees)
+from thermalreid_ros.world.streets import RoadLine, car_parks, draw_sidewalks, foot_lines, kerbside, road_lines
+from thermalreid_ros.world.vegetation import (avenue_trees, hedge_lines, make_canopy, make_hedges, make_trees, plant,
+                                              scattered_trees, yard_trees)
 
 __all__ = ["GROUND", "City", "CityError", "build_city", "city_from_features"]
 
@@ -34,7 +34,8 @@ MIN_SIZE_M = 300.0
 _OVERVIEW_PX = 1500  # of the map that places are chosen on
 _STEP_M = 10.0  # sides of areas are whole multiples of it
 _MARGIN_M = 30.0  # of features around an area
-_TREE_HEIGHTS_M = (5.0, 13.0)
+_DRIVEWAY_SHARE = 0.4  # of houses whose way to the street the map leaves out
+_HEDGED_SHARE = 0.1  # of the borders of unmapped lawns
 _OPEN_KINDS = frozenset({"square", "park", "grass", "pitch", "playground", "garden", "meadow", "sand", "school"})
 
 
@@ -100,7 +101,7 @@ def build_city(map_path: str | Path, *, centre: tuple[float, float] | None = Non
     lower, upper = max(y - 0.5 * size_m, 0.0), min(y + 0.5 * size_m, upper_m)
     width, height = (float(np.floor((b - a) / _STEP_M + 1e-6) * _STEP_M) for a, b in ((left, right), (lower, upper)))
     if min(width, height) < MIN_SIZE_M:
-        raise CityError(f"only {right - left:.0f} x {upper - lower:.0f} m of {map_path} lie within {0.5 * size_m:.0f} m "
+        raise CityError(f"{map_path}: only {right - left:.0f} x {upper - lower:.0f} m lie within {0.5 * size_m:.0f} m "
                         f"of the centre; a city needs {MIN_SIZE_M:g} m each way: move the centre or take a larger map")
     origin = LocalGrid(grid.crs, grid.easting_m + round(0.5 * (left + right)),
                        grid.northing_m + round(0.5 * (lower + upper)))
@@ -152,16 +153,23 @@ def city_from_features(features: Features, grid: LocalGrid, size_m: tuple[float,
     spots = np.concatenate([bays, kerb])
 
     painter = PlanPainter(bounds)
-    covered = _paint_layers(painter, features, areas, roads, sidewalks_m, shapes, strips, next(streams), difference)
+    covered, borders = _paint_layers(painter, features, areas, roads, sidewalks_m, shapes, strips, next(streams),
+                                     difference)
     paint_markings(painter, roads, junctions, next(streams))
     painter.segments(bay_marks, code(Surface.ROAD_PAINT, SemanticClass.ROAD))
+    rng = next(streams)
+    wild = np.concatenate([scattered_trees(areas, rng), yard_trees(painter, shapes, rng),
+                           avenue_trees(roads, sidewalks_m, rng)])
     standing = [building.polygon for building in buildings if building.min_height_m < 2.0]
     painter.polygons(standing, code(Surface.CONCRETE, SemanticClass.BUILDING))
-
-    trees, unmapped = _trees(features, areas, roads, shapes, spots, painter, next(streams), difference)
+    trees, trees_unmapped = plant(features.trees, wild[rng.random(len(wild)) < difference], painter, shapes, spots,
+                                  rng, latitude)
+    hedges = hedge_lines(borders, np.concatenate([shapes, beds, strips]), rng, _HEDGED_SHARE * difference)
+    mapped_hedges = np.array([area.polygon for area in areas if area.kind == "hedge"], object)
     parts = [make_buildings(buildings, relief, next(streams), latitude), make_trees(trees, relief, next(streams)),
+             make_hedges(np.concatenate([mapped_hedges, hedges]), relief, next(streams)),
              make_canopy(areas, painter, relief, next(streams))]
-    classes = (SemanticClass.BUILDING, SemanticClass.VEGETATION, SemanticClass.VEGETATION)
+    classes = (SemanticClass.BUILDING, *(SemanticClass.VEGETATION,) * 3)
     mesh, semantic, object_id, base_z, object_seed = _joined(relief.mesh(), parts, classes)
     spots = spots[(np.abs(spots[:, 0]) < bounds[2] - 3) & (np.abs(spots[:, 1]) < bounds[3] - 3)]
     open_areas = shapely.intersection(np.array([area.polygon for area in areas if area.kind in _OPEN_KINDS], object),
@@ -172,27 +180,29 @@ def city_from_features(features: Features, grid: LocalGrid, size_m: tuple[float,
                 tuple(foot_lines(roads, sidewalks_m, box)), spots, open_areas,
                 WorldDifferences(difference=float(difference), **counts, displacement_rms_m=field_rms,
                                  jitter_rms_m=jitter_rms, roads=len(roads), road_width_rms_share=width_rms,
-                                 areas_changed=areas_changed, trees_mapped=len(trees.xy) - unmapped,
-                                 trees_unmapped=unmapped, unmapped_parcels_covered_share=covered,
+                                 areas_changed=areas_changed, trees_mapped=len(trees.xy) - trees_unmapped,
+                                 trees_unmapped=trees_unmapped, hedges_unmapped=len(hedges),
+                                 unmapped_ground_covered_share=covered,
                                  relief_m=float(relief.heights.max())))
 
 
 def _paint_layers(painter: PlanPainter, features: Features, areas: list, roads: list, sidewalks_m: np.ndarray,
-                  buildings: np.ndarray, strips: np.ndarray, rng: np.random.Generator, difference: float) -> float:
-    """Draw ground, rails and roads layer by layer, as the map is drawn, unmapped ground showing its parcels. Returns
-    the share of parcels that the map's class does not fit."""
+                  buildings: np.ndarray, strips: np.ndarray, rng: np.random.Generator,
+                  difference: float) -> tuple[float, np.ndarray]:
+    """Draw ground, rails and roads layer by layer, as the map is drawn. Returns what paint_unmapped does."""
     levels = [np.array([max(item.layer, 0) for item in items], np.int64)
               for items in (areas, features.railways, roads)]
-    covered = 0.0
+    found = 0.0, np.zeros((0, 2, 2))
     for level in np.unique(np.concatenate([*levels, [0]])):
         on_areas, on_rails, on_roads = (np.flatnonzero(of == level) for of in levels)
         paint_areas(painter, [areas[i] for i in on_areas], rng)
         if level == 0:
-            covered = paint_parcels(painter, buildings, rng, difference)
+            found = paint_unmapped(painter, buildings, rng, difference)
+            paint_driveways(painter, buildings, roads, rng, _DRIVEWAY_SHARE * difference)
         paint_railways(painter, [features.railways[i] for i in on_rails])
         paint_roads(painter, [roads[i] for i in on_roads], sidewalks_m[on_roads],
                     strips if level == 0 else strips[:0], rng)
-    return covered
+    return found
 
 
 def _shifted(features: Features, grid: LocalGrid) -> Features:
@@ -220,35 +230,3 @@ def _joined(terrain: Mesh, parts: list[Objects], classes: tuple[SemanticClass, .
     return (Mesh.joined([terrain, *(part.mesh for part in parts)]), np.concatenate(semantic), np.concatenate(ids),
             np.concatenate([part.base_z for part in parts]), np.concatenate([part.seed for part in parts]))
 
-
-def _trees(features: Features, areas, roads, buildings, spots, painter: PlanPainter, rng: np.random.Generator,
-           difference: float) -> tuple[Trees, int]:
-    """The map's trees and, as far as the world differs from it, those that it leaves out, where there is room:
-    (trees, number of those the map leaves out)."""
-    x_min, y_min, x_max, y_max = painter.bounds
-    mapped = mapped_trees(features.trees)
-    kinds = {"broadleaved": BROADLEAVED, "needleleaved": NEEDLELEAVED}
-    latitude_share = 0.15
-    wild = scattered_trees(areas, rng)
-    wild = wild[rng.random(len(wild)) < difference]
-    yards = np.stack([rng.uniform(x_min, x_max, 4000), rng.uniform(y_min, y_max, 4000)], axis=1)
-    xy = np.concatenate([mapped, wild])
-    count = len(xy)
-    heights = np.concatenate([np.array([tree.height_m for tree in features.trees]),
-                              rng.uniform(*_TREE_HEIGHTS_M, len(wild))])
-    kind = np.where(rng.random(count) < latitude_share, NEEDLELEAVED, BROADLEAVED)
-    for i, tree in enumerate(features.trees):
-        kind[i] = kinds.get(tree.kind, kind[i])
-    trees = Trees.of(xy, heights, kind, rng)
-    inside = (xy[:, 0] > x_min + 1) & (xy[:, 0] < x_max - 1) & (xy[:, 1] > y_min + 1) & (xy[:, 1] < y_max - 1)
-    codes = painter.codes_at(xy[:, 0], xy[:, 1])
-    wet = codes == code(Surface.WATER, SemanticClass.WATER)
-    paved = np.isin(codes, [code(surface, SemanticClass.ROAD) for surface in (Surface.ASPHALT, Surface.ROAD_PAINT)])
-    new = np.arange(count) >= len(mapped)
-    points = shapely.points(xy)
-    crowded = np.zeros(count, bool)
-    for shapes, distance in ((buildings, 1.0), (shapely.points(spots[:, :2]), 3.0)):
-        if len(shapes):
-            crowded[np.unique(shapely.STRtree(shapes).query(points, predicate="dwithin", distance=distance)[0])] = True
-    kept = inside & ~wet & ~(new & paved) & ~(new & crowded)
-    return trees.take(np.flatnonzero(kept)), int((kept & new).sum())

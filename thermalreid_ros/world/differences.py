@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 
 from thermalreid_ros.maps.classes import SemanticClass
-from thermalreid_ros.maps.features import Area, Building, Features, Road, Tree
+from thermalreid_ros.maps.features import Area, Building, Features, Road
 from thermalreid_ros.world.ground import FOOT_KINDS, along_line, waves
 
 REMOVED_SHARE = 0.05  # of the buildings
@@ -43,7 +43,8 @@ class WorldDifferences:
     areas_changed: int = 0
     trees_mapped: int = 0
     trees_unmapped: int = 0
-    unmapped_parcels_covered_share: float = 0.0
+    hedges_unmapped: int = 0
+    unmapped_ground_covered_share: float = 0.0
     relief_m: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
@@ -81,7 +82,8 @@ def displace(features: Features, rng: np.random.Generator, difference: float) ->
     after = moved(before)
     field = np.sqrt(np.mean(np.sum((after - before) ** 2, axis=1))) if len(before) else 0.0
     footprints = shapely.set_coordinates(footprints.copy(), after + shifts[owner])
-    areas, footprints = _mended(areas), _mended(footprints)
+    areas = _mended(areas)
+    footprints = np.array([max(shapely.get_parts(shape), key=shapely.area) for shape in _mended(footprints)], object)
     return Features(
         features.crs,
         tuple(dataclasses.replace(b, polygon=p) for b, p in zip(features.buildings, footprints)),
@@ -119,24 +121,24 @@ def alter_buildings(buildings: Sequence[Building], roads: Sequence[Road], water:
                     difference: float) -> tuple[list[Building], dict[str, int]]:
     """Buildings with some missing, some new on free land near roads, some extended or cut back; and the counts."""
     count = len(buildings)
-    draw = rng.random((count, 2))
-    bounds = np.cumsum([REMOVED_SHARE, ALTERED_SHARE]) * difference
+    draw, order = rng.random(count), rng.permutation(count)
+    gone, wanted = round(count * REMOVED_SHARE * difference), round(count * ALTERED_SHARE * difference)
     group = touching(np.array([b.polygon for b in buildings], object), 0.01)
     parts = np.bincount(group, minlength=count)[group] > 1 if count else np.zeros(0, bool)
-    removed = draw[:, 0] < bounds[0]
-    altered = ~removed & (draw[:, 0] < bounds[1])
     tree = shapely.STRtree([b.polygon for b in buildings])
-    result, changed = [], 0
-    for i, building in enumerate(buildings):
-        if altered[i]:
-            shape = _altered(building.polygon, tree, i, draw[i, 1], parts[i], rng)
-            changed += shape is not None
-            building = building if shape is None else dataclasses.replace(building, polygon=shape)
-        if not removed[i]:
-            result.append(building)
+    changed: dict[int, shapely.Polygon] = {}
+    for i in order[gone:]:
+        if len(changed) == wanted:
+            break
+        shape = _altered(buildings[i].polygon, tree, i, draw[i], parts[i], rng)
+        if shape is not None:
+            changed[i] = shape
+    removed = set(order[:gone].tolist())
+    result = [dataclasses.replace(b, polygon=changed[i]) if i in changed else b
+              for i, b in enumerate(buildings) if i not in removed]
     new = _new_buildings(buildings, roads, water, rng, round(count * ADDED_SHARE * difference))
-    return result + new, {"buildings_mapped": count, "buildings_removed": int(removed.sum()),
-                          "buildings_added": len(new), "buildings_altered": changed}
+    return result + new, {"buildings_mapped": count, "buildings_removed": gone,
+                          "buildings_added": len(new), "buildings_altered": len(changed)}
 
 
 def _altered(polygon: shapely.Polygon, tree: shapely.STRtree, index: int, draw: float, joined: bool,
@@ -189,7 +191,8 @@ def _new_buildings(buildings: Sequence[Building], roads: Sequence[Road], water: 
     tries = 30 * wanted
     street = rng.choice(len(streets), tries, p=lengths / lengths.sum())
     here, tangent = along_line(lines[street], rng.uniform(0, lengths[street]))
-    side, gap, model = rng.choice((-1.0, 1.0), tries), rng.uniform(3.0, 15.0, tries), rng.integers(0, len(models), tries)
+    side, gap = rng.choice((-1.0, 1.0), tries), rng.uniform(3.0, 15.0, tries)
+    model = rng.integers(0, len(models), tries)
     blocked = [b.polygon for b in buildings] + [road.line.buffer(0.5 * road.width_m + 1.0) for road in roads] + \
         list(water)
     tree = shapely.STRtree(blocked)
@@ -239,8 +242,3 @@ def alter_areas(areas: Sequence[Area], rng: np.random.Generator, difference: flo
             changed += 1
         result.append(area)
     return result, changed
-
-
-def mapped_trees(trees: Sequence[Tree]) -> np.ndarray:
-    """Places of the map's trees, float64 (N, 2)."""
-    return np.array([(tree.x, tree.y) for tree in trees]).reshape(-1, 2)

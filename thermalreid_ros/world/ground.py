@@ -7,6 +7,7 @@ leaves unmapped is cut into parcels of lawn, gravel, paving and soil, for no yar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import cv2
 import numpy as np
@@ -185,45 +186,84 @@ def code(surface: Surface, semantic: SemanticClass) -> int:
     return int(surface) + _SURFACES * int(semantic)
 
 
-# Parcels of unmapped ground: (surface, class, share near buildings, share far from them).
 _G, _R, _V = SemanticClass.GROUND, SemanticClass.ROAD, SemanticClass.VEGETATION
-_PARCELS = ((Surface.GRASS, _V, 0.25, 0.22), (Surface.DRY_GRASS, _V, 0.10, 0.18), (Surface.PAVING, _R, 0.07, 0.0),
-            (Surface.CONCRETE, _R, 0.04, 0.02), (Surface.GRAVEL, _G, 0.24, 0.18), (Surface.SOIL, _G, 0.30, 0.40))
+# Parcels of unmapped ground near buildings: (surface, class, share).
+_YARDS = ((Surface.GRASS, _V, 0.22), (Surface.DRY_GRASS, _V, 0.06), (Surface.PAVING, _R, 0.05),
+          (Surface.CONCRETE, _R, 0.02), (Surface.GRAVEL, _G, 0.25), (Surface.SOIL, _G, 0.40))
+YARD_M = 30.0  # how far from buildings yards reach
+_PARCEL_M = 14.0
+_WILD_GREEN_SHARE = 0.35  # of unmapped ground far from buildings, at difference 1
 
 
-def paint_parcels(painter: PlanPainter, buildings: np.ndarray, rng: np.random.Generator, difference: float) -> float:
-    """Cover what is UNMAPPED by parcels of lawn, gravel, paving and soil, small near buildings and large elsewhere.
+def paint_unmapped(painter: PlanPainter, buildings: np.ndarray, rng: np.random.Generator, difference: float
+                   ) -> tuple[float, np.ndarray]:
+    """Cover what is UNMAPPED: near buildings with parcels of lawn, gravel, paving and soil, elsewhere with patches of
+    grass, soil and gravel.
 
-    Without difference all of it is soil or gravel, the class the map gives it. Returns the share of parcels that
-    are something else.
+    Without difference all of it is soil or gravel, the class the map gives it. Returns the share of unmapped ground
+    that is of another class, and the borders of the lawns near buildings, straight pieces (N, 2, 2).
     """
     x_min, y_min, x_max, y_max = painter.bounds
-    near = shapely.STRtree(buildings)
     below = PlanPainter(painter.bounds)
-    total = others = 0
-    for step_m, column in ((45.0, 3), (14.0, 2)):
-        x, y = np.meshgrid(np.arange(x_min - step_m, x_max + step_m, step_m),
-                           np.arange(y_min - step_m, y_max + step_m, step_m))
-        points = np.stack([x.ravel(), y.ravel()], axis=1) + rng.uniform(-0.45, 0.45, (x.size, 2)) * step_m
-        kinds = rng.choice(len(_PARCELS), len(points), p=[row[column] for row in _PARCELS])
-        soil = rng.random(len(points)) < 0.6
-        kept = rng.random(len(points)) < difference
-        places = shapely.points(points)
-        if column == 2:
-            chosen = np.zeros(len(points), bool)
-            if len(buildings):
-                chosen[np.unique(near.query(places, predicate="dwithin", distance=30.0)[0])] = True
-        else:
-            chosen = np.ones(len(points), bool)
-        cells = shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(points), ordered=True))
-        codes = np.array([code(*row[:2]) for row in _PARCELS], np.uint8)[kinds]
-        unmapped = np.where(soil, code(Surface.SOIL, _G), code(Surface.GRAVEL, _G)).astype(np.uint8)
-        codes = np.where(kept | (codes < _SURFACES), codes, unmapped)
-        below.polygons(cells[chosen], codes[chosen])
-        total += chosen.sum()
-        others += (codes[chosen] >= _SURFACES).sum()
-    np.copyto(painter.codes, below.codes, where=painter.codes == UNMAPPED)
-    return float(others / max(total, 1))
+    _paint_wild(below, rng, difference)
+    x, y = np.meshgrid(np.arange(x_min - _PARCEL_M, x_max + _PARCEL_M, _PARCEL_M),
+                       np.arange(y_min - _PARCEL_M, y_max + _PARCEL_M, _PARCEL_M))
+    points = np.stack([x.ravel(), y.ravel()], axis=1) + rng.uniform(-0.45, 0.45, (x.size, 2)) * _PARCEL_M
+    kinds = rng.choice(len(_YARDS), len(points), p=[share for *_, share in _YARDS])
+    bare, kept = rng.random(len(points)) < 0.6, rng.random(len(points)) < difference
+    codes = np.array([code(*row[:2]) for row in _YARDS], np.uint8)[kinds]
+    codes = np.where(kept | (codes < _SURFACES), codes,
+                     np.where(bare, code(Surface.SOIL, _G), code(Surface.GRAVEL, _G))).astype(np.uint8)
+    near = np.unique(STRtree(buildings).query(shapely.points(points), predicate="dwithin", distance=YARD_M)[0])
+    cells = shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(points), ordered=True))[near]
+    below.polygons(cells, codes[near])
+    unmapped = painter.codes == UNMAPPED
+    np.copyto(painter.codes, below.codes, where=unmapped)
+    area = np.count_nonzero(unmapped)
+    others = np.count_nonzero(unmapped & (below.codes >= _SURFACES))
+    return others / max(area, 1), segments_of(shapely.boundary(cells[codes[near] == code(Surface.GRASS, _V)]))
+
+
+def _paint_wild(painter: PlanPainter, rng: np.random.Generator, difference: float) -> None:
+    """Patches without straight borders: levels of a smooth random field, drawn some rows at a time."""
+    step = 10 * PLAN_RESOLUTION_M
+    rows, columns = painter.codes.shape
+    x, y = np.meshgrid(np.arange(-1, columns // 10 + 3) * step, np.arange(-1, rows // 10 + 3) * step)
+    green = (0.8 * waves(rng, x, y, (60.0, 250.0)) + 0.6 * waves(rng, x, y, (9.0, 30.0))).astype(np.float32)
+    stony = (0.7 * waves(rng, x, y, (50.0, 200.0)) + 0.7 * waves(rng, x, y, (9.0, 25.0))).astype(np.float32)
+
+    def level(share: float) -> float:  # that a normal variable exceeds with this probability
+        return NormalDist().inv_cdf(min(max(1.0 - share, 1e-9), 1.0 - 1e-9))
+
+    gravel, grown = level(0.25), level(_WILD_GREEN_SHARE * difference)
+    for top in range(0, rows, 500):
+        count = min(500, rows - top)
+        tiles = [cv2.resize(field[top // 10:top // 10 + -(-count // 10) + 3], None, fx=10, fy=10,
+                            interpolation=cv2.INTER_LINEAR)[10:10 + count, 10:10 + columns] for field in (green, stony)]
+        codes = np.where(tiles[1] > gravel, np.uint8(code(Surface.GRAVEL, _G)), np.uint8(code(Surface.SOIL, _G)))
+        lush = np.where(tiles[1] > 0.0, np.uint8(code(Surface.DRY_GRASS, _V)), np.uint8(code(Surface.GRASS, _V)))
+        np.copyto(codes, lush, where=tiles[0] > grown)
+        painter.codes[top:top + count] = codes
+
+
+def paint_driveways(painter: PlanPainter, buildings: np.ndarray, roads: list[Road], rng: np.random.Generator,
+                    share: float) -> None:
+    """Ways from houses to the nearest road, where it is 3 to 25 m away, for a share of them."""
+    draws = rng.random((len(buildings), 3))
+    lines = np.array([road.line for road in roads if road.kind not in FOOT_KINDS and not road.bridge], object)
+    area = shapely.area(buildings)
+    chosen = np.flatnonzero((draws[:, 0] < share) & (area > 40) & (area < 500))
+    if not (len(lines) and len(chosen)):
+        return
+    house, road = STRtree(lines).query_nearest(buildings[chosen], max_distance=30.0, all_matches=False)
+    chosen = chosen[house]
+    ways = shapely.shortest_line(buildings[chosen], lines[road])
+    long = shapely.length(ways)
+    fits = (long > 4.0) & (long < 28.0)
+    kinds = ((Surface.PAVING, _R), (Surface.ASPHALT, _R), (Surface.GRAVEL, _G))
+    ways, chosen = ways[fits], chosen[fits]
+    painter.polygons(shapely.buffer(ways, 1.3 + 0.5 * draws[chosen, 1], cap_style="flat"),
+                     [code(*kinds[int(3 * draw)]) for draw in draws[chosen, 2]])
 
 
 _AREA_SURFACES = {
@@ -238,7 +278,7 @@ PATCHWORK = frozenset({"residential", "commercial", "industrial", "school", "far
 
 
 def paint_areas(painter: PlanPainter, areas: list[Area], rng: np.random.Generator) -> None:
-    """Areas in their order; those whose parcels show as UNMAPPED. Pitches become hard courts or turf, meadows dry here and there."""
+    """Areas in their order. Pitches become hard courts or turf, some meadows dry; a PATCHWORK stays UNMAPPED."""
     draws = rng.random((len(areas), 2))
     codes = []
     for area, (first, second) in zip(areas, draws):

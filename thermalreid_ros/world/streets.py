@@ -44,7 +44,7 @@ def foot_lines(roads: Sequence[Road], sidewalks_m: np.ndarray, box: shapely.Poly
     shift = np.array([offset for _, offset in beside])
     walks = [part for side in (-1.0, 1.0) if len(lines)
              for part in shapely.get_parts(shapely.offset_curve(lines, side * shift))]
-    return [shapely.get_coordinates(piece) for _, piece in _pieces([None] * (len(ways) + len(walks)), ways + walks, box)]
+    return [shapely.get_coordinates(piece) for _, piece in _pieces(ways + walks, ways + walks, box)]
 
 
 def _pieces(owners: Sequence, lines: Sequence, box: shapely.Polygon) -> list[tuple]:
