@@ -21,7 +21,7 @@ from thermalreid_ros.world.actors.person import (ANKLE, FOREARM_LENGTH, HIP_HALF
 from thermalreid_ros.world.materials import Surface
 from thermalreid_ros.world.mesh import Mesh
 
-FRAME, REAR_WHEEL, FRONT_WHEEL, CRANK = range(4)
+FRAME, REAR_WHEEL, FRONT_WHEEL, CRANK, STAND = range(5)
 CRANK_M = 0.17
 
 #: Weight, outer radius of the wheels, radius of the tyre, wheelbase, bottom bracket height, trunk lean (rad),
@@ -61,6 +61,7 @@ class Bicycle(Identity):
     rim: Colour
     saddle: Colour
     mudguards: str  # '', 'painted', 'black'
+    kickstand: bool
     rack: bool
     load: str  # '', 'basket', 'panniers', 'child seat', 'crate'
     load_colour: Colour
@@ -85,7 +86,8 @@ class Bicycle(Identity):
             city and rng.random() < (0.75 if rider.kind == "woman" else 0.3), colour,
             shade(rng, _FRAMES[colour][1], 0.15), colour == "silver" and rng.random() < 0.5,
             grey(float(rng.choice([0.5, 0.45, 0.03], p=[0.5, 0.2, 0.3]))),
-            shade(rng, (0.12, 0.06, 0.03) if rng.random() < 0.2 else grey(0.02), 0.2), guards, rack, load,
+            shade(rng, (0.12, 0.06, 0.03) if rng.random() < 0.2 else grey(0.02), 0.2), guards,
+            style not in ("road bicycle", "mountain bicycle"), rack, load,
             shade(rng, pick(rng, {(0.25, 0.15, 0.07): 0.4, grey(0.03): 0.35, (0.3, 0.05, 0.04): 0.15,
                                   (0.04, 0.1, 0.3): 0.1}), 0.2))
 
@@ -165,6 +167,8 @@ class Bicycle(Identity):
             parts.append((CRANK, painted(tube([(0, side * 0.06, 0), end], 0.012, 4), metal)))
             middle = end + (0, 0.03 * side, 0)
             parts.append((CRANK, painted(box(middle - (0.045, 0.03, 0.012), middle + (0.045, 0.03, 0.012)), black)))
+        if self.kickstand:
+            parts.append((STAND, painted(tube([(0, 0, 0), (-0.03, 0.13, 0.004 - at["bracket"][2])], 0.008), metal)))
         if self.mudguards:
             for centre, start, stop in ((at["rear"], 0.30, 1.12), (at["front"], 0.22, 0.85)):
                 angle = np.pi * np.linspace(start, stop, 7)
@@ -218,13 +222,14 @@ class Bicycle(Identity):
         return []
 
     def mesh(self, pose_phase: float = 0.0, moving: bool = False) -> Mesh:
-        """moving: ridden, pedals at `pose_phase` of a turn. At rest it stands on its kickstand, without its rider."""
+        """moving: ridden, pedals at `pose_phase` of a turn. At rest it stands upright, without its rider."""
         angle = 2 * np.pi * pose_phase
         at = self._points
         turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
         # Vertices of the wheels' outlines stay where they are at rest, so that tyres touch the ground.
-        rotation = np.stack([np.eye(3), np.eye(3), np.eye(3), turn])
-        origin = np.stack([np.zeros(3), at["rear"], at["front"], at["bracket"]])
+        folded = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+        rotation = np.stack([np.eye(3), np.eye(3), np.eye(3), turn, folded if moving else np.eye(3)])
+        origin = np.stack([np.zeros(3), at["rear"], at["front"], at["bracket"], at["bracket"] - (0.05, 0, 0)])
         bicycle = self.rig.posed(rotation, origin, grounded=False)
         return Mesh.joined([bicycle, self._seated(angle)]) if moving else bicycle
 

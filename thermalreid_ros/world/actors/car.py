@@ -1,9 +1,10 @@
 """Passenger cars, vans and pickups.
 
 Bodies are two lofts along x: the lower body with bonnet and boot, and the greenhouse with its glass. Dimensions
-and shares of body styles and colours follow new registrations in Europe (ICCT European Vehicle Market
-Statistics 2022/23; BASF Color Report for Automotive OEM Coatings 2022). Mirrors come on top of `width_m`,
-roof loads on top of `height_m`, as in registration papers.
+follow new registrations in Europe (ICCT European Vehicle Market Statistics 2022/23); the mix of styles lies between
+those of Europe, with its hatchbacks, and of Asia and America, with their saloons; colours follow the BASF Color
+Report for Automotive OEM Coatings 2022. Mirrors come on top of `width_m`, roof loads on top of `height_m`, as in
+registration papers.
 
 Heat. The bay of a warm engine holds about 60 K above the air (Mahmoud et al., Int. J. Thermal Sci. 2007: underhood
 air of 60-90 degrees C); after it stops, excess warmth decays exponentially: the block's time constant is an hour or
@@ -49,14 +50,14 @@ class _Style:
 
 
 _STYLES = {
-    "hatchback": _Style(0.33, 4.10, 0.18, 1.76, 1.48, 0.26, 0.44, 0.87, 0.965, 0.62, 0.50, 0.60, 0.68, 0.18, 0.31),
-    "saloon": _Style(0.13, 4.70, 0.16, 1.83, 1.45, 0.28, 0.44, 0.70, 0.84, 0.63, 0.50, 0.62, 0.66, 0.17, 0.33),
-    "estate car": _Style(0.14, 4.68, 0.14, 1.83, 1.48, 0.27, 0.42, 0.90, 0.97, 0.62, 0.50, 0.61, 0.67, 0.17, 0.33),
-    "SUV": _Style(0.24, 4.45, 0.20, 1.85, 1.66, 0.27, 0.42, 0.89, 0.965, 0.63, 0.56, 0.61, 0.70, 0.22, 0.36),
+    "hatchback": _Style(0.24, 4.10, 0.18, 1.76, 1.48, 0.26, 0.44, 0.87, 0.965, 0.62, 0.50, 0.60, 0.68, 0.18, 0.31),
+    "saloon": _Style(0.24, 4.70, 0.16, 1.83, 1.45, 0.28, 0.44, 0.70, 0.84, 0.63, 0.50, 0.62, 0.66, 0.17, 0.33),
+    "estate car": _Style(0.10, 4.68, 0.14, 1.83, 1.48, 0.27, 0.42, 0.90, 0.97, 0.62, 0.50, 0.61, 0.67, 0.17, 0.33),
+    "SUV": _Style(0.27, 4.45, 0.20, 1.85, 1.66, 0.27, 0.42, 0.89, 0.965, 0.63, 0.56, 0.61, 0.70, 0.22, 0.36),
     "people carrier": _Style(0.04, 4.55, 0.15, 1.83, 1.66, 0.19, 0.39, 0.91, 0.975, 0.60, 0.50, 0.58, 0.72, 0.18, 0.33),
     "van": _Style(0.07, 5.05, 0.25, 1.96, 1.97, 0.14, 0.27, 0.97, 0.985, 0.55, 0.47, 0.54, 0.84, 0.20, 0.34),
     "pickup": _Style(0.02, 5.33, 0.10, 1.87, 1.81, 0.27, 0.40, 0.60, 0.635, 0.61, 0.57, 0.58, 0.70, 0.24, 0.39),
-    "coupé": _Style(0.03, 4.45, 0.14, 1.84, 1.36, 0.31, 0.48, 0.66, 0.88, 0.64, 0.52, 0.64, 0.62, 0.14, 0.34),
+    "coupé": _Style(0.02, 4.45, 0.14, 1.84, 1.36, 0.31, 0.48, 0.66, 0.88, 0.64, 0.52, 0.64, 0.62, 0.14, 0.34),
 }
 
 #: Weight and linear reflectance of paints.

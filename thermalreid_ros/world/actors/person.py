@@ -130,11 +130,11 @@ class Person(Identity):
 
     @property
     def description(self) -> str:
-        article = "a " if self.bottom in ("skirt", "dress") else ""
+        article = {"o": "an "}.get(self.bottom_colour_name[0], "a ") if self.bottom in ("skirt", "dress") else ""
         clothes = ("dress" if self.bottom == "dress" and not _TOPS[self.top][4] else
                    f"{self.top} and {article}{self.bottom_colour_name} {self.bottom}")
         extras = "".join(f", a {item}" for item in (self.headwear, self.bag) if item)
-        return f"{self.kind} of {self.stature_m:.2f} m in a {self.top_colour_name} {clothes}{extras}"
+        return f"{self.kind} of {self.stature_m:.2f} m in {'an' if self.top_colour_name[0] == 'o' else 'a'} {self.top_colour_name} {clothes}{extras}"
 
     @cached_property
     def rig(self) -> Rig:
