@@ -130,11 +130,13 @@ class Person(Identity):
 
     @property
     def description(self) -> str:
-        article = {"o": "an "}.get(self.bottom_colour_name[0], "a ") if self.bottom in ("skirt", "dress") else ""
-        clothes = ("dress" if self.bottom == "dress" and not _TOPS[self.top][4] else
-                   f"{self.top} and {article}{self.bottom_colour_name} {self.bottom}")
+        below = f"{self.bottom_colour_name} {self.bottom}"
+        if self.bottom in ("skirt", "dress"):
+            below = f"{'an' if below[0] == 'o' else 'a'} {below}"
+        clothes = "dress" if self.bottom == "dress" and not _TOPS[self.top][4] else f"{self.top} and {below}"
         extras = "".join(f", a {item}" for item in (self.headwear, self.bag) if item)
-        return f"{self.kind} of {self.stature_m:.2f} m in {'an' if self.top_colour_name[0] == 'o' else 'a'} {self.top_colour_name} {clothes}{extras}"
+        article = "an" if self.top_colour_name[0] == "o" else "a"
+        return f"{self.kind} of {self.stature_m:.2f} m in {article} {self.top_colour_name} {clothes}{extras}"
 
     @cached_property
     def rig(self) -> Rig:
@@ -313,7 +315,7 @@ class Person(Identity):
     def _walking(self, phase: float) -> tuple[np.ndarray, float, np.ndarray]:
         angle = 2 * np.pi * phase + np.array([0.0, np.pi])
         thigh = 0.05 + self.stride * np.cos(angle)
-        knee = 0.12 + 0.95 * np.maximum(np.sin(angle - 0.96 * np.pi), 0) * self.stride / 0.38
+        knee = 0.12 + 0.80 * np.maximum(np.sin(angle - 0.96 * np.pi), 0) * self.stride / 0.38
         foot = np.where(thigh - knee < -0.25, 0.7 * (thigh - knee + 0.25), 0.5 * np.maximum(thigh - 0.15, 0))
         return self._swung(thigh, knee, -0.75 * self.stride * np.cos(angle), np.array([0.35, 0.35]), 0.06, foot)
 
