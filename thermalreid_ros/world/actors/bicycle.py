@@ -24,8 +24,8 @@ from thermalreid_ros.world.mesh import Mesh
 FRAME, REAR_WHEEL, FRONT_WHEEL, CRANK, STAND = range(5)
 CRANK_M = 0.17
 
-#: Weight, outer radius of the wheels, radius of the tyre, wheelbase, bottom bracket height, trunk lean (rad),
-#: handlebar width.
+#: Weight, outer radius of the wheels, radius of the tyre, wheelbase, bottom bracket height, trunk lean that the bars
+#: are set for (rad), handlebar width.
 _STYLES = {
     "city bicycle": (0.45, 0.345, 0.020, 1.08, 0.29, 0.25, 0.60),
     "road bicycle": (0.15, 0.335, 0.013, 0.99, 0.27, 0.85, 0.42),
@@ -226,8 +226,8 @@ class Bicycle(Identity):
         angle = 2 * np.pi * pose_phase
         at = self._points
         turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
-        # Vertices of the wheels' outlines stay where they are at rest, so that tyres touch the ground.
         folded = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+        # Turning wheels look the same, and unturned ones keep a vertex of their tyres on the ground.
         rotation = np.stack([np.eye(3), np.eye(3), np.eye(3), turn, folded if moving else np.eye(3)])
         origin = np.stack([np.zeros(3), at["rear"], at["front"], at["bracket"], at["bracket"] - (0.05, 0, 0)])
         bicycle = self.rig.posed(rotation, origin, grounded=False)

@@ -213,22 +213,21 @@ class Car(Identity):
             cells[2:5, 5:7] = cells[2:5, 4] = cells[2:5, 8] = bed
         paint = Coat(Surface.CAR_PAINT, self.paint)
         plastic = Coat(Surface.PLASTIC, grey(0.035))
-        coats = [paint, paint._replace(zone=1), (paint if self.bumpers_painted else plastic)._replace(zone=0),
+        coats = [paint, paint._replace(zone=1), paint if self.bumpers_painted else plastic,
                  Coat(Surface.PLASTIC, _BLACK, 3), Coat(Surface.LAMP_GLASS, grey(0.62)),
                  Coat(Surface.LAMP_GLASS, (0.25, 0.01, 0.01)), Coat(Surface.PLASTIC, grey(0.03), 2), plastic,
                  plastic if self.cladding else paint]
         return painted(loft(rings), coats, cell_labels(cells, start=bumper, end=grille))
 
     def _greenhouse(self) -> Mesh:
-        shell, roof, screen, window, pillar, hatch = range(6)
+        shell, roof, glass, pillar = range(4)
         half, belt, top = 0.5 * self.width_m - 0.012, self.belt_m - 0.02, self.height_m - 0.02
         front, rear = self.roof_front, self.roof_rear
-        pillars = [front + 0.30 * (rear - front) if self.side_windows == 3 else
-                   front + (0.42 if self.side_windows == 2 else 0.55) * (rear - front)]
-        if self.style == "van":
-            pillars = [front + 0.21]
         last = rear - (0.02 if self.style in ("estate car", "SUV", "people carrier", "hatchback") else 0.005)
-        bounds = [rear, last - 0.03, last - 0.06, pillars[0] + 0.02, pillars[0], front]
+        # The pillar behind the front doors; the one behind the rear doors stands 3 % of the length before the last.
+        middle = front + (0.21 if self.style == "van" else (0.50 if self.side_windows == 1 else 0.42) * (rear - front))
+        middle = min(middle, last - 0.085)
+        bounds = [rear, last - 0.03, last - 0.06, middle + 0.02, middle, front]
         x = self._x(np.array([self.deck, *bounds, self.cowl]))
         roof_half = 0.5 * self.roof_width_m
         y_roof = np.array([0.90 * half, 0.93 * roof_half + 0.07 * half * 0.9, roof_half, 0.88 * roof_half])
@@ -249,19 +248,17 @@ class Car(Identity):
         cells[:, 3:5] = roof
         cells[:, [2, 6]] = roof
         cells[0] = cells[-1] = shell
-        cells[0, [3, 4]] = cells[-1, [3, 4]] = screen
-        cells[1:6, [0, 7]] = [[shell], [pillar], [window], [pillar], [window]]
-        cells[6, [0, 7]] = window
+        cells[0, [3, 4]] = cells[-1, [3, 4]] = glass
+        cells[1:7, [0, 7]] = [[shell], [pillar], [glass], [pillar], [glass], [glass]]
         if self.style == "van" and self.side_windows == 1:
             cells[1:5, [0, 7]] = shell
             cells[0, [3, 4]] = shell
         if self.style in ("estate car", "SUV", "people carrier") or self.side_windows == 3:
-            cells[1, [0, 7]] = window
+            cells[1, [0, 7]] = glass
         if self.sunroof:
-            cells[3:5, 3:5] = hatch
+            cells[3:5, 3:5] = glass
         coats = [Coat(Surface.CAR_PAINT, self.paint, 7), Coat(Surface.CAR_PAINT, self.roof_paint, 7),
-                 *[Coat(Surface.CAR_GLASS, grey(self.glass_tint), 6)] * 2, Coat(Surface.PLASTIC, _BLACK),
-                 Coat(Surface.CAR_GLASS, grey(self.glass_tint), 6)]
+                 Coat(Surface.CAR_GLASS, grey(self.glass_tint), 6), Coat(Surface.PLASTIC, _BLACK)]
         return painted(loft(rings), coats, cell_labels(cells, shell, shell))
 
     def _wheels(self) -> list[Mesh]:
