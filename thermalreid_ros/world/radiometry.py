@@ -65,8 +65,9 @@ def brightness_temperature(in_band_radiance: np.ndarray) -> np.ndarray:
 
 def window_clear_sky_emissivity(air_temperature_k: float, vapour_pressure_hpa: float) -> float:
     """Of a cloudless hemisphere within 8-14 um, against a black body at air temperature: far colder than the
-    broadband sky (S. B. Idso, Water Resources Research 17(2), 1981)."""
-    return float(min(0.24 + 2.98e-8 * vapour_pressure_hpa**2 * np.exp(3000.0 / air_temperature_k), 1.0))
+    broadband sky (S. B. Idso, Water Resources Research 17(2), 1981). Capped at 0.9: in the vapour of the tropics the
+    fit, a square, runs away."""
+    return float(min(0.24 + 2.98e-8 * vapour_pressure_hpa**2 * np.exp(3000.0 / air_temperature_k), 0.9))
 
 
 def transmission(range_m: np.ndarray, absolute_humidity_g_m3: float) -> np.ndarray:
@@ -95,7 +96,7 @@ class Atmosphere:
         """surroundings_temperature_k: of what walls and streets see of each other; the air's where not given."""
         air = float(weather.air_temperature_k(solar_hour))
         emissivity = window_clear_sky_emissivity(air, weather.vapour_pressure_hpa)
-        zenith_log = np.log1p(-min(emissivity, 0.999)) / _DIFFUSIVITY
+        zenith_log = np.log1p(-emissivity) / _DIFFUSIVITY
         clear = -np.expm1(zenith_log * air_mass(np.linspace(0.0, 1.0, 1025)))
         cloud = weather.cloud_cover * (1.0 - clear)
         sky = clear * exact_radiance(air) + cloud * exact_radiance(weather.cloud_base_k(solar_hour))

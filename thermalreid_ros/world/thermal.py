@@ -25,7 +25,6 @@ _STEPS_H = ((72.0, 24.0, 0.5), (24.0, 2.0, 0.25), (2.0, 0.0, 0.05))  # from, to,
 _LAYERS = 12
 _START_K_PER_W_M2 = 0.045
 _PSYCHROMETRIC_HPA_K = 0.66
-_SURROUNDINGS_EMISSIVITY = 0.95
 _SURROUNDINGS_REFLECTANCE = 0.18
 _SURROUNDINGS = (Surface.ASPHALT, Surface.GRASS, Surface.CONCRETE)  # what walls and streets see of each other
 _CHUNK = 1 << 14
@@ -33,11 +32,11 @@ _CHUNK = 1 << 14
 
 @dataclass(frozen=True, eq=False)
 class Forcing:
-    """What a day does to surfaces, at the ends of time steps; float64 (S,)."""
+    """What a day does to surfaces, in the middle of time steps; float64 (S,)."""
 
     step_s: np.ndarray
-    age_h: np.ndarray  # from the middle of a step to now
-    sun: np.ndarray  # (S, 3), east-north-up, at the middle of a step
+    age_h: np.ndarray  # until now
+    sun: np.ndarray  # (S, 3), east-north-up
     direct_w_m2: np.ndarray
     diffuse_w_m2: np.ndarray
     global_w_m2: np.ndarray
@@ -106,53 +105,36 @@ def energy_balance(forcing: Forcing, weather: Weather, surface: np.ndarray, abso
     start = (np.where(held, backs[0], forcing.air_k.mean())
              + start_per_w_m2 * (share[:, None] * absorbed_w_m2).sum(axis=0))
     layers = np.repeat(start[None], _LAYERS, axis=0)
-    temperature = np.empty((steps, count))
-    slopes = np.empty((steps, count))
-    shape = np.empty((_LAYERS, count))
+    temperature, slopes = np.empty((steps, count)), np.empty((steps, count))
+    matrices = {step_s: _matrix(capacity / step_s, conductance, last) for step_s in sorted(set(forcing.step_s))}
     for step in range(steps):
-        storage = capacity / forcing.step_s[step]
-        # Elimination from the back to the surface; what is left there is one equation in the surface temperature.
-        pivot, rhs = np.empty_like(layers), np.empty_like(layers)
-        pivot[-1] = storage[-1] + conductance[-2] + last
-        rhs[-1] = storage[-1] * layers[-1] + last * backs[step]
-        for i in range(_LAYERS - 2, -1, -1):
-            ratio = conductance[i] / pivot[i + 1]
-            above = conductance[i - 1] if i else 0.0
-            pivot[i] = storage[i] + above + conductance[i] * (1.0 - ratio)
-            rhs[i] = storage[i] * layers[i] + ratio * rhs[i + 1]
-        now = layers[0].copy()
+        storage, pivot, ratio = matrices[forcing.step_s[step]]
+        rhs = storage * layers
+        rhs[-1] += last * backs[step]
+        _eliminate(rhs, ratio)
+        # What is left is one equation in the surface temperature.
+        now = layers[0]
         gained = rhs[0] + absorbed_w_m2[step] + long_wave[step] + from_source
         kept = pivot[0] + to_source
         for _ in range(3):
             loss, slope = _surface_loss(now, emissivity, forcing.air_k[step], forcing.vapour_hpa[step], rough[step],
                                         evaporation[step])
             now = now - (kept * now + loss - gained) / (kept + slope)
-        layers[0] = now
-        for i in range(1, _LAYERS):
-            layers[i] = (rhs[i] + conductance[i - 1] * layers[i - 1]) / pivot[i]
+        layers = _substitute(now, rhs, pivot, conductance)
         temperature[step], slopes[step] = now, slope
     if not adjoint:
         return Balance(temperature, None)
 
     # The matrix of a step is symmetric, so that its adjoint is solved as the step itself.
     sensitivity = np.empty((steps, count))
-    shape[:] = 0.0
-    shape[0] = 1.0
+    weight = np.zeros_like(layers)  # of each layer's temperature before a step in that of the surface now
+    weight[0] = 1.0
     for step in range(steps - 1, -1, -1):
-        storage = capacity / forcing.step_s[step]
-        pivot, rhs = np.empty_like(shape), shape.copy()
-        pivot[-1] = storage[-1] + conductance[-2] + last
-        for i in range(_LAYERS - 2, -1, -1):
-            ratio = conductance[i] / pivot[i + 1]
-            above = conductance[i - 1] if i else 0.0
-            pivot[i] = storage[i] + above + conductance[i] * (1.0 - ratio)
-            rhs[i] += ratio * rhs[i + 1]
-        shape[0] = rhs[0] / (pivot[0] + to_source + slopes[step])
-        for i in range(1, _LAYERS):
-            shape[i] = (rhs[i] + conductance[i - 1] * shape[i - 1]) / pivot[i]
-        sensitivity[step] = shape[0]
-        shape = shape * storage
-    return Balance(temperature, sensitivity + share[:, None] * (start_per_w_m2 * shape.sum(axis=0)))
+        storage, pivot, ratio = matrices[forcing.step_s[step]]
+        _eliminate(weight, ratio)
+        sensitivity[step] = weight[0] / (pivot[0] + to_source + slopes[step])
+        weight = storage * _substitute(sensitivity[step], weight, pivot, conductance)
+    return Balance(temperature, sensitivity + share[:, None] * (start_per_w_m2 * weight.sum(axis=0)))
 
 
 class ThermalDay:
@@ -302,6 +284,32 @@ class ThermalDay:
             warm = warm - (loss - passive_loss - conductance * (back_k[heated] - warm)) / (slope + conductance)
         temperature[heated] = warm
         return temperature
+
+
+def _matrix(storage: np.ndarray, conductance: np.ndarray, last: np.ndarray
+            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(storage, pivots, ratios) of a step's tridiagonal matrix, eliminated from the back to the surface."""
+    pivot, ratio = np.empty_like(storage), np.empty_like(storage[:-1])
+    pivot[-1] = storage[-1] + conductance[-2] + last
+    for i in range(_LAYERS - 2, -1, -1):
+        ratio[i] = conductance[i] / pivot[i + 1]
+        pivot[i] = storage[i] + conductance[i] * (1.0 - ratio[i]) + (conductance[i - 1] if i else 0.0)
+    return storage, pivot, ratio
+
+
+def _eliminate(rhs: np.ndarray, ratio: np.ndarray) -> None:
+    """Carry the right-hand side from the back to the surface, in place."""
+    for i in range(_LAYERS - 2, -1, -1):
+        rhs[i] += ratio[i] * rhs[i + 1]
+
+
+def _substitute(top: np.ndarray, rhs: np.ndarray, pivot: np.ndarray, conductance: np.ndarray) -> np.ndarray:
+    """All layers, from that of the surface."""
+    layers = np.empty_like(rhs)
+    layers[0] = top
+    for i in range(1, _LAYERS):
+        layers[i] = (rhs[i] + conductance[i - 1] * layers[i - 1]) / pivot[i]
+    return layers
 
 
 def _surroundings(forcing: Forcing, weather: Weather) -> np.ndarray:

@@ -69,7 +69,7 @@ class Weather:
         humidity = float(np.clip(random.normal(0.55 + 0.25 * cloud, 0.12), 0.2, 0.97))
         wetness = float(random.uniform(0.2, 1.0) if random.random() < 0.35 * cloud else 0.0)
         mean = float(np.clip(mean, 240.0, 312.0))
-        return cls(mean, float(0.5 * range_k), float(humidity * saturation_pressure_hpa(mean)), cloud, wind,
+        return cls(mean, float(0.5 * range_k), min(float(humidity * saturation_pressure_hpa(mean)), 34.0), cloud, wind,
                    float(np.clip(random.normal(3.5 + 0.7 * season, 0.8), 2.0, 7.0)), wetness,
                    ground_k=float(np.clip(annual + 0.6 * swing * season, 265.0, 308.0)),
                    water_k=float(np.clip(normal - 1.0 + random.normal(0.0, 1.5), 273.3, 304.0)),
