@@ -221,6 +221,17 @@ def test_river_of_which_the_extract_holds_one_bank_per_side(built):
     assert area_m2(semantic_map, WATER, 1, 1, 399, 95) == area_m2(semantic_map, WATER, 1, 205, 399, 299) == 0
 
 
+def test_rings_of_a_multipolygon_are_kept_where_others_are_missing(built):
+    osm = OsmFile()
+    rings = [osm.box(100, 100, 150, 150), osm.box(110, 110, 120, 120), osm.box(300, 100, 310, 110)]
+    away = osm.way([(500, 0), (600, 0), (600, 90), (500, 0)], written=False)
+    osm.multipolygon([(rings[0], "outer"), (rings[1], "inner"), (away, "outer")], {"landuse": "forest"})
+    osm.multipolygon([(away, "outer"), (rings[2], "inner")], {"natural": "water"})  # an island, no lake
+    semantic_map, _ = built(osm)
+    assert area_m2(semantic_map, VEGETATION, 1, 1, 399, 299) == pytest.approx(2500 - 100, rel=0.03)
+    assert area_m2(semantic_map, WATER, 1, 1, 399, 299) == 0
+
+
 def test_wood_whose_corner_nodes_are_missing(built):
     osm = OsmFile()
     osm.way([(300, -50), (500, -50), (500, 100), (380, 100), (300, 100), (300, -50)], {"natural": "wood"},

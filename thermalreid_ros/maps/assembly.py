@@ -43,7 +43,16 @@ def sea(coastlines: Sequence[np.ndarray], extent: Polygon) -> list[Polygon]:
 
 def area_of(lines: Sequence[np.ndarray]) -> shapely.Geometry:
     """What closed outlines, in pieces (N, 2), enclose; outlines within outlines are holes, and so on."""
-    return shapely.build_area(shapely.union_all([LineString(line) for line in lines]))
+    return shapely.build_area(shapely.union_all([LineString(line) for line in lines])) if lines else Polygon()
+
+
+def is_closed(lines: Sequence[np.ndarray]) -> bool:
+    """Whether lines, joined at their ends, are rings without loose ends."""
+    ends: dict[tuple[float, float], int] = {}
+    for line in lines:
+        for end in (tuple(line[0].tolist()), tuple(line[-1].tolist())):
+            ends[end] = ends.get(end, 0) + 1
+    return all(count % 2 == 0 for count in ends.values())
 
 
 def area_of_cut(lines: Sequence[np.ndarray], extent: Polygon,

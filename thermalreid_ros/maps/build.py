@@ -23,12 +23,12 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA, SemanticClass
 from thermalreid_ros.maps.features import Features, features_path, write_features
 from thermalreid_ros.maps.osm import read_osm
-from thermalreid_ros.maps.store import CLASS_TABLE, FORMAT
+from thermalreid_ros.maps.store import ATTRIBUTION, CLASS_TABLE, FORMAT
 from thermalreid_ros.maps.tags import SIDEWALK_M
 
-ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0, https://www.openstreetmap.org/copyright"
 HEIGHT_CAP_M = 254
 _WINDOW_PX = 4096
+_CACHE_MB = 256  # of blocks on their way to the file
 _COG = {"driver": "COG", "compress": "deflate", "level": 6, "blocksize": 512, "overview_resampling": "mode",
         "resampling": "nearest", "bigtiff": "if_safer"}
 
@@ -56,7 +56,8 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
     grid = _Grid.around(data.frame, resolution_m)
     counts = np.zeros(256, np.int64)
     try:
-        with tempfile.TemporaryDirectory(dir=map_path.absolute().parent, prefix=f".{map_path.name}.") as folder:
+        with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), \
+                tempfile.TemporaryDirectory(dir=map_path.absolute().parent, prefix=f".{map_path.name}.") as folder:
             plain, cog = Path(folder) / "plain.tif", Path(folder) / "map.tif"
             painter = _Painter(features, data.extent)
             windows = list(grid.windows())

@@ -25,6 +25,7 @@ _WAY_KEYS = ("building", "building:part", "area:highway", "highway", *tagging.AR
 _LINE_KEYS = ("highway", "railway", "waterway", "natural", "aeroway", "barrier", "man_made")
 _TREE_ROW_STEP_M = 7.0
 _MARGIN_DEG = 0.0005
+_REGION_DEG = 0.5
 _EDGE_STEP_DEG = 0.002  # of edges that are straight in degrees and not in metres
 
 
@@ -95,13 +96,16 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
         west, south, east, north = transformer.transform_bounds(*frame, direction="INVERSE")
         reach = (max(west - _MARGIN_DEG, box[0]), max(south - _MARGIN_DEG, box[1]),
                  min(east + _MARGIN_DEG, box[2]), min(north + _MARGIN_DEG, box[3]))
-        raw = _read(path, box, reach, progress)
+        # Coasts and cut outlines farther away do not matter.
+        region = (max(reach[0] - _REGION_DEG, box[0]), max(reach[1] - _REGION_DEG, box[1]),
+                  min(reach[2] + _REGION_DEG, box[2]), min(reach[3] + _REGION_DEG, box[3]))
+        raw = _read(path, region, reach, progress)
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, ThermalReidError):
             raise
         detail = " ".join(str(error).split())
         raise OsmError(f"{path}: broken or no OpenStreetMap data ({detail}); fetch it again") from None
-    water = shapely.union_all(assembly.sea(raw.coastlines, shapely.box(*box))).intersection(outline(reach))
+    water = shapely.union_all(assembly.sea(raw.coastlines, shapely.box(*region))).intersection(outline(reach))
     raw.areas.insert(0, (shapely.segmentize(water, _EDGE_STEP_DEG), {"natural": "water"}, True))
     return OsmData(_features(raw, crs, project), shapely.transform(outline(reach), project), frame, timestamp)
 
@@ -130,9 +134,9 @@ def _survey(path: Path) -> tuple[tuple[float, float, float, float] | None, str]:
     return corners, stamp or ("" if newest.startswith("1970") else newest)  # 1970: a file without times
 
 
-def _read(path: Path, box: tuple[float, float, float, float], wanted: tuple[float, float, float, float],
+def _read(path: Path, region: tuple[float, float, float, float], wanted: tuple[float, float, float, float],
           progress: Callable[[int], object]) -> _Raw:
-    """The part that touches `wanted` of a file whose data fill `box`."""
+    """The part of a file that touches `wanted`, and the coastlines of `region`, which the data fill."""
     relations = []
     for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
         if relation.tags.get("type") == "multipolygon":
@@ -153,11 +157,11 @@ def _read(path: Path, box: tuple[float, float, float, float], wanted: tuple[floa
                 raw.trees.append((entity.lon, entity.lat, dict(entity.tags)))
         elif entity.id in member_ids or any(key in entity.tags for key in _WAY_KEYS):
             way = _way(entity)
-            if way.tags.get("natural") == "coastline":
+            if way.tags.get("natural") == "coastline" and _touches(way.runs, region):
                 raw.coastlines.extend(way.runs)
             if entity.id in member_ids or _touches(way.runs, wanted):
                 ways[entity.id] = way
-    _assemble(raw, relations, ways, box, wanted)
+    _assemble(raw, relations, ways, region, wanted)
     return raw
 
 
@@ -177,7 +181,7 @@ def _touches(runs: list[np.ndarray], box: tuple[float, float, float, float]) -> 
 
 
 def _assemble(raw: _Raw, relations: list[tuple[dict[str, str], list[tuple[int, str]]]], ways: dict[int, _Way],
-              box: tuple[float, float, float, float], wanted: tuple[float, float, float, float]) -> None:
+              region: tuple[float, float, float, float], wanted: tuple[float, float, float, float]) -> None:
     """Fill raw.areas and raw.lines from ways and multipolygons."""
     drawn: set[int] = set()  # ways whose area a relation has drawn: with the same tags, perhaps instead of it
     cut: list[tuple[list[np.ndarray], dict[str, str], bool]] = []
@@ -192,13 +196,18 @@ def _assemble(raw: _Raw, relations: list[tuple[dict[str, str], list[tuple[int, s
             tags, meaning = tagged[0], _meaning(tagged[0], True)
         drawn.update(ref for ref in outers if _meaning(ways[ref].tags, True) == meaning)
         runs = [run for ref in sorted(present) for run in ways[ref].runs]
-        if not _touches(runs, box):
+        if not runs or not _touches([np.concatenate(runs)], wanted):
             continue
-        shape = assembly.area_of(runs)
-        if len(present) == len({ref for ref, _ in members}) and all(ways[ref].whole for ref in present) \
-                and not shape.is_empty:
+        complete = len(present) == len({ref for ref, _ in members}) and all(ways[ref].whole for ref in present)
+        if complete or not assembly.is_closed(runs):
+            shape = assembly.area_of(runs) if complete else Polygon()
+        else:  # whole rings, but not all of them: those left out may lie elsewhere
+            shape = assembly.area_of([run for ref in outers for run in ways[ref].runs])
+            shape = shape.difference(assembly.area_of([run for ref in sorted(set(present) - set(outers))
+                                                       for run in ways[ref].runs]))
+        if not shape.is_empty:
             raw.areas.append((shape, tags, True))
-        elif meaning[0] != "building":  # of a building that is not whole, nothing is known to stand
+        elif meaning[0] != "building" and not assembly.is_closed(runs):  # nothing is known of half a building
             cut.append((runs, tags, True))
     for ref, way in ways.items():
         meaning = _meaning(way.tags, False) if way.closed and way.tags.get("area") != "no" else None
@@ -211,15 +220,14 @@ def _assemble(raw: _Raw, relations: list[tuple[dict[str, str], list[tuple[int, s
                 raw.areas.append((Polygon(corners), way.tags, False))
         if any(key in way.tags for key in _LINE_KEYS):
             raw.lines.extend((run, way.tags, way.closed) for run in way.runs)
-    extent, region = shapely.box(*box), shapely.box(*wanted)
     if cut:
-        evidence = _Evidence(raw)
+        evidence, extent = _Evidence(raw), shapely.box(*region)
         for runs, tags, from_relation in cut:
             polygons = assembly.area_of_cut(runs, extent, evidence.misfit(tags, from_relation))
             raw.areas.extend((polygon, tags, from_relation) for polygon in polygons)
     shapes = shapely.make_valid(np.array([shape for shape, _, _ in raw.areas], object))
     raw.areas = [(shape, *rest) for shape, (_, *rest), near in
-                 zip(shapes, raw.areas, shapely.intersects(shapes, region)) if near]
+                 zip(shapes, raw.areas, shapely.intersects(shapes, shapely.box(*wanted))) if near]
     raw.lines = [line for line in raw.lines if _touches([line[0]], wanted)]
 
 

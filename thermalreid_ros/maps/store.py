@@ -23,6 +23,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA
 
 FORMAT = "thermalreid semantic map 1"
+ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0, https://www.openstreetmap.org/copyright"
 CLASS_TABLE = json.dumps(dict(enumerate(CLASS_NAMES)))
 _CLASSES, _HEIGHTS = 1, 2  # bands
 
