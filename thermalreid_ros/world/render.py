@@ -315,6 +315,10 @@ class _Patches:
         self.surface = np.where(self.is_terrain[first], Surface.GRASS, mesh.material[first]).astype(np.uint8)
         self.colour = mesh.colour[first]
         self.normal = normals[first]
+        # Leaves hang at all angles: a crown is lit far more evenly than its hull.
+        foliage = self.surface == Surface.FOLIAGE
+        self.normal[foliage] = self.normal[foliage] * np.float32(0.45) + np.float32([0, 0, 0.55])
+        self.normal[foliage] /= np.linalg.norm(self.normal[foliage], axis=1, keepdims=True)
         self.is_wall = np.isin(self.surface, _WALLS)
         self.walls = np.flatnonzero(self.is_wall)
         self.top_z = np.full(self.count, -np.inf, np.float32)
