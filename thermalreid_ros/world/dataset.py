@@ -36,7 +36,7 @@ from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
 from thermalreid_ros.world.actors import CLASSES
 from thermalreid_ros.world.city import City, build_city
 from thermalreid_ros.world.colour_camera import ColourCamera, ColourCameraParameters
-from thermalreid_ros.world.film import claim_folder, in_view, solar_time
+from thermalreid_ros.world.film import claim_folder, in_view, liveliness, solar_time
 from thermalreid_ros.world.population import Density, Placed, Population
 from thermalreid_ros.world.render import Renderer
 from thermalreid_ros.world.sensor import GainControl, ThermalSensor, ThermalSensorParameters
@@ -254,7 +254,7 @@ class _SessionRenderer:
 
     def _write(self, name: str, pixels: np.ndarray) -> None:
         path = self._out / name
-        _, data = cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_PNG_COMPRESSION, 4])
+        _, data = cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else [])
         write_atomically(path, data.tobytes())
 
 
@@ -270,19 +270,20 @@ def _instant(city: City, rng: np.random.Generator, night: bool) -> tuple[datetim
 
 def _aimed(population: Population, plan: DatasetPlan, intrinsics: Intrinsics, time_s: float,
            rng: np.random.Generator) -> Pose:
-    """A camera that looks near someone of a class, and over the edge of the area as little as can be."""
+    """A camera that looks near someone of a class and not over the edge of the area, if it can be; of three of these
+    the one that shows most."""
     bounds, relief = population.city.bounds, population.city.relief
     name = str(rng.choice(CLASSES, p=[_AIMED_AT[c] for c in CLASSES]))
     some = population.at(time_s, classes=(name,))
     half = 0.5 * np.array([bounds[2] - bounds[0], bounds[3] - bounds[1]])
     middle = np.array(bounds[:2]) + half
-    best, least = None, np.inf
     corners = intrinsics.rays(np.array([[0, 0], [intrinsics.width, 0], [0, intrinsics.height],
                                         [intrinsics.width, intrinsics.height]], np.float64)).astype(np.float64)
+    drawn = []
     for _ in range(12):
         if some:
             chosen = some[int(rng.integers(len(some)))]
-            aim = np.array([chosen.x, chosen.y]) + rng.normal(0.0, 10.0, 2)
+            aim = np.array([chosen.x, chosen.y]) + rng.normal(0.0, 8.0, 2)
         else:
             aim = middle + half * rng.uniform(-0.7, 0.7, 2)
         altitude, depression = rng.uniform(*plan.altitude_m), np.radians(rng.uniform(*plan.depression_deg))
@@ -293,11 +294,11 @@ def _aimed(population: Population, plan: DatasetPlan, intrinsics: Intrinsics, ti
         reach = altitude / np.maximum(-away[:, 2], 0.02)
         ground = np.concatenate([pose.position_m[:2] + reach[:, None] * away[:, :2], eye[None]])
         beyond = np.maximum(np.abs(ground - middle) - half, 0.0).max()
-        if beyond < least:
-            best, least = pose, beyond
-        if least == 0.0:
+        drawn.append((beyond, pose))
+        if sum(out == 0.0 for out, _ in drawn) == 3:
             break
-    return best
+    within = [pose for out, pose in drawn if out == 0.0] or [min(drawn, key=lambda item: item[0])[1]]
+    return max(within, key=lambda pose: liveliness(in_view(population, pose, intrinsics, time_s)))
 
 
 def _apart(actors: Sequence[Placed]) -> list[Placed]:

@@ -19,6 +19,7 @@ import numpy as np
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
+from thermalreid_ros.world.actors import CLASSES
 from thermalreid_ros.world.city import City
 from thermalreid_ros.world.flight import FlightError, FlightPlan, Trajectory
 from thermalreid_ros.world.population import Placed, Population
@@ -93,6 +94,11 @@ def in_view(population: Population, pose: Pose, intrinsics: Intrinsics, time_s: 
     return [actor for actor, seen in zip(near, inside) if seen]
 
 
+def liveliness(actors: Sequence[Placed]) -> float:
+    """How much there is to see, all classes counting alike."""
+    return float(np.log1p([sum(actor.identity.class_name == name for actor in actors) for name in CLASSES]).sum())
+
+
 def clear_flight(city: City, plan: FlightPlan, seed: int) -> Trajectory:
     """A flight over a city that keeps 15 m above roofs and trees: the first of some courses that does.
 
@@ -116,9 +122,10 @@ def render_film(film: Film, folder: Path, workers: int) -> Iterator[int]:
     """Render the frames that the folder lacks; yields the number of each that is there, in order."""
     missing = [number for number in range(film.count) if not _frame_path(folder, number).is_file()]
     rendered = run_in_order(_FrameRenderer, (film, folder), missing, workers)
+    lacking = set(missing)
     for number in range(film.count):
-        if missing and number >= missing[0]:
-            missing.pop(0) if next(rendered) == number else None
+        if number in lacking:
+            next(rendered)
         yield number
 
 

@@ -11,9 +11,9 @@ from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.maps.classes import CLASS_COLOURS_RGB, NO_DATA
 from thermalreid_ros.world.actors import CLASSES
 from thermalreid_ros.world.colour_camera import ColourCamera, ColourCameraParameters
-from thermalreid_ros.world.film import in_view
+from thermalreid_ros.world.film import in_view, liveliness
 from thermalreid_ros.world.population import Placed, Population
-from thermalreid_ros.world.radiometry import band_temperature
+from thermalreid_ros.world.radiometry import brightness_temperature
 from thermalreid_ros.world.render import Capture
 from thermalreid_ros.world.sensor import GainControl, ThermalSensor, ThermalSensorParameters
 
@@ -25,7 +25,7 @@ def panels(capture: Capture, actors: Sequence[Placed], seed: int) -> dict[str, n
     """uint8 (H, W, 3) RGB by title: colour, thermal, temperature, semantic, instances and depth."""
     stamp_ns, k = int(capture.when.timestamp()) * 1_000_000_000, capture.intrinsics
     grey = GainControl().grey(ThermalSensor(ThermalSensorParameters(), k, seed).capture(capture.radiance, stamp_ns))
-    kelvin = band_temperature(capture.radiance)
+    kelvin = brightness_temperature(capture.radiance)
     low, high = np.quantile(kelvin, [0.01, 0.995])
     depth = np.where(np.isfinite(capture.depth_m), capture.depth_m, np.float32(0))
     seen = depth > 0
@@ -85,10 +85,8 @@ def lively_view(population: Population, intrinsics: Intrinsics, altitude_m: floa
         eye = aim - back * np.array([np.cos(yaw), np.sin(yaw)])
         ground = float(population.city.relief.height_m(eye[:1], eye[1:])[0])
         pose = Pose.looking([*eye, ground + altitude_m], yaw, depression_rad)
-        counts = np.zeros(len(CLASSES))
-        for actor in in_view(population, pose, intrinsics, time_s):
-            counts[CLASSES.index(actor.identity.class_name)] += 1
-        if (lively := np.log1p(counts).sum()) > most:
+        actors = in_view(population, pose, intrinsics, time_s)
+        if (lively := liveliness(actors)) > most:
             best, most = pose, lively
     return best
 

@@ -78,7 +78,7 @@ class Density:
     @classmethod
     def dense(cls) -> Density:
         """Of training sets: crowded at any hour, the rare classes above all."""
-        return cls(0.85, 8.0, 16.0, 10.0, 18.0, 12.0, 8.0, 12.0, 6.0)
+        return cls(0.8, 8.0, 30.0, 20.0, 25.0, 20.0, 14.0, 25.0, 10.0)
 
 
 @dataclass(frozen=True, eq=False)

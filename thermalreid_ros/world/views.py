@@ -37,8 +37,9 @@ Draw = Callable[[Placed, np.random.Generator], tuple[Pose, Intrinsics]]
 
 
 def find_view(renderer: Renderer, population: Population, identity: Identity, time_s: float, draw: Draw,
-              rng: np.random.Generator, least_share: float = 0.85) -> View | None:
-    """The first of some cameras drawn that sees the identity whole and little hidden; None where none does."""
+              rng: np.random.Generator, least_share: float = 0.85, least_pixels: int = 30) -> View | None:
+    """The first of some cameras drawn that sees the identity whole, little hidden and not too small; None where none
+    does."""
     target = population.where(identity, time_s)
     if target is None:
         return None
@@ -51,7 +52,9 @@ def find_view(renderer: Renderer, population: Population, identity: Identity, ti
         view = View(pose, _small(intrinsics), actors, index)
         capture = renderer.capture(pose, view.intrinsics, actors, colour=False, supersample=1)
         seen = view.seen(capture)
-        if seen is None or seen.visible_share < least_share:
+        enlarged = (intrinsics.width / view.intrinsics.width) ** 2
+        if seen is None or seen.visible_share < least_share or \
+                np.count_nonzero(capture.instance == index + 1) * enlarged < least_pixels:
             continue
         x_min, y_min, x_max, y_max = seen.whole_box
         if x_min > 0 and y_min > 0 and x_max < view.intrinsics.width and y_max < view.intrinsics.height:
