@@ -90,8 +90,11 @@ def build_city(map_path: str | Path, *, centre: tuple[float, float] | None = Non
     with SemanticMap.open(map_path) as town:
         grid, (_, _, right_m, upper_m) = town.grid, town.bounds
         classes, _ = town.overview(_OVERVIEW_PX) if centre is None else (None, None)
+    features = read_features(features_path(map_path))
     if classes is not None:
-        x, y = _well_built_place(classes, right_m, upper_m, size_m,
+        houses = shapely.centroid(np.array([building.polygon for building in features.buildings], object))
+        places = shapely.get_coordinates(houses) - (grid.easting_m, grid.northing_m)
+        x, y = _well_built_place(classes == NO_DATA, places, (right_m, upper_m), size_m,
                                  np.random.default_rng(np.random.SeedSequence([seed, 0])))
     else:
         x, y = (float(v) for v in grid.from_geographic(*centre))
@@ -105,23 +108,25 @@ def build_city(map_path: str | Path, *, centre: tuple[float, float] | None = Non
                         f"of the centre; a city needs {MIN_SIZE_M:g} m each way: move the centre or take a larger map")
     origin = LocalGrid(grid.crs, grid.easting_m + round(0.5 * (left + right)),
                        grid.northing_m + round(0.5 * (lower + upper)))
-    return city_from_features(read_features(features_path(map_path)), origin, (width, height), seed, difference)
+    return city_from_features(features, origin, (width, height), seed, difference)
 
 
-def _well_built_place(classes: np.ndarray, width_m: float, height_m: float, size_m: float,
+def _well_built_place(unmapped: np.ndarray, houses: np.ndarray, map_size_m: tuple[float, float], size_m: float,
                       rng: np.random.Generator) -> tuple[float, float]:
-    """The middle, in metres from the map's lower left corner, of a square with few unmapped cells and many buildings,
-    drawn among the best. classes: the whole map, row 0 in the north."""
-    rows, columns = classes.shape
-    cell_x, cell_y = width_m / columns, height_m / rows
+    """The middle, in metres from the map's lower left corner, of a square with hardly any unmapped cells and many
+    houses, drawn among the best. unmapped: bool, the whole map, row 0 in the north; houses: their places (N, 2)."""
+    rows, columns = unmapped.shape
+    cell_x, cell_y = map_size_m[0] / columns, map_size_m[1] / rows
     wide, high = min(columns, round(size_m / cell_x)), min(rows, round(size_m / cell_y))
-    sums = [cv2.integral((classes == value).astype(np.uint8)) for value in (NO_DATA, SemanticClass.BUILDING)]
-    unmapped, built = ((s[high:, wide:] - s[:-high, wide:] - s[high:, :-wide] + s[:-high, :-wide]) / (wide * high)
-                       for s in sums)
-    score = np.where(unmapped <= unmapped.min() + 0.01, built, -1.0)
+    count = np.zeros((rows, columns))
+    np.add.at(count, (np.clip(rows - 1 - (houses[:, 1] // cell_y).astype(np.int64), 0, rows - 1),
+                      np.clip((houses[:, 0] // cell_x).astype(np.int64), 0, columns - 1)), 1.0)
+    sums = (cv2.integral(cells.astype(np.float64)) for cells in (unmapped, count))
+    missing, built = (s[high:, wide:] - s[:-high, wide:] - s[high:, :-wide] + s[:-high, :-wide] for s in sums)
+    score = np.where(missing <= missing.min() + 0.01 * wide * high, built, -1.0)
     r, c = np.nonzero(score >= 0.75 * score.max())
     pick = int(rng.integers(len(r)))
-    return (c[pick] + 0.5 * wide) * cell_x, height_m - (r[pick] + 0.5 * high) * cell_y
+    return (c[pick] + 0.5 * wide) * cell_x, map_size_m[1] - (r[pick] + 0.5 * high) * cell_y
 
 
 def city_from_features(features: Features, grid: LocalGrid, size_m: tuple[float, float], seed: int,

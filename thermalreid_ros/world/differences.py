@@ -49,7 +49,8 @@ class WorldDifferences:
 
     def as_dict(self) -> dict[str, float]:
         """Numbers by name, for JSON."""
-        return {name: round(value, 4) for name, value in dataclasses.asdict(self).items()}
+        return {name: round(float(value), 4) if isinstance(value, float) else int(value)
+                for name, value in dataclasses.asdict(self).items()}
 
 
 def displace(features: Features, rng: np.random.Generator, difference: float) -> tuple[Features, float, float]:
@@ -104,10 +105,12 @@ def _mended(shapes: np.ndarray) -> np.ndarray:
 
 def touching(polygons: np.ndarray, distance_m: float = 0.2) -> np.ndarray:
     """For each polygon the lowest index among those it is joined to by touching neighbours, int64 (N,)."""
-    group = np.arange(len(polygons))
-    if not len(polygons):
-        return group
-    a, b = shapely.STRtree(polygons).query(polygons, predicate="dwithin", distance=distance_m)
+    return _lowest(len(polygons), *shapely.STRtree(polygons).query(polygons, predicate="dwithin", distance=distance_m))
+
+
+def _lowest(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The lowest index of the connected component of each of count nodes; edges lead from a to b and back."""
+    group = np.arange(count)
     while True:
         lower = group.copy()
         np.minimum.at(lower, a, group[b])
@@ -217,11 +220,25 @@ def _new_buildings(buildings: Sequence[Building], roads: Sequence[Road], water: 
 
 
 def alter_roads(roads: Sequence[Road], rng: np.random.Generator, difference: float) -> tuple[list[Road], float]:
-    """Roads of other widths, a factor for each road; and the rms of the factors' distance from 1."""
-    factors = 1.0 + difference * rng.uniform(-ROAD_WIDTH_SHARE, ROAD_WIDTH_SHARE, len(roads))
+    """Roads of other widths, one factor along each road; and the rms of the factors' distance from 1."""
+    factors = 1.0 + difference * rng.uniform(-ROAD_WIDTH_SHARE, ROAD_WIDTH_SHARE, len(roads))[_chains(roads)]
     rms = float(np.sqrt(np.mean((factors - 1) ** 2))) if len(roads) else 0.0
     return [dataclasses.replace(road, width_m=round(road.width_m * factor, 3))
             for road, factor in zip(roads, factors)], rms
+
+
+def _chains(roads: Sequence[Road]) -> np.ndarray:
+    """For each road the lowest index among those it runs on into, int64 (N,): ways of its kind and width, at ends where
+    no other of them ends. OpenStreetMap cuts streets wherever a tag changes."""
+    sorts = sorted({(road.kind, road.width_m) for road in roads})
+    rows = [(*end, sorts.index((road.kind, road.width_m))) for road in roads
+            for end in (road.line.coords[0], road.line.coords[-1])]
+    _, place, count = np.unique(np.round(np.array(rows).reshape(-1, 3) * 100).astype(np.int64), axis=0,
+                                return_inverse=True, return_counts=True)
+    place = place.reshape(-1)
+    ends = np.argsort(place, kind="stable")
+    a, b = (ends[count[place[ends]] == 2] // 2).reshape(-1, 2).T
+    return _lowest(len(roads), np.concatenate([a, b]), np.concatenate([b, a]))
 
 
 _SUCCESSORS = {"meadow": ("farmland", "scrub", "bare"), "farmland": ("bare", "meadow"), "grass": ("bare", "scrub"),
