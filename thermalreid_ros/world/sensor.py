@@ -240,7 +240,8 @@ class GainControl:
         """Another camera's settings, always white-hot."""
         return replace(self, mode=str(rng.choice(["plateau", "linear"], p=[0.7, 0.3])),
                        plateau=rng.uniform(1.5, 6.0), linear_share=rng.uniform(0.2, 0.7),
-                       tail_share=float(10 ** rng.uniform(-4.0, -2.0)), max_gain_per_k=float(np.exp(rng.uniform(2.5, 4.5))),
+                       tail_share=float(10 ** rng.uniform(-4.0, -2.0)),
+                       max_gain_per_k=float(np.exp(rng.uniform(2.5, 4.5))),
                        denoising=max(rng.uniform(-5.0, 20.0), 0.0), sharpening=max(rng.uniform(-0.3, 1.2), 0.0),
                        local_contrast=max(rng.uniform(-0.4, 0.6), 0.0),
                        jpeg_quality=int(rng.choice([0, rng.integers(60, 96)])))
