@@ -28,7 +28,6 @@ from thermalreid_ros.maps.tags import SIDEWALK_M
 
 HEIGHT_CAP_M = 254
 _WINDOW_PX = 4096
-_CACHE_MB = 256  # of blocks on their way to the file
 _COG = {"driver": "COG", "compress": "deflate", "level": 6, "blocksize": 512, "overview_resampling": "mode",
         "resampling": "nearest", "bigtiff": "if_safer"}
 
@@ -56,8 +55,7 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
     grid = _Grid.around(data.frame, resolution_m)
     counts = np.zeros(256, np.int64)
     try:
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), \
-                tempfile.TemporaryDirectory(dir=map_path.absolute().parent, prefix=f".{map_path.name}.") as folder:
+        with tempfile.TemporaryDirectory(dir=map_path.absolute().parent, prefix=f".{map_path.name}.") as folder:
             plain, cog = Path(folder) / "plain.tif", Path(folder) / "map.tif"
             painter = _Painter(features, data.extent)
             windows = list(grid.windows())
