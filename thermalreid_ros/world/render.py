@@ -119,7 +119,6 @@ class Renderer:
         self._ground = _Ground(city, self._scene)
         self._sky_view = self._patches.sky_view(self._scene)
         self._bodies: dict[tuple, _Body] = {}
-        self._rays: tuple[Intrinsics, np.ndarray] | None = None
         self._lamps = _street_lamps(city, self._ground)
 
     def set_time(self, when: datetime) -> None:
@@ -158,11 +157,8 @@ class Renderer:
         if supersample < 1 or supersample % 2 == 0:
             raise RenderError(f"supersample is {supersample}; an odd number has a ray through the middle of a pixel")
         shape = (intrinsics.height, intrinsics.width)
-        if self._rays is None or self._rays[0] != intrinsics:
-            rays = intrinsics.rays()
-            self._rays = intrinsics, rays / rays[:, 2:]
         eye = pose.position_m.astype(np.float32)
-        directions = self._rays[1] @ pose.rotation.T.astype(np.float32)
+        directions = _picture_rays(intrinsics, pose)
         depth, face = self._scene.nearest(eye, directions)
         # Beyond the area lies a plain.
         beyond = np.flatnonzero((face < 0) & (directions[:, 2] < -1e-3))
@@ -713,6 +709,15 @@ class _View:
             return (0.0, 0.0, 0.0, 0.0)
         row, column = np.divmod(pixels, self.intrinsics.width)
         return (float(column.min()), float(row.min()), float(column.max() + 1), float(row.max() + 1))
+
+
+def _picture_rays(intrinsics: Intrinsics, pose: Pose) -> np.ndarray:
+    """World directions through all pixel centres, with a depth of one; float32 (N, 3)."""
+    right, down, forward = pose.rotation.T.astype(np.float32)
+    x = ((np.arange(intrinsics.width) + 0.5 - intrinsics.cx) / intrinsics.fx).astype(np.float32)
+    y = ((np.arange(intrinsics.height) + 0.5 - intrinsics.cy) / intrinsics.fy).astype(np.float32)
+    rays = (y[:, None] * down + forward)[:, None] + x[:, None] * right
+    return rays.reshape(-1, 3)
 
 
 def _sunny_blocks(day: ThermalDay) -> Iterator[tuple[int, np.ndarray]]:
