@@ -43,7 +43,7 @@ class FlightPlan:
 
     pattern: "survey" (parallel legs), "loop" (a round through the area) or "orbit" (around a point, looking at it).
     altitude_m: above the ground below. depression_rad: of the camera below the horizon. speed_m_s: over ground.
-    wind_m_s: mean speed at flying height.
+    wind_m_s: mean speed at flying height; stronger wind than half of the speed is not flown in, and taken as that.
     """
 
     duration_s: float
@@ -72,13 +72,14 @@ class Trajectory:
         if not (plan.duration_s > 0 and altitude_m > 0 and 0 < depression_rad <= np.pi / 2 and speed > 0):
             raise FlightError("a flight needs a duration, an altitude and a speed above zero, and a depression "
                               "above 0 and at most 90 degrees")
-        self.plan = FlightPlan(plan.duration_s, pattern, altitude_m, depression_rad, speed, plan.wind_m_s)
+        wind_m_s = min(plan.wind_m_s, 0.5 * speed)
+        self.plan = FlightPlan(plan.duration_s, pattern, altitude_m, depression_rad, speed, wind_m_s)
         self._height_m = height_m
         self._path, self._centre = _course(pattern, bounds, plan.duration_s * speed * 1.2 + 50.0, rng)
         self._start_m = rng.uniform(0.0, self._path.length_m) if self._path.closed else 20.0
         wind_from, band = rng.uniform(0.0, 2 * np.pi), (0.03, 0.3)
-        self._wind = plan.wind_m_s * np.array([np.cos(wind_from), np.sin(wind_from)])
-        self._gusts = [Waves(rng, 0.2 * plan.wind_m_s, band) for _ in range(2)]
+        self._wind = wind_m_s * np.array([np.cos(wind_from), np.sin(wind_from)])
+        self._gusts = [Waves(rng, 0.2 * wind_m_s, band) for _ in range(2)]
         self._surge, self._heave = Waves(rng, 2.0, (0.02, 0.1)), Waves(rng, 1.5, (0.02, 0.15))
         sway, shake = (0.05, 0.5), (1.5, 8.0)  # what the gimbal lets through, and its own jitter
         self._shake = {name: (Waves(rng, np.radians(low), sway), Waves(rng, np.radians(high), shake))
