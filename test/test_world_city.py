@@ -183,6 +183,12 @@ def test_tags_decide_on_surfaces_and_colours():
     assert tagged_colour("somewhat blue") is None
 
 
+def test_a_carport_is_a_roof_in_the_air():
+    mesh = raised(Building(shapely.box(0, 0, 6, 5), 2.6, kind="carport", roof_shape="flat")).mesh
+    assert (mesh.vertices[:, 2].min(), mesh.vertices[:, 2].max()) == pytest.approx((2.2, 2.6))
+    assert volume(mesh) == pytest.approx(30 * 0.4, rel=1e-4)
+
+
 def test_no_buildings_make_an_empty_mesh():
     assert len(raised().mesh.faces) == 0
 
@@ -273,6 +279,7 @@ def test_buildings_are_removed_added_and_altered_by_their_shares():
         assert counts["buildings_removed"] == round(0.05 * count * difference)
         assert counts["buildings_altered"] == round(0.1 * count * difference)
         assert counts["buildings_added"] == round(0.05 * count * difference)
+        assert counts["height_rms_share"] == pytest.approx(0.1 * difference, rel=0.25)
         same = {b.polygon.wkb for b in features.buildings} & {b.polygon.wkb for b in result}
         assert len(same) == count - counts["buildings_removed"] - counts["buildings_altered"]
         new = [b.polygon for b in result[len(result) - counts["buildings_added"]:]] if difference else []
@@ -310,6 +317,22 @@ def test_roads_keep_within_a_quarter_of_their_width(difference, seed):
     for old, new in zip(roads, altered):
         assert abs(new.width_m / old.width_m - 1) <= 0.25 * difference + 1e-3
     assert rms <= 0.25 * difference
+
+
+def test_a_street_of_many_ways_has_one_width():
+    ways = [Road(LineString([(50 * i, 0), (50 * i + 50, 0)]), "residential", 6.0, 2, False) for i in range(6)]
+    ways += [Road(LineString([(100, 0), (100, 80)]), "service", 3.5, 1, False),
+             Road(LineString([(900, 0), (950, 0)]), "residential", 6.0, 2, False)]
+    widths = [road.width_m for road in alter_roads(ways, np.random.default_rng(6), 1.0)[0]]
+    assert len(set(widths[:6])) == 1 and len(set(widths)) == 3
+
+
+def test_unmapped_ground_is_covered_as_far_as_the_world_differs(changed, unchanged):
+    x, y = np.meshgrid(np.arange(22, 178, 1.0), np.arange(132, 198, 1.0))  # nothing is mapped there
+    seen = unchanged.plan.semantic[unchanged.plan.cells(x, y)]
+    assert (seen == SemanticClass.GROUND).all()
+    assert 0.15 < changed.differences.unmapped_ground_covered_share < 0.6
+    assert unchanged.differences.unmapped_ground_covered_share == 0
 
 
 # The city as a whole.

@@ -30,6 +30,7 @@ _PARAPET_RINGS_M = (0.30, 0.34)
 _SLOPED_RINGS = (0.35, 0.68, 0.94)  # shares of the largest distance from the eaves
 _DOME_RINGS = (0.08, 0.25, 0.5, 0.8)
 _OUTBUILDINGS = frozenset({"garage", "garages", "shed", "carport", "hut", "kiosk", "roof", "service", "cabin"})
+_CANOPIES = frozenset({"roof", "carport"})
 _HALLS = frozenset({"industrial", "warehouse", "hangar", "retail", "supermarket", "commercial", "barn", "stable",
                     "farm_auxiliary", "greenhouse", "storage_tank", "silo", "sports_hall", "manufacture"})
 _HOUSES = frozenset({"house", "detached", "semidetached_house", "terrace", "bungalow", "residential", "farm", "church",
@@ -155,6 +156,13 @@ def footprints(polygons: Sequence[shapely.Polygon], smallest_m2: float = 4.0) ->
     return shapes
 
 
+def underside(building: Building) -> float:
+    """How far above the ground a building begins, in metres; roofs without walls are 0.4 m thick."""
+    if building.kind in _CANOPIES and building.min_height_m == 0:
+        return max(building.height_m - 0.4, 0.5 * building.height_m)
+    return building.min_height_m
+
+
 def make_buildings(buildings: Sequence[Building], relief: Relief, rng: np.random.Generator,
                    latitude_deg: float) -> Objects:
     """All buildings on the relief. Unknown roofs, materials and colours are drawn by kind, size and latitude."""
@@ -173,7 +181,7 @@ def make_buildings(buildings: Sequence[Building], relief: Relief, rng: np.random
     lowest = np.full(count, np.inf)
     np.minimum.at(lowest, owner, z)
     height = np.array([building.height_m for building in buildings])
-    bottom = np.array([building.min_height_m for building in buildings])
+    bottom = np.array([underside(building) for building in buildings])
     base = np.where(bottom > 0, ground + bottom, lowest - 0.3)
     eaves = ground + height - rise
 
@@ -222,7 +230,7 @@ def _roofs(buildings: Sequence[Building], plans: Plans, rng: np.random.Generator
     long = plans.length_m > 1.35 * plans.width_m
     shape[(shape == PYRAMIDAL) & long] = HIPPED
     shape[(shape == HIPPED) & ~long & (plans.length_m < 1.1 * plans.width_m)] = PYRAMIDAL
-    height = np.array([building.height_m - building.min_height_m for building in buildings])
+    height = np.array([building.height_m - underside(building) for building in buildings])
     wide = (shape == FLAT) & (plans.area_m2 > 80.0) & (height > 4.5) & (draw < 0.6)
     shape[wide] = PARAPET
     inradius = np.zeros(count)
@@ -256,6 +264,7 @@ def _looks(buildings: Sequence[Building], plans: Plans, shape: np.ndarray, rng: 
                                (wood, 0.45 if far_north else 0.05), (concrete, 0.08)))
     walls = np.where(height > 28.0, _pick(draw[:, 0], ((concrete, 0.4), (plaster, 0.4), (glass, 0.2))), walls)
     walls = np.where(halls, _pick(draw[:, 0], ((sheet, 0.5), (concrete, 0.25), (brick, 0.1), (plaster, 0.15))), walls)
+    glazed = np.array([building.kind == "greenhouse" for building in buildings], bool)
     walls = np.where(out, _pick(draw[:, 0], ((plaster, 0.4), (wood, 0.3), (sheet, 0.15), (concrete, 0.15))), walls)
     tiles, bitumen, gravel, zinc, paint, slab = (Surface.ROOF_TILES, Surface.ROOF_BITUMEN, Surface.ROOF_GRAVEL,
                                                  Surface.ROOF_METAL, Surface.ROOF_METAL_PAINTED, Surface.ROOF_CONCRETE)
@@ -266,6 +275,7 @@ def _looks(buildings: Sequence[Building], plans: Plans, shape: np.ndarray, rng: 
     roofs = np.where(np.isin(shape, (FLAT, PARAPET)), flat, steep)
     roofs = np.where(halls | out, np.where((shape == GABLED) & (draw[:, 2] < 0.4), tiles, sheds), roofs)
     roofs = np.where(shape == DOME, np.where(draw[:, 1] < 0.5, paint, zinc), roofs)
+    walls, roofs = np.where(glazed, glass, walls), np.where(glazed, glass, roofs)
     for surfaces, tags, attribute in ((walls, _WALL_TAGS, "material"), (roofs, _ROOF_TAGS, "roof_material")):
         for i, building in enumerate(buildings):
             surfaces[i] = tags.get(getattr(building, attribute), surfaces[i])

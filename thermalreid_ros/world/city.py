@@ -17,7 +17,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
 from thermalreid_ros.maps.features import Features, features_path, read_features
 from thermalreid_ros.maps.store import SemanticMap
-from thermalreid_ros.world.buildings import Objects, make_buildings
+from thermalreid_ros.world.buildings import Objects, make_buildings, underside
 from thermalreid_ros.world.differences import (WorldDifferences, alter_areas, alter_buildings, alter_roads, displace)
 from thermalreid_ros.world.ground import (GROUND, GroundPlan, PlanPainter, Relief, code, find_junctions, make_relief,
                                           paint_areas, paint_driveways, paint_markings, paint_railways,
@@ -165,7 +165,7 @@ def city_from_features(features: Features, grid: LocalGrid, size_m: tuple[float,
     rng = next(streams)
     wild = np.concatenate([scattered_trees(areas, rng), yard_trees(painter, shapes, rng),
                            avenue_trees(roads, sidewalks_m, rng)])
-    standing = [building.polygon for building in buildings if building.min_height_m < 2.0]
+    standing = [building.polygon for building in buildings if underside(building) < 1.5]
     painter.polygons(standing, code(Surface.CONCRETE, SemanticClass.BUILDING))
     trees, trees_unmapped = plant(features.trees, wild[rng.random(len(wild)) < difference], painter, shapes, spots,
                                   rng, latitude)

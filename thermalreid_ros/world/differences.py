@@ -23,6 +23,7 @@ ALTERED_SHARE = 0.10  # extended or cut back
 DISPLACEMENT_RMS_M = 1.5  # of a smooth field, per place; features move together
 DISPLACEMENT_WAVELENGTH_M = (150.0, 300.0)
 JITTER_RMS_M = 0.5  # of each group of touching buildings, on top
+HEIGHT_RMS_SHARE = 0.10  # of the heights of buildings without parts on parts
 ROAD_WIDTH_SHARE = 0.25  # road widths are 1 - this .. 1 + this of the map's
 RECOVERED_SHARE = 0.10  # of meadows, fields and lawns bear something else
 
@@ -36,6 +37,7 @@ class WorldDifferences:
     buildings_removed: int = 0
     buildings_added: int = 0
     buildings_altered: int = 0
+    height_rms_share: float = 0.0
     displacement_rms_m: float = 0.0
     jitter_rms_m: float = 0.0
     roads: int = 0
@@ -121,27 +123,31 @@ def _lowest(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def alter_buildings(buildings: Sequence[Building], roads: Sequence[Road], water: Sequence, rng: np.random.Generator,
-                    difference: float) -> tuple[list[Building], dict[str, int]]:
-    """Buildings with some missing, some new on free land near roads, some extended or cut back; and the counts."""
+                    difference: float) -> tuple[list[Building], dict[str, float]]:
+    """Buildings with some missing, some new on free land near roads, some extended or cut back, all of slightly other
+    heights; and the figures of WorldDifferences."""
     count = len(buildings)
     draw, order = rng.random(count), rng.permutation(count)
     gone, wanted = round(count * REMOVED_SHARE * difference), round(count * ALTERED_SHARE * difference)
     group = touching(np.array([b.polygon for b in buildings], object), 0.01)
-    parts = np.bincount(group, minlength=count)[group] > 1 if count else np.zeros(0, bool)
+    joined = np.bincount(group, minlength=count)[group] > 1
+    stacked = np.bincount(group, [b.min_height_m > 0 for b in buildings], count)[group] > 0
+    stretch = np.where(stacked, 1.0, 1.0 + HEIGHT_RMS_SHARE * difference * np.clip(rng.standard_normal(count), -2, 2))
     tree = shapely.STRtree([b.polygon for b in buildings])
     changed: dict[int, shapely.Polygon] = {}
     for i in order[gone:]:
         if len(changed) == wanted:
             break
-        shape = _altered(buildings[i].polygon, tree, i, draw[i], parts[i], rng)
+        shape = _altered(buildings[i].polygon, tree, i, draw[i], joined[i], rng)
         if shape is not None:
             changed[i] = shape
     removed = set(order[:gone].tolist())
-    result = [dataclasses.replace(b, polygon=changed[i]) if i in changed else b
+    result = [dataclasses.replace(b, polygon=changed.get(i, b.polygon), height_m=round(b.height_m * stretch[i], 3))
               for i, b in enumerate(buildings) if i not in removed]
     new = _new_buildings(buildings, roads, water, rng, round(count * ADDED_SHARE * difference))
     return result + new, {"buildings_mapped": count, "buildings_removed": gone,
-                          "buildings_added": len(new), "buildings_altered": len(changed)}
+                          "buildings_added": len(new), "buildings_altered": len(changed),
+                          "height_rms_share": float(np.sqrt(np.mean((stretch - 1) ** 2))) if count else 0.0}
 
 
 def _altered(polygon: shapely.Polygon, tree: shapely.STRtree, index: int, draw: float, joined: bool,

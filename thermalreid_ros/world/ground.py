@@ -190,15 +190,17 @@ _G, _R, _V = SemanticClass.GROUND, SemanticClass.ROAD, SemanticClass.VEGETATION
 # Parcels of unmapped ground near buildings: (surface, class, share).
 _YARDS = ((Surface.GRASS, _V, 0.22), (Surface.DRY_GRASS, _V, 0.06), (Surface.PAVING, _R, 0.05),
           (Surface.CONCRETE, _R, 0.02), (Surface.GRAVEL, _G, 0.25), (Surface.SOIL, _G, 0.40))
+_FIELDS = ((Surface.SOIL, _G, 0.65), (Surface.CROP, _V, 0.25), (Surface.DRY_GRASS, _V, 0.10))
 YARD_M = 30.0  # how far from buildings yards reach
-_PARCEL_M = 14.0
+FARM_M = 200.0  # from buildings to the first fields
+_PARCEL_M, _FIELD_M = 14.0, 120.0
 _WILD_GREEN_SHARE = 0.35  # of unmapped ground far from buildings, at difference 1
 
 
 def paint_unmapped(painter: PlanPainter, buildings: np.ndarray, rng: np.random.Generator, difference: float
                    ) -> tuple[float, np.ndarray]:
-    """Cover what is UNMAPPED: near buildings with parcels of lawn, gravel, paving and soil, elsewhere with patches of
-    grass, soil and gravel.
+    """Cover what is UNMAPPED: near buildings with parcels of lawn, gravel, paving and soil, far from them with fields,
+    in between with patches of grass, soil and gravel.
 
     Without difference all of it is soil or gravel, the class the map gives it. Returns the share of unmapped ground
     that is of another class, and the borders of the lawns near buildings, straight pieces (N, 2, 2).
@@ -206,22 +208,26 @@ def paint_unmapped(painter: PlanPainter, buildings: np.ndarray, rng: np.random.G
     x_min, y_min, x_max, y_max = painter.bounds
     below = PlanPainter(painter.bounds)
     _paint_wild(below, rng, difference)
-    x, y = np.meshgrid(np.arange(x_min - _PARCEL_M, x_max + _PARCEL_M, _PARCEL_M),
-                       np.arange(y_min - _PARCEL_M, y_max + _PARCEL_M, _PARCEL_M))
-    points = np.stack([x.ravel(), y.ravel()], axis=1) + rng.uniform(-0.45, 0.45, (x.size, 2)) * _PARCEL_M
-    kinds = rng.choice(len(_YARDS), len(points), p=[share for *_, share in _YARDS])
-    bare, kept = rng.random(len(points)) < 0.6, rng.random(len(points)) < difference
-    codes = np.array([code(*row[:2]) for row in _YARDS], np.uint8)[kinds]
-    codes = np.where(kept | (codes < _SURFACES), codes,
-                     np.where(bare, code(Surface.SOIL, _G), code(Surface.GRAVEL, _G))).astype(np.uint8)
-    near = np.unique(STRtree(buildings).query(shapely.points(points), predicate="dwithin", distance=YARD_M)[0])
-    cells = shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(points), ordered=True))[near]
-    below.polygons(cells, codes[near])
+    tree = STRtree(buildings)
+    for table, size_m, distance_m, near in ((_FIELDS, _FIELD_M, FARM_M, False), (_YARDS, _PARCEL_M, YARD_M, True)):
+        x, y = np.meshgrid(np.arange(x_min - size_m, x_max + size_m, size_m),
+                           np.arange(y_min - size_m, y_max + size_m, size_m))
+        points = np.stack([x.ravel(), y.ravel()], axis=1) + rng.uniform(-0.45, 0.45, (x.size, 2)) * size_m
+        kinds = rng.choice(len(table), len(points), p=[share for *_, share in table])
+        bare, kept = rng.random(len(points)) < 0.6, rng.random(len(points)) < difference
+        codes = np.array([code(*row[:2]) for row in table], np.uint8)[kinds]
+        codes = np.where(kept | (codes < _SURFACES), codes,
+                         np.where(bare, code(Surface.SOIL, _G), code(Surface.GRAVEL, _G))).astype(np.uint8)
+        chosen = np.full(len(points), not near)
+        chosen[np.unique(tree.query(shapely.points(points), predicate="dwithin", distance=distance_m)[0])] = near
+        cells = shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(points), ordered=True))[chosen]
+        below.polygons(cells, codes[chosen])
+    lawns = cells[codes[chosen] == code(Surface.GRASS, _V)]
     unmapped = painter.codes == UNMAPPED
     np.copyto(painter.codes, below.codes, where=unmapped)
     area = np.count_nonzero(unmapped)
     others = np.count_nonzero(unmapped & (below.codes >= _SURFACES))
-    return others / max(area, 1), segments_of(shapely.boundary(cells[codes[near] == code(Surface.GRASS, _V)]))
+    return others / max(area, 1), segments_of(shapely.boundary(lawns))
 
 
 def _paint_wild(painter: PlanPainter, rng: np.random.Generator, difference: float) -> None:
@@ -317,7 +323,8 @@ def road_surface(road: Road, draw: float) -> Surface:
 
 def paint_roads(painter: PlanPainter, roads: list[Road], sidewalks_m: np.ndarray, strips: np.ndarray,
                 rng: np.random.Generator) -> None:
-    """Roads of one layer: sidewalks, then strips of parking, then footways, then carriageways, the wider on top."""
+    """Roads of one layer: sidewalks, strips of parking with paving behind them, footways, carriageways, the wider on
+    top."""
     draws = rng.random((len(roads), 2))
     lines = np.array([road.line for road in roads], object)
     widths = np.array([road.width_m for road in roads])
@@ -325,6 +332,7 @@ def paint_roads(painter: PlanPainter, roads: list[Road], sidewalks_m: np.ndarray
     beside = np.flatnonzero(sidewalks_m > 0)
     painter.polygons(shapely.buffer(lines[beside], 0.5 * widths[beside] + sidewalks_m[beside], quad_segs=4),
                      [code(Surface.PAVING if draws[i, 1] < 0.6 else Surface.CONCRETE, _R) for i in beside])
+    painter.polygons(shapely.buffer(strips, 1.4, join_style="mitre"), code(Surface.PAVING, _R))
     painter.polygons(strips, code(Surface.ASPHALT, _R))
     for on_foot in (True, False):
         chosen = np.flatnonzero(foot == on_foot)
