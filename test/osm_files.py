@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -50,10 +51,13 @@ class OsmFile:
                                f'timestamp="2020-02-03T04:05:06Z">{refs}{_tags({"type": "multipolygon", **tags})}'
                                '</relation>')
 
-    def write(self, path: Path) -> Path:
+    def write(self, path: Path, reverse: bool = False, drafts: bool = False) -> Path:
+        """Write it; in reverse order on request, or with the negative numbers of objects that were never uploaded."""
         nodes = [self._nodes[number] for number in sorted(self._nodes)]
-        path.write_text("\n".join(['<?xml version="1.0" encoding="UTF-8"?>', '<osm version="0.6">', self._bounds,
-                                   *nodes, *self._ways, *self._relations, "</osm>"]), encoding="utf-8")
+        objects = [*nodes, *self._ways, *self._relations]
+        text = "\n".join(['<?xml version="1.0" encoding="UTF-8"?>', '<osm version="0.6">', self._bounds,
+                          *(objects[::-1] if reverse else objects), "</osm>"])
+        path.write_text(re.sub(r' (id|ref)="', r' \1="-', text) if drafts else text, encoding="utf-8")
         return path
 
 

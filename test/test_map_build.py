@@ -93,6 +93,19 @@ def test_outer_way_that_repeats_its_relations_tags_does_not_fill_the_hole(built)
     assert area_m2(built(osm)[0], WATER) == pytest.approx(10000 - 3600, rel=0.01)
 
 
+@pytest.mark.parametrize("form", [{"reverse": True}, {"drafts": True}])
+def test_order_and_numbers_of_objects_do_not_matter(tmp_path, form):
+    osm = OsmFile()
+    outer = [osm.way([(100, 100), (160, 100), (160, 160)]), osm.way([(160, 160), (100, 160), (100, 100)])]
+    osm.multipolygon([(way, "outer") for way in outer], {"building": "yes", "height": "12"})
+    osm.way([(0, 30), (400, 50)], {"highway": "primary"})
+    for name, options in (("a", {}), ("b", form)):
+        build.build_map(osm.write(tmp_path / f"{name}.osm", **options), tmp_path / f"{name}.tif")
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+    with SemanticMap.open(tmp_path / "a.tif") as semantic_map:
+        assert area_m2(semantic_map, BUILDING) == pytest.approx(3600, rel=0.02)
+
+
 @pytest.mark.parametrize("tags, width", [({"width": "6"}, 6.0), ({"lanes": "4"}, 4 * 2.75 + 0.5),
                                          ({"est_width": "10 m"}, 10.0), ({}, 5.5),
                                          ({"width": "6", "sidewalk": "both"}, 9.0)])

@@ -49,7 +49,7 @@ def _build(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.maps.build import build_map
 
-    with progress(total=1.0, description="map", bar_format="{desc}: {percentage:3.0f}%|{bar}| "
+    with progress(total=1.0, description="map", bar_format="{desc}{percentage:3.0f}%|{bar}| "
                                                            "[{elapsed}<{remaining}]") as bar:
         def show(stage: str, share: float) -> None:
             bar.set_description(stage, refresh=sys.stderr.isatty())

@@ -50,7 +50,7 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
     if not map_path.absolute().parent.is_dir():
         raise MapBuildError(f"{map_path.absolute().parent}: no such folder for the map; make it first")
     progress("reading", 0.0)
-    data = read_osm(osm_path, bbox, lambda count: progress(f"reading, {count / 1e6:.1f} M objects", 0.0))
+    data = read_osm(osm_path, bbox, lambda count: progress(f"reading, {count / 1e6:.2f} M ways", 0.0))
     features = data.features
     grid = _Grid.around(data.frame, resolution_m)
     counts = np.zeros(256, np.int64)

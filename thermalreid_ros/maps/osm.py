@@ -65,7 +65,7 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
              progress: Callable[[int], object] = lambda count: None) -> OsmData:
     """Read a file, or the part of it in bbox = (west, south, east, north), degrees, with all that reaches into it.
 
-    progress is called now and then with the number of objects read. Raises OsmError, naming the file, where it is
+    progress is called now and then with the number of ways read. Raises OsmError, naming the file, where it is
     absent, broken, empty, or has nothing in bbox.
     """
     path = Path(path)
@@ -138,25 +138,31 @@ def _read(path: Path, region: tuple[float, float, float, float], wanted: tuple[f
           progress: Callable[[int], object]) -> _Raw:
     """The part of a file that touches `wanted`, and the coastlines of `region`, which the data fill."""
     relations = []
-    for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
+    for relation in _pass(path, osmium.osm.RELATION):
         if relation.tags.get("type") == "multipolygon":
             tags, members = dict(relation.tags), [(m.ref, m.role) for m in relation.members if m.type == "w"]
             if _meaning(tags, True) or not any(key in tags for key in ("boundary", "admin_level", "place", "route")):
                 relations.append((tags, members))
     member_ids = {ref for _, members in relations for ref, _ in members}
     raw, ways = _Raw(), {}
-    entities = osmium.FileProcessor(str(path), osmium.osm.NODE | osmium.osm.WAY).with_locations()
-    untagged = osmium.filter.EmptyTagFilter()
-    untagged.enable_for(osmium.osm.NODE)
-    for count, entity in enumerate(entities.with_filter(untagged)):
-        if count % 50000 == 0:
+    # Nodes before ways, in passes of their own: files of Overpass have them the other way round, and unsorted.
+    nodes = _pass(path, osmium.osm.NODE).with_locations("sparse_mem_map" if _is_xml(path) else "flex_mem")
+    drafts: dict[int, tuple[float, float]] = {}  # nodes of editors that were never uploaded have negative numbers
+    for node in nodes if _is_xml(path) else nodes.with_filter(osmium.filter.KeyFilter("natural")):
+        if not node.location.valid():
+            continue
+        if node.id < 0:
+            drafts[node.id] = (node.lon, node.lat)
+        if node.tags.get("natural") == "tree" and \
+                wanted[0] <= node.lon <= wanted[2] and wanted[1] <= node.lat <= wanted[3]:
+            raw.trees.append((node.lon, node.lat, dict(node.tags)))
+    locations = osmium.NodeLocationsForWays(nodes.node_location_storage)
+    locations.ignore_errors()
+    for count, entity in enumerate(_pass(path, osmium.osm.WAY).with_filter(locations)):
+        if count % 20000 == 0:
             progress(count)
-        if entity.is_node():
-            if entity.tags.get("natural") == "tree" and entity.location.valid() and \
-                    wanted[0] <= entity.lon <= wanted[2] and wanted[1] <= entity.lat <= wanted[3]:
-                raw.trees.append((entity.lon, entity.lat, dict(entity.tags)))
-        elif entity.id in member_ids or any(key in entity.tags for key in _WAY_KEYS):
-            way = _way(entity)
+        if entity.id in member_ids or any(key in entity.tags for key in _WAY_KEYS):
+            way = _way(entity, drafts)
             if way.tags.get("natural") == "coastline" and _touches(way.runs, region):
                 raw.coastlines.extend(way.runs)
             if entity.id in member_ids or _touches(way.runs, wanted):
@@ -165,10 +171,22 @@ def _read(path: Path, region: tuple[float, float, float, float], wanted: tuple[f
     return raw
 
 
-def _way(entity: osmium.osm.Way) -> _Way:
+def _pass(path: Path, kind: osmium.osm.osm_entity_bits) -> osmium.FileProcessor:
+    """All objects of a kind. Reading only that kind is faster, but ends early in XML that is not in the usual order."""
+    if _is_xml(path):
+        return osmium.FileProcessor(str(path)).with_filter(osmium.filter.EntityFilter(kind))
+    return osmium.FileProcessor(str(path), kind)
+
+
+def _is_xml(path: Path) -> bool:
+    return not path.name.endswith(".pbf")
+
+
+def _way(entity: osmium.osm.Way, drafts: dict[int, tuple[float, float]]) -> _Way:
     nodes = list(entity.nodes)
     lonlat = np.array([(node.location.lon_without_check(), node.location.lat_without_check())
-                       if node.location.valid() else (np.nan, np.nan) for node in nodes], np.float64).reshape(-1, 2)
+                       if node.location.valid() else drafts.get(node.ref, (np.nan, np.nan)) for node in nodes],
+                      np.float64).reshape(-1, 2)
     good = np.isfinite(lonlat[:, 0])
     runs = np.split(lonlat, np.flatnonzero(np.diff(good)) + 1) if not good.all() else [lonlat]
     runs = [run for run in runs if len(run) > 1 and np.isfinite(run[0, 0])]
