@@ -6,6 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
+from thermalreid_ros.files import shipped
+
 
 def positive(kind: type):
     """The argument type of numbers (int, float) above zero."""
@@ -16,6 +18,11 @@ def positive(kind: type):
         return value
     parse.__name__ = kind.__name__  # argparse names the type in its own message
     return parse
+
+
+def demo_map() -> Path:
+    """The map that the package ships: the old town of Krems."""
+    return shipped("config") / "maps" / "krems.tif"
 
 
 def clip_range(text: str) -> tuple[int, int]:

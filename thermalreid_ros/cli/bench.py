@@ -1,15 +1,17 @@
-"""`thermalreid bench`: speed per model, topic to topic and of the transport, as a table and as JSON."""
+"""`thermalreid bench`: speed per model, topic to topic, of the transport and of rendering, as a table and as JSON."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.arguments import demo_map, positive
 from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
-PARTS = ("models", "topics", "transport")
+PARTS = ("models", "topics", "transport", "world")
+IN_FLIGHT = PARTS[:3]  # world needs the extra of that name
 OVERHEAD_TARGET_MS = {"median": 5.0, "p99": 15.0}
 
 
@@ -17,8 +19,8 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "bench", help="measure speed: per model, topic to topic, transport",
         description="Nodes run in a ROS domain of their own: a vehicle on this machine feels only the load.")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART",
-                        help="of: models topics transport; default: all")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=IN_FLIGHT, metavar="PART",
+                        help="of: models topics transport world; default: all but world")
     parser.add_argument("--model", nargs="+", metavar="NAME",
                         help="names or .onnx files, the first detector goes topic to topic; default: all")
     parser.add_argument("--runs", type=positive(int), default=100, metavar="N", help="of each model (100)")
@@ -30,6 +32,9 @@ def add_parser(subparsers) -> None:
                         help="of the camera (30)")
     parser.add_argument("--units", choices=("centikelvin", "celsius_f32", "agc8"), default="centikelvin",
                         help="of the camera's frames; default: centikelvin, 16 bit")
+    parser.add_argument("--map", type=Path, metavar="MAP.tif", help="of the world's city; default: the shipped map")
+    parser.add_argument("--size", type=positive(float), default=2000.0, metavar="M", help="of the city (2000)")
+    parser.add_argument("--frames", type=positive(int), default=20, metavar="N", help="to render (20)")
     add_provider_options(parser)
     add_json_option(parser)
 
@@ -45,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         results["topic_to_topic"] = _topics(args, models)
     if "transport" in args.parts:
         results["transport"] = _transport(args)
+    if "world" in args.parts:
+        results["world"] = _world(args)
     write_json(args.json, results)
     return 0
 
@@ -114,6 +121,19 @@ def _transport(args: argparse.Namespace) -> dict[str, Any]:
     print(table(("frames sent", "lost", "latency_ms", "p99"),
                 [[measured["frames_sent"], measured["frames_lost"], measured["latency_ms"]["median"],
                   measured["latency_ms"]["p99"]]]))
+    return measured
+
+
+def _world(args: argparse.Namespace) -> dict[str, Any]:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation.bench_world import time_world
+
+    with progress(total=args.frames + 1, description="world", unit="frame") as bar:
+        measured = time_world(args.map or demo_map(), size_m=args.size, frames=args.frames,
+                              tick=lambda: bar.update(1))
+    print(table(("city m", "faces", "frames/s, all bands", "frames/s, thermal", "build s", "prepare s", "memory MB"),
+                [["x".join(f"{side:.0f}" for side in measured["size_m"]), measured["faces"], measured["frames_per_s"],
+                  measured["thermal_frames_per_s"], *measured["seconds"].values(), measured["memory_mb"]]]))
     return measured
 
 
