@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 import rasterio
+from conftest import REPOSITORY
 from osm_files import GRID, OsmFile
 from thermalreid_ros.cli import main
 from thermalreid_ros.maps import build
@@ -306,6 +309,21 @@ def test_interrupt_leaves_nothing(tmp_path, monkeypatch):
             patch.setattr(owner, name, interrupt)
             assert main(["map", "build", "--osm", str(path), "--out", str(tmp_path / "m.tif")]) == 130
         assert [file.name for file in tmp_path.iterdir()] == ["a.osm"]
+
+
+@pytest.mark.parametrize("limit", [1000, 10000, 20000])
+def test_full_disk_is_named_and_leaves_nothing(tmp_path, limit):
+    """A limit on the size of files stands in for a full disk, at several moments of writing."""
+    osm, rng = OsmFile(), np.random.default_rng(3)
+    for x, y in rng.uniform(0, 300, (400, 2)):
+        osm.box(x, y, x + rng.uniform(3, 9), y + rng.uniform(3, 9), {"building": "yes"})
+    path = osm.write(tmp_path / "a.osm")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+         "from thermalreid_ros.cli import main; sys.exit(main(sys.argv[1:]))", "map", "build", "--osm", str(path),
+         "--out", str(tmp_path / "m.tif")], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 2 and "m.tif: cannot be written" in done.stderr.splitlines()[-1], done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["a.osm"]
 
 
 @pytest.mark.parametrize("name, content, words", [

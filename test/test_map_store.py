@@ -144,3 +144,5 @@ def test_broken_pixels_are_named(map_path, tmp_path):
     with pytest.raises(MapError, match="broken.tif"):
         with SemanticMap.open(tmp_path / "broken.tif") as semantic_map:
             semantic_map.window(350.0, 250.0, 0.0, 0.5, 1400)
+    with pytest.raises(MapError, match="broken.tif"), SemanticMap.open(tmp_path / "broken.tif") as semantic_map:
+        semantic_map.overview(4000)

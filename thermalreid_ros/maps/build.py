@@ -13,6 +13,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 import shapely
+from rasterio._err import CPLE_BaseError  # rasterio lets GDAL's own errors through where it copies
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.transform import Affine
@@ -77,7 +78,7 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
             write_features(features_path(cog), features)
             os.replace(features_path(cog), features_path(map_path))
             os.replace(cog, map_path)
-    except (OSError, RasterioError) as error:
+    except (OSError, RasterioError, CPLE_BaseError) as error:
         detail = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise MapBuildError(f"{map_path}: cannot be written ({detail})") from None
     progress("done", 1.0)

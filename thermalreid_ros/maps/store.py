@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -128,7 +129,10 @@ class SemanticMap:
         level = next((level for level in self._levels if max(level.shape) <= 2 * longest_px), self._levels[-1])
         scale = min(1.0, longest_px / max(level.shape))
         shape = (2, max(1, round(level.height * scale)), max(1, round(level.width * scale)))
-        classes, heights = level.read(out_shape=shape, resampling=rasterio.enums.Resampling.mode)
+        try:
+            classes, heights = level.read(out_shape=shape, resampling=Resampling.mode)
+        except RasterioError:
+            raise self._broken() from None
         return classes, heights
 
     def _warped(self, band: int, x: float, y: float, yaw_rad: float, metres_per_pixel: float,
@@ -183,11 +187,14 @@ class SemanticMap:
         try:
             block = level.read(band, window=window)
         except RasterioError:
-            raise MapError(f"{self.path}: broken off or changed while in use; build the map again") from None
+            raise self._broken() from None
         self._blocks[key] = block
         if len(self._blocks) > self._cache_blocks:
             self._blocks.popitem(last=False)
         return block
+
+    def _broken(self) -> MapError:
+        return MapError(f"{self.path}: broken off or changed while in use; build the map again")
 
     def _at(self, band: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
