@@ -273,9 +273,10 @@ def test_buildings_are_removed_added_and_altered_by_their_shares():
     features = town(count=60)
     count = len(features.buildings)
     far = [Road(LineString([(GRID.easting_m + 400, 0), (GRID.easting_m + 400, 5_500_000)]), "residential", 6, 2, False)]
+    box = shapely.box(GRID.easting_m - 300, GRID.northing_m - 300, GRID.easting_m + 300, GRID.northing_m + 300)
     for difference in (0.0, 0.5, 1.0):
-        result, counts = alter_buildings(features.buildings, [*features.roads, *far], [], np.random.default_rng(4),
-                                         difference)
+        result, counts = alter_buildings(features.buildings, [*features.roads, *far], [], box,
+                                         np.random.default_rng(4), difference)
         assert counts["buildings_removed"] == round(0.05 * count * difference)
         assert counts["buildings_altered"] == round(0.1 * count * difference)
         assert counts["buildings_added"] == round(0.05 * count * difference)
@@ -283,6 +284,7 @@ def test_buildings_are_removed_added_and_altered_by_their_shares():
         same = {b.polygon.wkb for b in features.buildings} & {b.polygon.wkb for b in result}
         assert len(same) == count - counts["buildings_removed"] - counts["buildings_altered"]
         new = [b.polygon for b in result[len(result) - counts["buildings_added"]:]] if difference else []
+        assert all(box.contains(shape) for shape in new)
         assert all(shape.distance(b.polygon) > 1.9 for shape in new for b in features.buildings)
 
 

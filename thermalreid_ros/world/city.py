@@ -143,12 +143,13 @@ def city_from_features(features: Features, grid: LocalGrid, size_m: tuple[float,
     water = [area.polygon for area in features.areas if area.semantic == SemanticClass.WATER]
     areas, areas_changed = alter_areas(features.areas, next(streams), difference)
     roads, width_rms = alter_roads([road for road in features.roads if not road.tunnel], next(streams), difference)
-    buildings, counts = alter_buildings(features.buildings, roads, water, next(streams), difference)
+    rails = [railway.line.buffer(railway.width_m) for railway in features.railways]
+    mapped = [building for building in features.buildings if box.intersects(building.polygon)]
+    buildings, counts = alter_buildings(mapped, roads, [*water, *rails], box, next(streams), difference)
     shapes = np.array([building.polygon for building in buildings], object)
     relief = make_relief(bounds, water, next(streams), difference)
     sidewalks_m = draw_sidewalks(roads, shapes, next(streams), difference)
     junctions = find_junctions(roads)
-    rails = [railway.line.buffer(railway.width_m) for railway in features.railways]
     beds = shapely.buffer(np.array([road.line for road in roads], object),
                           [0.5 * road.width_m for road in roads], quad_segs=4)
     bays, bay_marks = car_parks(areas, shapes, beds)

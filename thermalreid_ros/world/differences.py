@@ -122,10 +122,10 @@ def _lowest(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         group = lower
 
 
-def alter_buildings(buildings: Sequence[Building], roads: Sequence[Road], water: Sequence, rng: np.random.Generator,
-                    difference: float) -> tuple[list[Building], dict[str, float]]:
-    """Buildings with some missing, some new on free land near roads, some extended or cut back, all of slightly other
-    heights; and the figures of WorldDifferences."""
+def alter_buildings(buildings: Sequence[Building], roads: Sequence[Road], closed: Sequence, box: shapely.Polygon,
+                    rng: np.random.Generator, difference: float) -> tuple[list[Building], dict[str, float]]:
+    """Buildings with some missing, some extended or cut back, all of slightly other heights, and some new within a box
+    beside roads, off closed land (water, rails); and the figures of WorldDifferences."""
     count = len(buildings)
     draw, order = rng.random(count), rng.permutation(count)
     gone, wanted = round(count * REMOVED_SHARE * difference), round(count * ALTERED_SHARE * difference)
@@ -144,7 +144,7 @@ def alter_buildings(buildings: Sequence[Building], roads: Sequence[Road], water:
     removed = set(order[:gone].tolist())
     result = [dataclasses.replace(b, polygon=changed.get(i, b.polygon), height_m=round(b.height_m * stretch[i], 3))
               for i, b in enumerate(buildings) if i not in removed]
-    new = _new_buildings(buildings, roads, water, rng, round(count * ADDED_SHARE * difference))
+    new = _new_buildings(buildings, roads, closed, box, rng, round(count * ADDED_SHARE * difference))
     return result + new, {"buildings_mapped": count, "buildings_removed": gone,
                           "buildings_added": len(new), "buildings_altered": len(changed),
                           "height_rms_share": float(np.sqrt(np.mean((stretch - 1) ** 2))) if count else 0.0}
@@ -186,13 +186,13 @@ def _altered(polygon: shapely.Polygon, tree: shapely.STRtree, index: int, draw: 
     return None
 
 
-def _new_buildings(buildings: Sequence[Building], roads: Sequence[Road], water: Sequence, rng: np.random.Generator,
-                   wanted: int) -> list[Building]:
+def _new_buildings(buildings: Sequence[Building], roads: Sequence[Road], closed: Sequence, box: shapely.Polygon,
+                   rng: np.random.Generator, wanted: int) -> list[Building]:
     """Copies of the area's own detached houses, set along roads where there is room."""
     models = [b for b in buildings if 40.0 < b.polygon.area < 600.0 and b.min_height_m == 0 and
               not b.polygon.interiors]
     streets = [road for road in roads if road.kind not in FOOT_KINDS and not road.bridge and
-               road.line.length > 10.0]
+               road.line.length > 10.0 and road.line.intersects(box)]
     if not (wanted and models and streets):
         return []
     lines = np.array([road.line for road in streets], object)
@@ -203,22 +203,22 @@ def _new_buildings(buildings: Sequence[Building], roads: Sequence[Road], water: 
     side, gap = rng.choice((-1.0, 1.0), tries), rng.uniform(3.0, 15.0, tries)
     model = rng.integers(0, len(models), tries)
     blocked = [b.polygon for b in buildings] + [road.line.buffer(0.5 * road.width_m + 1.0) for road in roads] + \
-        list(water)
+        list(closed)
     tree = shapely.STRtree(blocked)
     result: list[Building] = []
     for i in range(tries):
         if len(result) == wanted:
             break
         shape = models[model[i]].polygon
-        box = shapely.get_coordinates(shapely.oriented_envelope(shape))
-        along = box[1] - box[0]
+        corners = shapely.get_coordinates(shapely.oriented_envelope(shape))
+        along = corners[1] - corners[0]
         c, s = (tangent[i] @ along, along[0] * tangent[i, 1] - along[1] * tangent[i, 0]) / np.linalg.norm(along)
-        turned = shapely.transform(shape, lambda p: (p - box[:4].mean(axis=0)) @ np.array([[c, s], [-s, c]]))
+        turned = shapely.transform(shape, lambda p: (p - corners[:4].mean(axis=0)) @ np.array([[c, s], [-s, c]]))
         depth = np.abs(shapely.get_coordinates(turned) @ np.array([-tangent[i, 1], tangent[i, 0]])).max()
         offset = side[i] * (0.5 * streets[street[i]].width_m + gap[i] + depth)
         middle = here[i] + offset * np.array([-tangent[i, 1], tangent[i, 0]])
         placed = shapely.transform(turned, lambda p: np.round(p + middle, 3))
-        if len(tree.query(placed, predicate="dwithin", distance=2.0)) or \
+        if not box.contains(placed) or len(tree.query(placed, predicate="dwithin", distance=2.0)) or \
                 any(placed.distance(other.polygon) < 3.0 for other in result):
             continue
         result.append(dataclasses.replace(models[model[i]], polygon=placed))

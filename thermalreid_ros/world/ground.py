@@ -235,8 +235,8 @@ def _paint_wild(painter: PlanPainter, rng: np.random.Generator, difference: floa
     step = 10 * PLAN_RESOLUTION_M
     rows, columns = painter.codes.shape
     x, y = np.meshgrid(np.arange(-1, columns // 10 + 3) * step, np.arange(-1, rows // 10 + 3) * step)
-    green = (0.8 * waves(rng, x, y, (60.0, 250.0)) + 0.6 * waves(rng, x, y, (9.0, 30.0))).astype(np.float32)
-    stony = (0.7 * waves(rng, x, y, (50.0, 200.0)) + 0.7 * waves(rng, x, y, (9.0, 25.0))).astype(np.float32)
+    green = (0.9 * waves(rng, x, y, (70.0, 250.0)) + 0.44 * waves(rng, x, y, (12.0, 50.0))).astype(np.float32)
+    stony = (0.9 * waves(rng, x, y, (60.0, 200.0)) + 0.44 * waves(rng, x, y, (12.0, 40.0))).astype(np.float32)
 
     def level(share: float) -> float:  # that a normal variable exceeds with this probability
         return NormalDist().inv_cdf(min(max(1.0 - share, 1e-9), 1.0 - 1e-9))

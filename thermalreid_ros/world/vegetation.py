@@ -281,7 +281,8 @@ def make_canopy(areas: list[Area], painter: PlanPainter, relief: Relief, rng: np
     above = part < 2  # nobody sees the underside
     faces = faces[above]
     tone = (0.2 + 0.8 * (tone.ravel()[used][faces[:, 0] % max(len(used), 1)] - 0.15) / 0.7) * (len(_FOLIAGE) - 1)
-    return Objects(_mesh(vertices, faces, Surface.FOLIAGE, _FOLIAGE[tone.astype(np.int64)]),
+    colour = 0.5 * (_FOLIAGE[tone.astype(np.int64)] + _FOLIAGE.mean(axis=0))
+    return Objects(_mesh(vertices, faces, Surface.FOLIAGE, colour),
                    np.zeros(len(faces), np.int32), np.zeros(1, np.float32),
                    rng.integers(0, 2**32, 1, dtype=np.uint32))
 
