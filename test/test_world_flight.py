@@ -286,7 +286,7 @@ def test_a_flight_is_recorded_with_truth_and_probes(flown):
     assert probe["identity"] == figures["target"] in names and probe["class_name"] in CLASS_NAMES
     assert sum(len(m.detections) for m in of["/truth/target"]) == figures["target_frames"] > 0
     picture = cv2.imread(str(flown / "probes" / probe["pictures"][0]["file"]))
-    assert picture.shape == (480, 640, 3) and picture.std() > 10
+    assert picture.shape == (360, 480, 3) and picture.std() > 10
     assert not (flown / "bag.part").exists()
 
 

@@ -215,8 +215,9 @@ def _dataset(args: argparse.Namespace) -> int:
     plan = DatasetPlan(tuple(args.maps), args.seed, args.images, args.val_share, args.night_share, args.session_size,
                        args.image_size, args.altitude, args.depression, args.fov, difference=args.difference,
                        thermal16=args.thermal16, colour=not args.no_colour)
+    sessions = make_dataset(plan, args.out, _arguments(args, "maps"), args.workers or default_workers())
     with progress(total=args.images, description="images", unit="image") as bar:
-        for count in make_dataset(plan, args.out, _arguments(args, "maps"), args.workers or default_workers()):
+        for count in sessions:
             bar.update(count)
     figures = summary(args.out)
     write_json(args.json, figures)

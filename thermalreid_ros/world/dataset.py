@@ -33,6 +33,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.maps.build import ATTRIBUTION
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
+from thermalreid_ros.maps.features import features_path
 from thermalreid_ros.world.actors import CLASSES
 from thermalreid_ros.world.city import City, build_city
 from thermalreid_ros.world.colour_camera import ColourCamera, ColourCameraParameters
@@ -95,8 +96,8 @@ class _Session:
 
 
 def make_dataset(plan: DatasetPlan, out: Path, arguments: Mapping[str, Any], workers: int) -> Iterator[int]:
-    """Make the data set, or go on with an unfinished one of the same arguments (which must tell all of the plan);
-    yields after each session the number of its images. At the end annotations/ says what is there.
+    """Make the data set, or go on with an unfinished one of the same arguments (which must tell all of the plan):
+    an iterator that yields after each session the number of its images. At the end annotations/ says what is there.
 
     Raises ThermalReidError where `out` holds a finished set or something else, and where the maps are too small.
     """
@@ -108,6 +109,11 @@ def make_dataset(plan: DatasetPlan, out: Path, arguments: Mapping[str, Any], wor
     folders += ["images/thermal16"] * plan.thermal16 + ["images/colour"] * plan.colour
     for folder in folders:
         (out / folder).mkdir(parents=True, exist_ok=True)
+    return _rendered(plan, out, sessions, arguments, workers)
+
+
+def _rendered(plan: DatasetPlan, out: Path, sessions: list[_Session], arguments: Mapping[str, Any],
+              workers: int) -> Iterator[int]:
     missing = [session for session in sessions if not _session_path(out, session).exists()]
     done = run_in_order(_SessionRenderer, (plan, out), missing, workers)
     for session in sessions:
@@ -154,6 +160,9 @@ def districts(map_path: Path) -> list[District]:
     except (RasterioError, AttributeError) as error:
         raise ThermalReidError(f"{map_path}: cannot be read as a map ({str(error).splitlines()[0]}); build it with: "
                                "thermalreid map build") from None
+    if not features_path(map_path).is_file():
+        raise ThermalReidError(f"{features_path(map_path)}: no features beside the map; build it with: thermalreid map "
+                               "build")
     width, height = right - left, top - bottom
     size = min(_LARGEST_M, 0.5 * (max(width, height) - _STRIP_M), min(width, height))
     if size < _SMALLEST_M:

@@ -71,8 +71,8 @@ class _Session:
 
 
 def make_reid_set(plan: ReidSetPlan, out: Path, arguments: Mapping[str, Any], workers: int) -> Iterator[int]:
-    """Make the set, or go on with an unfinished one of the same arguments (which must tell all of the plan);
-    yields after each session the number of its pictures. At the end index.json says what is there.
+    """Make the set, or go on with an unfinished one of the same arguments (which must tell all of the plan): an
+    iterator that yields after each session the number of its pictures. At the end index.json says what is there.
 
     Raises ThermalReidError where `out` holds a finished set or something else.
     """
@@ -86,6 +86,10 @@ def make_reid_set(plan: ReidSetPlan, out: Path, arguments: Mapping[str, Any], wo
     claim_folder(out, arguments)
     for folder in ("probes", "gallery", "sessions"):
         (out / folder).mkdir(exist_ok=True)
+    return _rendered(plan, city, out, arguments, workers)
+
+
+def _rendered(plan: ReidSetPlan, city: City, out: Path, arguments: Mapping[str, Any], workers: int) -> Iterator[int]:
     sessions = [_Session(kind, number) for kind, count in (("probes", plan.probes), ("gallery", plan.gallery))
                 for number in range(count)]
     missing = [session for session in sessions if not _session_path(out, session).exists()]

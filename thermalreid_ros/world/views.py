@@ -15,7 +15,7 @@ from thermalreid_ros.world.population import Placed, Population
 from thermalreid_ros.world.render import Capture, Renderer, TruthBox
 from thermalreid_ros.world.truth import box_of
 
-PHOTOGRAPH_PX = (640, 480)
+PHOTOGRAPH_PX = (480, 360)
 _TRIES = 24
 
 
