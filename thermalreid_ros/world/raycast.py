@@ -45,7 +45,7 @@ class Scene:
 
     def sunlit(self, points: np.ndarray, normals: np.ndarray, sun: np.ndarray) -> np.ndarray:
         """Whether the sun, in direction sun (3,), reaches points (N, 3) with outward normals (N, 3), bool (N,)."""
-        facing = normals @ np.float32(sun) > 0
+        facing = np.einsum("ij,j->i", normals, np.float32(sun)) > 0
         reached = np.zeros(len(points), bool)
         if sun[2] > 0:
             chosen = np.flatnonzero(facing)
@@ -58,7 +58,7 @@ class Scene:
         seen, weight = np.zeros(len(points), np.float32), np.zeros(len(points), np.float32)
         starts = points + OFFSET_M * normals
         for direction in np.float32(directions):
-            cosine = np.maximum(normals @ direction, 0)
+            cosine = np.maximum(np.einsum("ij,j->i", normals, direction), 0)
             chosen = np.flatnonzero(cosine > 0)
             free = ~self.occluded(starts[chosen], direction)
             seen[chosen] += cosine[chosen] * free

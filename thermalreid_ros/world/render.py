@@ -267,7 +267,7 @@ class Renderer:
     def _colour(self, hits: _Hits) -> np.ndarray:
         """Linear radiance at the camera, float32 (N, 3)."""
         light = hits.ambient.copy()
-        facing = np.maximum(hits.normal @ self._sun, np.float32(0)) * hits.lit
+        facing = np.maximum(np.einsum("ij,j->i", hits.normal, self._sun), np.float32(0)) * hits.lit
         light += facing[:, None] * self._daylight.sun_rgb
         if self._lamps_on:
             light += hits.lamp[:, None] * STREET_LAMP_RGB
@@ -485,11 +485,10 @@ class _View:
         self.supersample = supersample
         self.seen: list[tuple[int, _Body, np.ndarray, tuple[int, int, int, int]]] = []
         per_pixel = supersample * supersample
-        buffer = np.repeat(depth + 2.0 * depth / np.float32(intrinsics.fx), per_pixel)
-        buffer_hit = np.full(len(buffer), -1, np.int32)
         found: list[tuple[np.ndarray, ...]] = []
         self.whole: dict[int, tuple[int, tuple[float, float, float, float]]] = {}
-        total = 0
+        # Ground and actor meet in one pixel: within two pixels' width the actor is in front.
+        limit = depth * np.float32(1.0 + 2.0 / intrinsics.fx)
         for number, actor in enumerate(actors):
             rect = self._rectangle(_world_box(actor, renderer.body(actor)))
             if rect is None:
@@ -505,21 +504,16 @@ class _View:
                 continue
             pixel, part, distance, face = pixel[hit], part[hit], distance[hit], face[hit]
             self.whole[number] = (len(hit), self._box(pixel[part == per_pixel // 2]))
-            place = pixel * per_pixel + part
-            first = np.flatnonzero(distance < buffer[place])
-            buffer[place[first]] = distance[first]
-            buffer_hit[place[first]] = total + np.arange(len(first))
-            total += len(first)
-            found.append((place[first], distance[first], face[first], np.full(len(first), number, np.int32),
-                          rays[hit[first]]))
+            free = np.flatnonzero(distance < limit[pixel])
+            found.append((pixel[free] * per_pixel + part[free], distance[free], face[free],
+                          np.full(len(free), number, np.int32), rays[hit[free]]))
         empty = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.int32),
                  np.zeros((0, 3), np.float32))
-        place, self.depth, self.face, self.actor, self._local = (
-            np.concatenate(columns) for columns in zip(*(found or [empty])))
-        front = np.flatnonzero(buffer_hit[place] == np.arange(len(place)))
-        self.depth, self.face, self.actor, self._local = (
-            column[front] for column in (self.depth, self.face, self.actor, self._local))
-        self.pixel, part = np.divmod(place[front], per_pixel)
+        place, distance, face, actor, local = (np.concatenate(columns) for columns in zip(*(found or [empty])))
+        order = np.lexsort((distance, place))
+        order = order[np.diff(place[order], prepend=-1) > 0]  # the nearest on each ray
+        self.depth, self.face, self.actor, self._local = distance[order], face[order], actor[order], local[order]
+        self.pixel, part = np.divmod(place[order], per_pixel)
         self.central = part == per_pixel // 2
 
     def hits(self, colour: bool) -> _Hits:
