@@ -86,7 +86,8 @@ def displace(features: Features, rng: np.random.Generator, difference: float) ->
     field = np.sqrt(np.mean(np.sum((after - before) ** 2, axis=1))) if len(before) else 0.0
     footprints = shapely.set_coordinates(footprints.copy(), after + shifts[owner])
     areas = _mended(areas)
-    footprints = np.array([max(shapely.get_parts(shape), key=shapely.area) for shape in _mended(footprints)], object)
+    footprints = np.array([max(shapely.get_parts(shape), key=shapely.area, default=shapely.Polygon())
+                           for shape in _mended(footprints)], object)
     return Features(
         features.crs,
         tuple(dataclasses.replace(b, polygon=p) for b, p in zip(features.buildings, footprints)),
