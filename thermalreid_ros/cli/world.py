@@ -131,34 +131,20 @@ def _render(args: argparse.Namespace) -> int:
     from thermalreid_ros.camera.geometry import Intrinsics
     from thermalreid_ros.errors import ThermalReidError
     from thermalreid_ros.files import write_atomically
-    from thermalreid_ros.world.film import in_view, solar_time
-    from thermalreid_ros.world.panels import lively_view, panels, sheet
-    from thermalreid_ros.world.population import Density, Population
-    from thermalreid_ros.world.render import Renderer
-    from thermalreid_ros.world.weather import Weather
+    from thermalreid_ros.world.strip import strip
 
     if args.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ThermalReidError(f"{args.out}: a picture's name ends in .png or .jpg")
     city = _city(args)
     hours = [_hour_of(args)] if args.night or args.hour is not None else [DAY_HOUR, NIGHT_HOUR]
-    intrinsics = Intrinsics.from_field_of_view(*args.image_size, np.radians(args.fov))
-    population = Population(city, args.seed, Density.at_hour(DAY_HOUR))
-    pose = lively_view(population, intrinsics, args.altitude, np.radians(args.depression), args.seed)
-    rows, figures = [], {}
-    for hour in hours:
-        when = solar_time(args.date, hour, city.longitude_deg)
-        renderer = Renderer(city, Weather.typical(city.latitude_deg, when, args.seed))
-        renderer.set_time(when)
-        actors = in_view(population, pose, intrinsics, 0.0)
-        capture = renderer.capture(pose, intrinsics, actors)
-        rows.append((f"{int(hour):02d}:{round(60 * (hour % 1)):02d}", panels(capture, actors, args.seed)))
-        figures[f"{hour:g} h"] = {"objects": len(capture.boxes)}
-    picture = sheet(rows)
+    picture, objects = strip(city, seed=args.seed, date=args.date, hours=hours, altitude_m=args.altitude,
+                             depression_rad=np.radians(args.depression),
+                             intrinsics=Intrinsics.from_field_of_view(*args.image_size, np.radians(args.fov)))
     done, data = cv2.imencode(args.out.suffix.lower(), picture[..., ::-1])
     if not done:
         raise ThermalReidError(f"{args.out}: the picture cannot be encoded")
     write_atomically(args.out, data.tobytes())
-    write_json(args.json, figures)
+    write_json(args.json, {"objects": objects})
     print(f"look at {args.out}")
     return 0
 

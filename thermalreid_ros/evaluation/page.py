@@ -35,14 +35,15 @@ _DTYPES = {"mono16": np.uint16, "16UC1": np.uint16, "32FC1": np.float32}
 _PLOT_WIDTH, _LEFT = 1160, 44
 
 
-def write_page(path: str | Path, replay: Replay, *, command: str) -> Path:
-    """Write the page of a replay; its folder is made. command: what the page says it was made by."""
+def write_page(path: str | Path, replay: Replay, *, command: str, city: np.ndarray | None = None) -> Path:
+    """Write the page of a replay; its folder is made. command: what the page says it was made by. city: a picture of
+    the virtual city to show below, uint8 RGB."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomically(path, page(replay, dict(_pictures(replay.bag)), command=command))
+    return write_atomically(path, page(replay, dict(_pictures(replay.bag)), command=command, city=city))
 
 
-def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str) -> str:
+def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str, city: np.ndarray | None = None) -> str:
     """The page as text. pictures: (H, W) uint8 of each frame, by its capture stamp (ns); all of one size."""
     stamps = _thinned(sorted(pictures))
     by_stamp = {frame.stamp_ns: frame for frame in replay.frames}
@@ -66,9 +67,18 @@ def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str) -> st
         timeline=_timeline(records, places, data), histogram=_histogram(replay.frames),
         counters=_rows(_counters(replay, figures)), facts=_rows(_facts(replay)),
         recording=_rows(sorted((key, value) for key, value in replay.custom.items() if key != "command")),
-        command=escape(command), data=_json(data), classes=_json(CLASS_NAMES),
+        command=escape(command), city=_city(city), data=_json(data), classes=_json(CLASS_NAMES),
         colours=_json([_hex(colour) for colour in CLASS_COLOURS_BGR]),
         scale=f"{np.percentile(distances or [1.0], 90) or 1.0:.6f}", first=_telling(data))
+
+
+def _city(picture: np.ndarray | None) -> str:
+    if picture is None:
+        return ""
+    data = cv2.imencode(".webp", picture[..., ::-1], (cv2.IMWRITE_WEBP_QUALITY, 80))[1]
+    return Template((Path(__file__).parent / "city.html").read_text()).substitute(
+        picture="data:image/webp;base64," + base64.b64encode(data).decode(), height=picture.shape[0],
+        width=picture.shape[1])
 
 
 def _pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
