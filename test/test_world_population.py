@@ -162,6 +162,14 @@ def test_the_hour_and_the_density_tell_how_many_are_about():
     assert night["person"] < 0.5 * noon["person"] and noon["person"] < 0.5 * dense["person"]
 
 
+def test_a_pool_is_drawn_from_without_making_room():
+    night = Density.at_hour(3.0)
+    plain, pooled = Population(small_town(), 5, night), Population(small_town(), 5, night, pool=5000)
+    assert plain.counts() == pooled.counts()
+    numbers = [a.identity.number for a in pooled.at(0.0) if a.identity.class_name == "car"]
+    assert len(set(numbers)) == len(numbers) and 1000 < np.mean(numbers) < 4000 and max(numbers) < 5000
+
+
 def test_room_is_made_for_wanted_identities():
     numbers = {name: list(range(40)) for name in CLASSES}
     population = Population(small_town(), 5, Density.at_hour(3.0), numbers, layout=77)

@@ -51,6 +51,7 @@ _STRIP_M = 80.0  # between districts
 _LARGEST_M, _SMALLEST_M = 900.0, 320.0  # of districts
 _AIMED_AT = {"car": 0.3, "person": 0.3, "bicycle": 0.27, "dog": 0.13}
 _NIGHT_BELOW, _DAY_ABOVE = np.sin(np.radians(-4.0)), np.sin(np.radians(4.0))  # of the sun
+_POOL = 400  # identities of each class that sessions share, others come in where more are needed
 _NEAREST_M = 15.0  # to anything, else the camera is inside of it
 
 
@@ -207,8 +208,7 @@ class _SessionRenderer:
         renderer = Renderer(city, weather)
         renderer.set_time(when)
         density = Density.dense() if rng.random() < 0.8 else Density.at_hour(hour)
-        population = Population(city, plan.seed, density, layout=int(rng.integers(2**31)),
-                                first_number=int(rng.integers(10**6)) * 10**3)
+        population = Population(city, plan.seed, density, layout=int(rng.integers(2**31)), pool=_POOL)
         sensor = ThermalSensorParameters().varied(rng)
         gain = replace(GainControl().varied(rng), black_hot=bool(rng.random() < plan.black_hot_share))
         camera = ColourCameraParameters().varied(rng)

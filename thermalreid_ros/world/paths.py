@@ -46,6 +46,15 @@ class Path:
     def duration_s(self) -> float:
         return float(self.times_s[-1])
 
+    def comes_near(self, place: tuple[float, float], distance_m: float) -> bool:
+        """Whether the box around the path, enlarged by a distance, holds a place."""
+        low, high = self._box
+        return bool((low <= np.add(place, distance_m)).all() and (high >= np.subtract(place, distance_m)).all())
+
+    @cached_property
+    def _box(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.points.min(axis=0), self.points.max(axis=0)
+
     def travelled_m(self, time_s: np.ndarray | float) -> np.ndarray:
         """Way since time 0, over all rounds."""
         rounds, rest = np.divmod(time_s, self.duration_s)

@@ -105,12 +105,11 @@ class Population:
 
     seed: of the identities and, unless another is given as layout, of their places, ways and states. numbers: for
     each class the identity numbers to be used first, others follow on; room is made for all of them. By default
-    first_number and those after it.
+    0, 1, 2, ..., those below `pool` in a random order.
     """
 
     def __init__(self, city: City, seed: int, density: Density | None = None,
-                 numbers: Mapping[str, Sequence[int]] | None = None, layout: int | None = None,
-                 first_number: int = 0):
+                 numbers: Mapping[str, Sequence[int]] | None = None, layout: int | None = None, pool: int = 0):
         self.city, self.seed, self.density = city, int(seed), density or Density()
         self._layout = self.seed if layout is None else int(layout)
         wanted = {name: list((numbers or {}).get(name, ())) for name in CLASSES}
@@ -129,8 +128,8 @@ class Population:
         for label, name in enumerate(CLASSES):
             count = len(self._standing[name].x) + len(self._moving[name].path)
             order = self._rng(7, label).permutation(count)
-            given = wanted[name][:count]
-            following = max(given, default=first_number - 1) + 1
+            given = (wanted[name] or self._rng(10, label).permutation(pool).tolist())[:count]
+            following = max([*given, pool - 1]) + 1
             in_order = np.array(given + list(range(following, following + count - len(given))), np.int64)
             self._identities[name] = np.empty(count, np.int64)
             self._identities[name][order] = in_order
@@ -145,7 +144,7 @@ class Population:
         """Who is where, by class and place: all of them, or those nearer than radius_m to a point (x, y)."""
         found = []
         for name in classes:
-            x, y, yaw, phase = self._places(name, time_s)
+            x, y, yaw, phase = self._places(name, time_s, around, radius_m)
             near = np.arange(len(x)) if around is None else np.flatnonzero(
                 np.hypot(x - around[0], y - around[1]) < radius_m)
             inside = _inside(self.city.bounds, x[near], y[near])
@@ -168,14 +167,19 @@ class Population:
             return next((placed for placed in near if placed.identity.name == identity.name), None)
         return None
 
-    def _places(self, name: str, time_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(x, y, yaw_rad, phase) of a class, float64 (N,): what stands, then what moves."""
+    def _places(self, name: str, time_s: float, around: tuple[float, float] | None = None,
+                radius_m: float = np.inf) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(x, y, yaw_rad, phase) of a class, float64 (N,): what stands, then what moves. x is infinite where a path
+        stays away from a place."""
         standing, moving = self._standing[name], self._moving[name]
         x, y, yaw = (np.concatenate([column, np.zeros(len(moving.path))]) for column in (
             standing.x, standing.y, standing.yaw_rad))
         phase, first = self._phases[name].copy(), len(standing.x)
         for index, rows in self._riders[name]:
             path = self._paths[index]
+            if around is not None and not path.comes_near(around, radius_m + 5.0):
+                x[first + rows] = np.inf
+                continue
             way = path.travelled_m(time_s + moving.start_s[rows]) + moving.ahead_m[rows]
             heading = path.heading_rad(way, _WHEELBASE_M[name])
             place = path.at(way)
