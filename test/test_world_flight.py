@@ -97,11 +97,12 @@ def test_impossible_flights_are_refused(plan, bounds, fault):
 
 def test_flights_stay_clear_of_roofs():
     city = small_town()
-    trajectory = clear_flight(city, FlightPlan(30.0, altitude_m=60.0), 2)
+    population = Population(city, 1)
+    trajectory = clear_flight(population, FlightPlan(30.0, altitude_m=60.0), 2)
     top = city.mesh.vertices[:, 2].max()
     assert trajectory.position_m(np.arange(0, 30, 1.0))[:, 2].min() > min(top, 40)
     with pytest.raises(FlightError, match="fly higher"):
-        clear_flight(city, FlightPlan(30.0, altitude_m=10.0), 2)
+        clear_flight(population, FlightPlan(30.0, altitude_m=10.0), 2)
 
 
 # --- the other sensors -----------------------------------------------------------------------------------------------

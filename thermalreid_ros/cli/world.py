@@ -171,8 +171,8 @@ def _fly(args: argparse.Namespace) -> int:
     plan = FlightPlan(args.seconds, args.pattern, args.altitude,
                       None if args.depression is None else np.radians(args.depression), args.speed,
                       1.4 * weather.wind_m_s)
-    film = Film(city, Population(city, args.seed, Density.dense() if args.dense else Density.at_hour(hour)), weather,
-                clear_flight(city, plan, args.seed),
+    population = Population(city, args.seed, Density.dense() if args.dense else Density.at_hour(hour))
+    film = Film(city, population, weather, clear_flight(population, plan, args.seed),
                 Intrinsics.from_field_of_view(*args.image_size, np.radians(args.fov)), when, args.rate,
                 max(int(args.seconds * args.rate + 1e-6), 1))
     folder.claim(_arguments(args, "map"))

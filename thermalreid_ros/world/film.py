@@ -99,23 +99,37 @@ def liveliness(actors: Sequence[Placed]) -> float:
     return float(np.log1p([sum(actor.identity.class_name == name for actor in actors) for name in CLASSES]).sum())
 
 
-def clear_flight(city: City, plan: FlightPlan, seed: int) -> Trajectory:
-    """A flight over a city that keeps 15 m above roofs and trees: the first of some courses that does.
+def clear_flight(population: Population, plan: FlightPlan, seed: int, choices: int = 6) -> Trajectory:
+    """A flight over a city that keeps 15 m above roofs and trees: of the first such courses the liveliest, so that
+    there is something to be found.
 
-    FlightError where none does.
+    FlightError where none keeps clear.
     """
+    city, best, most = population.city, None, -1.0
     scene, reach = Scene(city.mesh), 8.0
+    everyone = population.at(0.0)
+    places = np.array([[a.x, a.y] for a in everyone]).reshape(-1, 2)
     down = np.float32([0, 0, -1])
     for attempt in range(30):
         trajectory = Trajectory(city.bounds, city.relief.height_m, plan, seed + (attempt << 32))
-        position = trajectory.position_m(np.arange(0.0, plan.duration_s + 0.5, 0.5))
-        above = np.concatenate([position + (dx, dy, 500.0) for dx, dy in (
+        time_s = np.arange(0.0, plan.duration_s + 0.5, 0.5)
+        above = np.concatenate([trajectory.position_m(time_s) + (dx, dy, 500.0) for dx, dy in (
             (0, 0), (reach, 0), (-reach, 0), (0, reach), (0, -reach))]).astype(np.float32)
         clear, _ = scene.nearest(above, np.broadcast_to(down, above.shape))
-        if clear.min() > 515.0:
-            return trajectory
-    raise FlightError(f"no course {trajectory.plan.altitude_m:.0f} m above the ground is clear of the buildings; "
-                      "fly higher")
+        if clear.min() <= 515.0:
+            continue
+        aims = np.array([trajectory.aim_m(t)[:2] for t in time_s[::2]])
+        passed = (np.hypot(*(places[:, None] - aims).transpose(2, 0, 1)) < 0.3 * trajectory.plan.altitude_m).any(axis=1)
+        lively = liveliness([actor for actor, near in zip(everyone, passed) if near])
+        if lively > most:
+            best, most = trajectory, lively
+        choices -= 1
+        if not choices:
+            break
+    if best is None:
+        raise FlightError(f"no course {trajectory.plan.altitude_m:.0f} m above the ground is clear of the buildings; "
+                          "fly higher")
+    return best
 
 
 def render_film(film: Film, folder: Path, workers: int) -> Iterator[int]:

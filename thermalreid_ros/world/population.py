@@ -56,14 +56,14 @@ class Density:
     open ground. The defaults are those of a town by day."""
 
     parked_cars: float = 0.6  # of the parking spots
-    moving_cars_km: float = 2.5
-    walkers_km: float = 5.0
-    standing_km: float = 1.5
-    parked_bicycles_km: float = 3.0
-    ridden_bicycles_km: float = 0.8
-    dogs_km: float = 0.8  # on a walk with a person
-    persons_ha: float = 4.0
-    dogs_ha: float = 0.4  # roaming
+    moving_cars_km: float = 4.0
+    walkers_km: float = 10.0
+    standing_km: float = 3.0
+    parked_bicycles_km: float = 5.0
+    ridden_bicycles_km: float = 2.0
+    dogs_km: float = 1.2  # on a walk with a person
+    persons_ha: float = 5.0
+    dogs_ha: float = 0.5  # roaming
 
     @classmethod
     def at_hour(cls, hour: float) -> Density:
