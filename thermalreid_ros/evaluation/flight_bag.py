@@ -115,7 +115,8 @@ def _sightings(film: Film, folder: Path) -> dict[str, int]:
 
 
 def _choose(seen: Mapping[str, int], target_class: str | None, seed: int) -> str | None:
-    """An identity to be found: of a class drawn from those seen, one of the five that are seen most."""
+    """An identity to be found: of a class drawn from those that are seen nearly as often as any, one of the five
+    that are seen most."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x7A6]))
     best: dict[str, list[str]] = {}
     for name in sorted((n for n in seen if seen[n]), key=lambda n: (-seen[n], n)):
@@ -124,6 +125,8 @@ def _choose(seen: Mapping[str, int], target_class: str | None, seed: int) -> str
         best = {name: names for name, names in best.items() if name == target_class}
     if not best:
         return None
+    most = max(seen[names[0]] for names in best.values())
+    best = {name: names for name, names in best.items() if seen[names[0]] >= 0.5 * most}
     names = best[sorted(best)[int(rng.integers(len(best)))]]
     often = [name for name in names[:5] if seen[name] >= 0.3 * seen[names[0]]]
     return often[int(rng.integers(len(often)))]
