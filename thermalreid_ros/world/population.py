@@ -78,7 +78,7 @@ class Density:
     @classmethod
     def dense(cls) -> Density:
         """Of training sets: crowded at any hour, the rare classes above all."""
-        return cls(0.8, 8.0, 30.0, 20.0, 25.0, 20.0, 14.0, 25.0, 10.0)
+        return cls(0.8, 8.0, 30.0, 20.0, 25.0, 20.0, 14.0, 8.0, 4.0)
 
 
 @dataclass(frozen=True, eq=False)
