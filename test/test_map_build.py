@@ -279,6 +279,17 @@ def test_extent_without_header_ignores_far_nodes(built):
     assert built(osm)[0].bounds[2] < 650
 
 
+def test_car_park_with_a_kiosk_cut_by_the_edge_does_not_flood_the_town(built):
+    osm = OsmFile()
+    osm.way([(350, 200), (450, 200), (450, 240), (350, 240), (350, 200)], {"amenity": "parking"}, missing=(1, 2))
+    osm.box(360, 210, 364, 214, {"building": "kiosk"})
+    for x in (20, 120, 260):
+        osm.box(x, 20, x + 30, 40, {"building": "yes"})
+    semantic_map, _ = built(osm)
+    assert area_m2(semantic_map, ROAD, 1, 1, 399, 190) == 0
+    assert area_m2(semantic_map, ROAD, 345, 195, 399, 245) == pytest.approx(50 * 40 - 16, rel=0.03)
+
+
 def test_same_file_same_bytes_however_it_is_cut(tmp_path, monkeypatch):
     osm = OsmFile()
     osm.way([(-100, 120), (133, 141), (500, 95)], {"natural": "coastline"})

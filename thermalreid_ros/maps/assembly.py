@@ -105,7 +105,11 @@ def _continuations(shapes: list[LineString], extent: Polygon) -> list[LineString
     merged = shapely.get_parts(shapely.line_merge(shapely.union_all(shapes)))
     ends = [line.coords[i] for line in merged if isinstance(line, LineString) and not line.is_closed for i in (0, -1)]
     loose = [shapely.Point(end) for end in sorted(set(ends)) if ends.count(end) == 1]
-    return [shapely.shortest_line(end, extent.boundary) for end in loose if extent.contains(end)]
+    # A degree of longitude is shorter than one of latitude: what is near is judged in equal ones.
+    level = np.array([np.cos(np.radians(extent.centroid.y)), 1.0])
+    edge = shapely.transform(extent.boundary, lambda points: points * level)
+    return [LineString([end, shapely.shortest_line(shapely.Point(end.x * level[0], end.y), edge).coords[1] / level])
+            for end in loose if extent.contains(end)]
 
 
 def _sides(lines: Sequence[np.ndarray], tree: STRtree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -257,7 +257,7 @@ def _meaning(tags: dict[str, str], from_relation: bool) -> tuple | None:
 
 
 class _Evidence:
-    """Tells on which side of a cut outline its area lies: nobody builds in rivers and woods."""
+    """Tells on which side of a cut outline its area lies: houses stand in settlements, not in woods and on squares."""
 
     def __init__(self, raw: _Raw):
         built = [shape.centroid.coords[0] for shape, tags, _ in raw.areas if tagging.is_building(tags)]
@@ -268,17 +268,17 @@ class _Evidence:
         self._rivers = shapely.points(np.concatenate([*rivers, np.zeros((0, 2))]))
 
     def misfit(self, tags: dict[str, str], from_relation: bool) -> Callable[[list[Polygon]], float]:
-        semantic = tagging.area_kind(tags, from_relation)[1]
+        kind, semantic = tagging.area_kind(tags, from_relation)
 
         def misfit(polygons: list[Polygon]) -> float:
             shape = shapely.union_all(polygons)
-            area = max(shape.area, 1e-12)
             shapely.prepare(shape)
-            built, roads, rivers = (float(shapely.contains(shape, points).sum()) / max(len(points), 1) / area
+            built, roads, rivers = (float(shapely.contains(shape, points).sum()) / max(len(points), 1)
                                     for points in (self._built, self._roads, self._rivers))
             if semantic == SemanticClass.WATER:
                 return built + roads - rivers
-            return built if semantic == SemanticClass.VEGETATION else -built
+            # A settlement is the denser side, however small; all else is the side with the fewer houses.
+            return -built / max(shape.area, 1e-12) if kind in tagging.SETTLEMENTS else built
         return misfit
 
 

@@ -70,6 +70,7 @@ AREAS: dict[str, dict[str, tuple[str, SemanticClass]]] = {
     "tourism": {"camp_site": ("grass", VEGETATION), "caravan_site": ("grass", VEGETATION)},
 }
 ON_WATER = frozenset({"bridge", "pier", "breakwater"})  # drawn over water; other areas under it
+SETTLEMENTS = frozenset({"residential", "commercial", "industrial", "farmyard", "school"})  # where houses stand
 _HARD_COURTS = frozenset({"tennis", "basketball", "multi", "skateboard", "volleyball", "handball", "netball", "padel",
                           "boules", "petanque", "beachvolleyball", "roller_skating", "bmx", "athletics", "equestrian",
                           "shooting", "running"})

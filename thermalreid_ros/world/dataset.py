@@ -31,8 +31,8 @@ from rasterio.errors import RasterioError
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid, Pose
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
-from thermalreid_ros.maps.build import ATTRIBUTION
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
+from thermalreid_ros.maps.store import ATTRIBUTION
 from thermalreid_ros.maps.features import features_path
 from thermalreid_ros.world.actors import CLASSES
 from thermalreid_ros.world.city import City, build_city

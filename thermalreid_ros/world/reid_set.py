@@ -20,7 +20,7 @@ import numpy as np
 from thermalreid_ros.camera.geometry import Intrinsics
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
-from thermalreid_ros.maps.build import ATTRIBUTION
+from thermalreid_ros.maps.store import ATTRIBUTION
 from thermalreid_ros.world.actors import CLASSES, make_identity
 from thermalreid_ros.world.city import City, build_city
 from thermalreid_ros.world.colour_camera import ColourCameraParameters
