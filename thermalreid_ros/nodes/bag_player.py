@@ -92,7 +92,8 @@ class BagPlayerNode(ThermalNode):
 
     def _start(self) -> bool:
         """Wait until active and awaited by all subscribers; False where the node ends."""
-        awaited = [topic.publisher for topic in self._topics.values() if topic.is_image] or \
+        awaited = [topic.publisher for name, topic in self._topics.items()  # but for what only a simulator knows
+                   if topic.is_image and "truth" not in name.split("/")] or \
             [topic.publisher for topic in self._topics.values()]
         while not self._ending.wait(CLOCK_PERIOD_S):
             missing = [publisher.topic_name for publisher in awaited
