@@ -38,7 +38,7 @@ import numpy as np
 from thermalreid_ros.camera.geometry import quaternion_of
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.files import write_atomically
-from thermalreid_ros.maps.build import ATTRIBUTION
+from thermalreid_ros.maps.store import ATTRIBUTION
 from thermalreid_ros.ros.bag import message_types, write_bag
 from thermalreid_ros.world.actors import make_identity
 from thermalreid_ros.world.colour_camera import ColourCameraParameters
