@@ -160,3 +160,13 @@ def test_coco_faults_name_the_file(tmp_path):
         "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]}))
     with pytest.raises(ThermalReidError, match=r"b.png: \(48, 32\) px, but the set began with \(32, 32\) px"):
         read_coco(tmp_path, tmp_path / "c.json")
+
+
+def test_boxes_are_widened_within_the_frame(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 80), np.uint8))
+    (tmp_path / "c.json").write_text(json.dumps({
+        "images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 0, "name": "car"}],
+        "annotations": [{"image_id": 1, "category_id": 0, "bbox": [10, 20, 20, 10]},
+                        {"image_id": 1, "category_id": 0, "bbox": [1, 1, 78, 62]}]}))
+    boxes, = read_coco(tmp_path, tmp_path / "c.json", margin=(1.0, 0.1)).boxes
+    assert boxes.tolist() == [[7, 18, 33, 32], [0, 0, 80, 64]]

@@ -19,6 +19,9 @@ def add_parser(subparsers) -> None:
     detector.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
     detector.add_argument("--exclude-dates", nargs="+", default=(), metavar="YYYYMMDD",
                           help="leave out frames captured on these dates, to be measured on later")
+    detector.add_argument("--box-margin", type=float, nargs=2, default=(0.0, 0.0), metavar=("PX", "SHARE"),
+                          help="move each side of a box outwards by so many pixels and by this share of its own length: "
+                          "rendered boxes are tighter than those that people draw (1 0.06 fits HIT-UAV's)")
     detector.add_argument("--backbone-weights", type=Path, metavar="FILE",
                           help="ImageNet weights of MobileNetV2 (state dict with keys features.*), for yolo_compact")
     detector.add_argument("--steps", type=int, default=10000)
@@ -55,7 +58,8 @@ def _detector(args: argparse.Namespace) -> int:
         raise ThermalReidError(f"--device {args.device}: torch sees no accelerator here; use --device cpu")
     if args.backbone_weights is not None and not args.backbone_weights.is_file():
         raise ThermalReidError(f"{args.backbone_weights}: no such file of backbone weights")
-    frames = read_coco(args.images, args.annotations, exclude_dates=tuple(args.exclude_dates))
+    frames = read_coco(args.images, args.annotations, exclude_dates=tuple(args.exclude_dates),
+                       margin=tuple(args.box_margin))
     recipe = DetectionRecipe(args.network, args.steps, args.batch, args.crop_px, args.learning_rate, seed=args.seed)
     print(f"{len(frames.images)} frames; {shlex.join(['thermalreid', *sys.argv[1:]])}", flush=True)
     checkpoint = train(recipe, frames, args.out, backbone_weights=args.backbone_weights, device=args.device,

@@ -27,9 +27,12 @@ class AnnotatedFrames:
     labels: list[np.ndarray]
 
 
-def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...] = ()) -> AnnotatedFrames:
+def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...] = (),
+              margin: tuple[float, float] = (0.0, 0.0)) -> AnnotatedFrames:
     """Read a COCO detection set of equally sized grey frames, without those captured on `exclude_dates`.
 
+    margin: (pixels, share of the box's own side) by which each side of a box is moved outwards, within the frame:
+    people draw boxes looser than a renderer does.
     Raises ThermalReidError naming the file at fault.
     """
     try:
@@ -52,7 +55,9 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
         frames.append(frame)
         own = by_image.get(record["id"], [])
         xywh = np.array([a["bbox"] for a in own], np.float32).reshape(-1, 4)
-        boxes.append(np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), 1))
+        around = np.float32(margin[0]) + np.float32(margin[1]) * xywh[:, 2:]
+        boxes.append(np.concatenate((np.maximum(xywh[:, :2] - around, 0), np.minimum(
+            xywh[:, :2] + xywh[:, 2:] + around, np.float32(frame.shape[::-1]))), 1))
         labels.append(np.array([_label(names[a["category_id"]], a) for a in own], np.int64))
     return AnnotatedFrames(np.stack(frames), boxes, labels)
 
