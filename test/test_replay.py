@@ -6,13 +6,14 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, wait_until
 from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.evaluation.recording import Truth
-from thermalreid_ros.evaluation.replay import FrameRecord, MatchRecord, Replay, ReplayError, iou, run_replay
+from thermalreid_ros.evaluation.replay import FrameRecord, MatchRecord, Replay, ReplayError, frame_topic, iou, run_replay
 from thermalreid_ros.files import shipped
-from thermalreid_ros.ros.bag import Bag, write_bag
+from thermalreid_ros.ros.bag import Bag, message_types, write_bag
 
 NIGHT = shipped("config") / "recordings" / "hit_uav_night"
 LIMIT_S = 90.0
@@ -176,3 +177,14 @@ def test_a_recording_without_images_is_refused(tmp_path: Path):
         messages = [(m.topic, m.stamp_ns, bag.decode(m)) for m in bag.messages(["/truth/target"])]
     with pytest.raises(ReplayError, match="holds no images; its topics are /truth/target"):
         run_replay(write_bag(tmp_path / "bag", messages, {}))
+
+
+def test_the_camera_s_frames_are_told_from_other_pictures(tmp_path):
+    types = message_types().types
+    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 0), "camera")
+    image = types["sensor_msgs/msg/Image"](header, 2, 2, "mono8", 0, 2, np.zeros(4, np.uint8))
+    path = write_bag(tmp_path / "flight", [(topic, 1, image) for topic in ("/truth/semantics", "/thermal/image_raw")], {})
+    with Bag(path) as bag:
+        assert frame_topic(bag) == "/thermal/image_raw"
+    with Bag(write_bag(tmp_path / "headers", [("/h", 1, header)], {})) as bag, pytest.raises(ReplayError, match="/h"):
+        frame_topic(bag)

@@ -21,7 +21,7 @@ from thermalreid_ros.detection.overlay import CLASS_COLOURS_BGR
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import EngineError, ModelCard
 from thermalreid_ros.evaluation.bench import machine
-from thermalreid_ros.evaluation.replay import IMAGE_TYPES, MATCH_IOU, FrameRecord, Replay, iou
+from thermalreid_ros.evaluation.replay import MATCH_IOU, FrameRecord, Replay, frame_topic, iou
 from thermalreid_ros.files import shipped, write_atomically
 from thermalreid_ros.ros.bag import Bag
 
@@ -83,8 +83,7 @@ def _city(picture: np.ndarray | None) -> str:
 
 def _pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
     with Bag(path) as bag:
-        topics = [topic for topic, type_name in bag.topics.items() if type_name in IMAGE_TYPES]
-        for message in bag.messages(topics[:1]):
+        for message in bag.messages([frame_topic(bag)]):
             image = bag.decode(message)
             stamp_ns = image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
             if hasattr(image, "format"):

@@ -182,14 +182,12 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     Raises ReplayError, ThermalReidError of the inputs, and ProcessDied where a node ends early. All processes have
     ended when this returns or raises, KeyboardInterrupt included.
     """
+    own_parameters = params_file is not None
     params_file = Path(params_file or shipped("config") / "thermalreid.yaml")
     if not params_file.is_file():
         raise ReplayError(f"{params_file}: no such parameter file")
     with Bag(bag_path) as bag:
-        image_topics = [topic for topic, type_name in bag.topics.items() if type_name in IMAGE_TYPES]
-        if not image_topics:
-            raise ReplayError(f"{bag.path}: holds no images; its topics are {', '.join(sorted(bag.topics))}")
-        frames_in = sum(1 for _ in bag.messages(image_topics[:1] if len(image_topics) == 1 else [FRAME_TOPIC]))
+        frames_in = sum(1 for _ in bag.messages([frame_topic(bag)]))
         truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
     if probe is not None:
         load_probe(probe, "agc8", probe_class)  # a fault in it is said now, not by a node
@@ -197,9 +195,11 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         os.environ["ROS_DOMAIN_ID"] = str(domain_id)
     prepare_process()
     replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {}, truth, custom)
-    arguments = {"detection": {} if model is None else {"model": model},
-                 "reid": {} if probe is None else {"probe_file": str(Path(probe).absolute()),
-                                                   "probe_class": probe_class}}
+    # A recording may say what its pixels mean; whoever gives parameters knows better.
+    common = {} if own_parameters or "units" not in custom else {"thermal_units": custom["units"]}
+    arguments = {"detection": common | ({} if model is None else {"model": model}),
+                 "reid": common | ({} if probe is None else {"probe_file": str(Path(probe).absolute()),
+                                                             "probe_class": probe_class})}
     recorder = _Recorder()
     try:
         with Supervisor(process_environment()) as supervisor:
@@ -219,6 +219,15 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     replay.frames, replay.diagnostics = recorder.result(), recorder.diagnostics
     replay.beta_h, replay.method = recorder.beta_h, recorder.method
     return replay
+
+
+def frame_topic(bag: Bag) -> str:
+    """The topic of the thermal camera's frames. ReplayError where the recording holds no images."""
+    topics = [topic for topic, type_name in bag.topics.items() if type_name in IMAGE_TYPES]
+    if not topics:
+        raise ReplayError(f"{bag.path}: holds no images; its topics are {', '.join(sorted(bag.topics))}")
+    return next((topic for topic in (FRAME_TOPIC, FRAME_TOPIC.removesuffix("/compressed")) if topic in topics),
+                topics[0])
 
 
 def sustainable_rate(bag_path: str | Path, *, model: str | None = None, params_file: str | Path | None = None,
