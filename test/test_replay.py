@@ -11,7 +11,8 @@ import pytest
 from conftest import REPOSITORY, wait_until
 from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.evaluation.recording import Truth
-from thermalreid_ros.evaluation.replay import FrameRecord, MatchRecord, Replay, ReplayError, frame_topic, iou, run_replay
+from thermalreid_ros.evaluation.replay import (
+    FrameRecord, MatchRecord, Replay, ReplayError, frame_topic, iou, run_replay)
 from thermalreid_ros.files import shipped
 from thermalreid_ros.ros.bag import Bag, message_types, write_bag
 
@@ -183,7 +184,8 @@ def test_the_camera_s_frames_are_told_from_other_pictures(tmp_path):
     types = message_types().types
     header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 0), "camera")
     image = types["sensor_msgs/msg/Image"](header, 2, 2, "mono8", 0, 2, np.zeros(4, np.uint8))
-    path = write_bag(tmp_path / "flight", [(topic, 1, image) for topic in ("/truth/semantics", "/thermal/image_raw")], {})
+    topics = ("/truth/semantics", "/thermal/image_raw")
+    path = write_bag(tmp_path / "flight", [(topic, 1, image) for topic in topics], {})
     with Bag(path) as bag:
         assert frame_topic(bag) == "/thermal/image_raw"
     with Bag(write_bag(tmp_path / "headers", [("/h", 1, header)], {})) as bag, pytest.raises(ReplayError, match="/h"):
