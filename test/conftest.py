@@ -202,9 +202,10 @@ class Graph:
         return statuses
 
     def close(self) -> None:
-        self.context.try_shutdown()
+        self._executor.shutdown(5.0)  # what it waits on must outlive it, and the context must outlive both
         self._thread.join(5.0)
         self.node.destroy_node()
+        self.context.try_shutdown()
 
 
 @pytest.fixture
