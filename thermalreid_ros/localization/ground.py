@@ -1,0 +1,197 @@
+"""The labelling of a frame laid on the ground: where pixels meet it, as a picture north up, and as even samples.
+
+Offsets are metres east and north (axes of the map's grid) from the point of the ground right below the camera. The
+ground is a plane: what stands on it leans away from that point, so that what is seen at distance d and is h high of
+the camera's H shows as if it lay at d / (1 - h / H). `rotation` turns optical axes into axes of the grid, as
+`camera.geometry.Pose.rotation`; `height_m` is the camera's above the ground.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from thermalreid_ros.camera.geometry import Intrinsics
+from thermalreid_ros.localization.types import LocalizationError, SemanticMask
+from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA
+
+# Beyond it a degree of tilt moves the ground by more than 10 m at usual heights, and a house hides the next one.
+MAX_RANGE_M = 250.0
+_SIDE = 24  # steps along each side of a frame at which its footprint is looked at
+_STEEPEST = 1e-4  # of a ray below the horizon, as a tangent: what is flatter never meets the ground
+# Steps of the two-dimensional golden ratio, whose sequence fills a square evenly from the start:
+# M. Roberts, The unreasonable effectiveness of quasirandom sequences, 2018.
+_GOLDEN = 1.0 / 1.32471795724474602596 ** np.arange(1, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class GroundPatch:
+    """A labelling laid on the ground, north up: row 0 is the north edge, column 0 the west one.
+
+    labels: uint8 (h, w), SemanticClass, NO_DATA where the ground was not seen. confidence: uint8 (h, w), 0 there.
+    centre_offset_m: float64 (2,), of the middle of the picture from the point below the camera.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    centre_offset_m: np.ndarray
+    metres_per_pixel: float
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Bool (h, w): where there is a label."""
+        return self.labels < CLASS_COUNT
+
+
+@dataclass(frozen=True, eq=False)
+class GroundSamples:
+    """Points spread evenly over the ground that a frame shows; any number of the first ones is spread evenly too.
+
+    offsets_m: float32 (K, 2). labels, confidence: uint8 (K,). pixels: float32 (K, 2), their places in the frame.
+    """
+
+    offsets_m: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+    pixels: np.ndarray
+
+
+def ground_offsets(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float, pixels: np.ndarray | None = None,
+                   max_range_m: float = np.inf) -> np.ndarray:
+    """Where the rays of pixels (N, 2), or of all pixel centres in row order, meet the ground: float64 (N, 2).
+
+    NaN at and above the horizon and beyond max_range_m from the point below the camera.
+    """
+    directions = _directions(intrinsics, rotation, height_m, pixels)
+    below = -directions[:, 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        offsets = directions[:, :2] * (height_m / below)[:, None]
+        seen = (below > _STEEPEST * np.hypot(*directions[:, :2].T)) & (np.hypot(*offsets.T) <= max_range_m)
+    return np.where(seen[:, None], offsets, np.nan)
+
+
+def ground_pixels(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float, offsets_m: np.ndarray) -> np.ndarray:
+    """The pixels, float64 (N, 2), that show points of the ground (N, 2); NaN for points behind the camera. They may
+    lie outside of the frame."""
+    _check(rotation, height_m)
+    offsets_m = np.asarray(offsets_m, np.float64)
+    points = np.column_stack([offsets_m, np.full(len(offsets_m), -float(height_m))])
+    return intrinsics.project(points @ np.asarray(rotation, np.float64))
+
+
+def footprint_centre(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
+                     max_range_m: float = MAX_RANGE_M) -> np.ndarray | None:
+    """The offset, float64 (2,), of the centroid of the ground that a frame shows; None where it shows none."""
+    directions = _directions(intrinsics, rotation, height_m, _lattice(intrinsics))
+    offsets = ground_offsets(intrinsics, rotation, height_m, _lattice(intrinsics), max_range_m)
+    seen = np.isfinite(offsets[:, 0])
+    if not seen.any():
+        return None
+    # A pixel covers ground as 1 / (how steeply it looks)^3: the functional determinant of the projection.
+    area = -directions[seen, 2] ** -3.0
+    return area @ offsets[seen] / area.sum()
+
+
+def rectify(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
+            metres_per_pixel: float = 1.0, size_px: int | tuple[int, int] = 128,
+            max_range_m: float = MAX_RANGE_M, centre_offset_m: np.ndarray | None = None) -> GroundPatch:
+    """The labelling seen from above, size_px or (height, width) pixels about centre_offset_m, which is the footprint's
+    centre by default. A frame without ground gives a patch without labels."""
+    _check_mask(mask, intrinsics)
+    height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
+    if not (metres_per_pixel > 0 and height > 0 and width > 0):
+        raise LocalizationError(f"no patch of the ground has {width}x{height} px of {metres_per_pixel:g} m")
+    centre = footprint_centre(intrinsics, rotation, height_m, max_range_m) if centre_offset_m is None \
+        else np.asarray(centre_offset_m, np.float64)
+    if centre is None:
+        nothing = np.full((height, width), NO_DATA, np.uint8)
+        return GroundPatch(nothing, np.zeros_like(nothing), np.zeros(2), float(metres_per_pixel))
+    east = centre[0] + (np.arange(width) + 0.5 - 0.5 * width) * metres_per_pixel
+    north = centre[1] + (0.5 * height - 0.5 - np.arange(height)) * metres_per_pixel
+    # Ground (column, row, 1) of the patch to pixels of the mask, as a homography; OpenCV counts from pixel centres.
+    to_ground = np.array([[metres_per_pixel, 0, east[0]], [0, -metres_per_pixel, north[0]], [0, 0, -float(height_m)]])
+    to_camera = np.asarray(rotation, np.float64).T @ to_ground
+    scale_x, scale_y = mask.labels.shape[1] / mask.width, mask.labels.shape[0] / mask.height
+    to_mask = np.array([[intrinsics.fx * scale_x, 0, intrinsics.cx * scale_x - 0.5],
+                        [0, intrinsics.fy * scale_y, intrinsics.cy * scale_y - 0.5], [0, 0, 1]]) @ to_camera
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    labels = cv2.warpPerspective(mask.labels, to_mask, (width, height), flags=flags, borderValue=NO_DATA)
+    confidence = cv2.warpPerspective(mask.confidence, to_mask, (width, height), flags=flags, borderValue=0)
+    depth = (to_camera[2, 0] * np.arange(width) + to_camera[2, 2])[None] + (to_camera[2, 1] * np.arange(height))[:, None]
+    unseen = (depth <= 0) | ((east**2)[None] + (north**2)[:, None] > max_range_m**2) | (labels >= CLASS_COUNT)
+    labels[unseen], confidence[unseen] = NO_DATA, 0
+    return GroundPatch(labels, confidence, centre, float(metres_per_pixel))
+
+
+def sample(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, height_m: float, count: int = 400,
+           max_range_m: float = MAX_RANGE_M) -> GroundSamples:
+    """At most `count` points of the ground and what the labelling says of them; the same for the same arguments.
+
+    Points without a label (NO_DATA) are left out. A frame without ground gives none.
+    """
+    _check_mask(mask, intrinsics)
+    if count < 1:
+        raise LocalizationError(f"{count} samples of the ground: ask for one or more")
+    border = _directions(intrinsics, rotation, height_m, _lattice(intrinsics))
+    away = np.hypot(border[:, 0], border[:, 1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = np.where(-border[:, 2] > _STEEPEST * away, height_m * away / -border[:, 2], np.inf)
+        corners = np.where(away[:, None] > 0, border[:, :2] / away[:, None], 0) * np.minimum(reach, max_range_m)[:, None]
+    seen = reach <= max_range_m
+    # Where part of the frame looks too far, the range limits the box as well.
+    corners = corners if not seen.all() else corners[seen]
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    offsets, pixels = np.zeros((0, 2)), np.zeros((0, 2))
+    start, tried = 0, 4 * count
+    while len(offsets) < count and tried <= 256 * count and np.isfinite(low).all():
+        points = low + (high - low) * ((0.5 + np.arange(start + 1, tried + 1)[:, None] * _GOLDEN) % 1.0)
+        at = ground_pixels(intrinsics, rotation, height_m, points)
+        inside = ((at >= 0) & (at < (intrinsics.width, intrinsics.height))).all(axis=1)
+        inside &= np.hypot(*points.T) <= max_range_m
+        offsets, pixels = np.vstack([offsets, points[inside]]), np.vstack([pixels, at[inside]])
+        if not len(offsets) and not seen.any():
+            break
+        start, tried = tried, 4 * tried
+    offsets, pixels = offsets[:count], pixels[:count]
+    column = np.minimum((pixels[:, 0] * (mask.labels.shape[1] / mask.width)).astype(int), mask.labels.shape[1] - 1)
+    row = np.minimum((pixels[:, 1] * (mask.labels.shape[0] / mask.height)).astype(int), mask.labels.shape[0] - 1)
+    labelled = mask.labels[row, column] < CLASS_COUNT
+    row, column = row[labelled], column[labelled]
+    return GroundSamples(offsets[labelled].astype(np.float32), mask.labels[row, column], mask.confidence[row, column],
+                         pixels[labelled].astype(np.float32))
+
+
+def _lattice(intrinsics: Intrinsics) -> np.ndarray:
+    """Places all over a frame, its edges included, (N, 2)."""
+    u, v = np.meshgrid(np.linspace(0, intrinsics.width, _SIDE + 1), np.linspace(0, intrinsics.height, _SIDE + 1))
+    return np.column_stack([u.ravel(), v.ravel()])
+
+
+def _directions(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
+                pixels: np.ndarray | None) -> np.ndarray:
+    """Directions on the grid, float64 (N, 3), of length 1 along the optical axis."""
+    _check(rotation, height_m)
+    if pixels is None:
+        u, v = np.meshgrid(np.arange(intrinsics.width) + 0.5, np.arange(intrinsics.height) + 0.5)
+    else:
+        u, v = np.asarray(pixels, np.float64).reshape(-1, 2).T
+    optical = np.column_stack([(u.ravel() - intrinsics.cx) / intrinsics.fx, (v.ravel() - intrinsics.cy) / intrinsics.fy,
+                               np.ones(u.size)])
+    return optical @ np.asarray(rotation, np.float64).T
+
+
+def _check(rotation: np.ndarray, height_m: float) -> None:
+    if not (np.isfinite(height_m) and height_m > 0):
+        raise LocalizationError(f"a camera {height_m:g} m above the ground sees none of it; check the altitude")
+    if np.shape(rotation) != (3, 3) or not np.isfinite(rotation).all():
+        raise LocalizationError("the camera's attitude is no rotation matrix of 3 x 3 finite numbers")
+
+
+def _check_mask(mask: SemanticMask, intrinsics: Intrinsics) -> None:
+    if mask.labels.ndim != 2 or mask.labels.shape != mask.confidence.shape or not mask.labels.size:
+        raise LocalizationError(f"a labelling of {mask.labels.shape} with confidences of {mask.confidence.shape}")
+    if (mask.width, mask.height) != (intrinsics.width, intrinsics.height):
+        raise LocalizationError(f"a labelling of a frame of {mask.width}x{mask.height} px for a camera of "
+                                f"{intrinsics.width}x{intrinsics.height} px; use the camera_info of the same camera")
