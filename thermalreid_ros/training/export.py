@@ -75,7 +75,7 @@ def export_detector(detector: nn.Module, out: Path, *, frames: Iterable[np.ndarr
     frames = list(frames)
     trained = DetectorExport(detector.cpu().eval().to(memory_format=torch.contiguous_format)).eval()
     detector = copy.deepcopy(trained.detector)
-    _fold_normalisation(detector)
+    fold_normalisation(detector)
     parameters = sum(p.numel() for p in detector.parameters())
     with torch.no_grad():
         for weight in detector.parameters():
@@ -155,7 +155,7 @@ def parity(wrapped: DetectorExport, model: Path, frames: Iterable[np.ndarray], s
     return worst
 
 
-def _fold_normalisation(module: nn.Module) -> None:
+def fold_normalisation(module: nn.Module) -> None:
     """Fold every batch normalisation into the convolution before it, in place."""
     for child in module.children():
         if isinstance(child, nn.Sequential):
@@ -163,4 +163,4 @@ def _fold_normalisation(module: nn.Module) -> None:
                 if isinstance(child[i], nn.Conv2d) and isinstance(child[i + 1], nn.BatchNorm2d):
                     child[i] = fuse_conv_bn_eval(child[i], child[i + 1])
                     child[i + 1] = nn.Identity()
-        _fold_normalisation(child)
+        fold_normalisation(child)

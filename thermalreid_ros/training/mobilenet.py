@@ -15,6 +15,12 @@ def _conv_bn(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 
     return [nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(c_out)]
 
 
+def _scaled(channels: int, width: float) -> int:
+    """The multiple of 8 next to channels * width, not under nine tenths of it, as published networks round."""
+    scaled = max(8, int(channels * width + 4) // 8 * 8)
+    return scaled + 8 if scaled < 0.9 * channels * width else scaled
+
+
 class InvertedResidual(nn.Module):
     """Expand with 1x1, filter each channel with 3x3, project back with a linear 1x1."""
 
@@ -34,28 +40,32 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Feature pyramid of MobileNetV2 for a thermal image.
+    """Feature pyramid of MobileNetV2, by default for a thermal image.
 
-    In: (B, 1, H, W) grey, roughly zero mean and unit variance. Out: features at strides 4, 8, 16, 32 with
-    `channels` channels. Layers are numbered as in the common `features.N.conv.M` naming, so that
+    In: (B, inputs, H, W), a grey image roughly of zero mean and unit variance. Out: features at strides 4, 8, 16, 32
+    with `channels` channels. Layers are numbered as in the common `features.N.conv.M` naming, so that
     published ImageNet weights load; their RGB stem is summed over colour, which is what a grey image would give.
 
-    Normalisation statistics stay at their pretrained values (`train()` leaves them alone): the batches that
-    fit on a CPU are small, and fixed statistics let the compiler fold them into the convolutions.
+    width: factor of all channels, which stay multiples of 8. fixed_statistics: normalisation statistics stay at their
+    pretrained values (`train()` leaves them alone): the batches that fit on a CPU are small, and fixed statistics let
+    the compiler fold them into the convolutions.
     """
 
-    channels = (24, 32, 96, 320)
     _taps = (3, 6, 13, 17)
 
-    def __init__(self):
+    def __init__(self, inputs: int = 1, width: float = 1.0, fixed_statistics: bool = True):
         super().__init__()
-        blocks: list[nn.Module] = [nn.Sequential(*_conv_bn(1, 32, 3, 2), nn.ReLU6(inplace=True))]
-        c_in = 32
-        for expansion, c_out, repeats, stride in _STAGES:
+        self.fixed_statistics = fixed_statistics
+        c_in = _scaled(32, width)
+        blocks: list[nn.Module] = [nn.Sequential(*_conv_bn(inputs, c_in, 3, 2), nn.ReLU6(inplace=True))]
+        sizes = [c_in]
+        for expansion, channels, repeats, stride in _STAGES:
             for i in range(repeats):
+                c_out = _scaled(channels, width)
                 blocks.append(InvertedResidual(c_in, c_out, stride if i == 0 else 1, expansion))
-                c_in = c_out
+                sizes.append(c_in := c_out)
         self.features = nn.ModuleList(blocks)
+        self.channels = tuple(sizes[tap] for tap in self._taps)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         out = []
@@ -67,7 +77,7 @@ class MobileNetV2(nn.Module):
 
     def train(self, mode: bool = True):
         super().train(mode)
-        for module in self.modules():
+        for module in self.modules() if self.fixed_statistics else ():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         return self
