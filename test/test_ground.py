@@ -22,7 +22,8 @@ def scene(x, y):
 def labelled(rotation, height_m, shape=(256, 320), camera=CAMERA):
     """The labelling that a camera at the origin sees of the scene."""
     rows, columns = shape
-    u, v = np.meshgrid((np.arange(columns) + 0.5) * camera.width / columns, (np.arange(rows) + 0.5) * camera.height / rows)
+    u, v = np.meshgrid((np.arange(columns) + 0.5) * (camera.width / columns),
+                       (np.arange(rows) + 0.5) * (camera.height / rows))
     offsets = ground_offsets(camera, rotation, height_m, np.column_stack([u.ravel(), v.ravel()]))
     seen = np.isfinite(offsets[:, 0])
     labels = np.full(rows * columns, NO_DATA, np.uint8)

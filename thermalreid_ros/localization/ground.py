@@ -119,8 +119,9 @@ def rectify(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, he
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     labels = cv2.warpPerspective(mask.labels, to_mask, (width, height), flags=flags, borderValue=NO_DATA)
     confidence = cv2.warpPerspective(mask.confidence, to_mask, (width, height), flags=flags, borderValue=0)
-    depth = (to_camera[2, 0] * np.arange(width) + to_camera[2, 2])[None] + (to_camera[2, 1] * np.arange(height))[:, None]
-    unseen = (depth <= 0) | ((east**2)[None] + (north**2)[:, None] > max_range_m**2) | (labels >= CLASS_COUNT)
+    across, down, once = to_camera[2]
+    unseen = across * np.arange(width)[None] + down * np.arange(height)[:, None] + once <= 0  # behind the camera
+    unseen |= ((east**2)[None] + (north**2)[:, None] > max_range_m**2) | (labels >= CLASS_COUNT)
     labels[unseen], confidence[unseen] = NO_DATA, 0
     return GroundPatch(labels, confidence, centre, float(metres_per_pixel))
 
@@ -138,7 +139,7 @@ def sample(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, hei
     away = np.hypot(border[:, 0], border[:, 1])
     with np.errstate(divide="ignore", invalid="ignore"):
         reach = np.where(-border[:, 2] > _STEEPEST * away, height_m * away / -border[:, 2], np.inf)
-        corners = np.where(away[:, None] > 0, border[:, :2] / away[:, None], 0) * np.minimum(reach, max_range_m)[:, None]
+        corners = np.where(away > 0, np.minimum(reach, max_range_m) / away, 0.0)[:, None] * border[:, :2]
     seen = reach <= max_range_m
     # Where part of the frame looks too far, the range limits the box as well.
     corners = corners if not seen.all() else corners[seen]
