@@ -30,7 +30,7 @@ DEPENDENCIES = [
     "ros-lifecycle-msgs==2.0.3",          # lifecycle states and transitions (7.1.6's own release)
     "ros-rosgraph-msgs==2.0.3",           # Clock, published by the bag player
     "ros-std-msgs==5.3.6", "ros-sensor-msgs==5.3.6", "ros-diagnostic-msgs==5.3.6",  # headers, images, diagnostics
-    "ros-nav-msgs==5.3.6",                # Odometry
+    "ros-geometry-msgs==5.3.6", "ros-nav-msgs==5.3.6",  # poses with covariance, Odometry
 ]
 
 
