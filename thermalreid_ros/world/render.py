@@ -35,6 +35,7 @@ _SKY_GRID_M = 4.0
 _SKY_LEVELS = 11
 _NEAR_M = 0.1
 _BODIES = 2000  # actors' meshes kept ready for rays
+_bodies: dict[tuple, _Body] = {}
 _SKY_DIRECTIONS = hemisphere(24)
 _CONTACT_DIRECTIONS = hemisphere(8)  # for the darker, at night warmer ground beside actors
 _NO_OBJECT = np.uint32(0xFFFFFFFF)  # the ground's textures go on across it
@@ -118,13 +119,13 @@ class Renderer:
         self._patches = _Patches(city)
         self._ground = _Ground(city, self._scene)
         self._sky_view = self._patches.sky_view(self._scene)
-        self._bodies: dict[tuple, _Body] = {}
         self._lamps = _street_lamps(city, self._ground)
 
-    def set_time(self, when: datetime) -> None:
-        """Let the sun and the weather have warmed everything up to an instant (aware datetime)."""
+    def set_time(self, when: datetime, weather: Weather | None = None) -> None:
+        """Let the sun and the weather have warmed everything up to an instant (aware datetime). weather: of another
+        day, kept from then on."""
         city, patches = self.city, self._patches
-        self.when = when
+        self.when, self.weather = when, weather or self.weather
         self._day = day = ThermalDay(city.latitude_deg, city.longitude_deg, when, self.weather)
         self._sun = sun_direction(city.latitude_deg, city.longitude_deg, when).astype(np.float32)
         self._daylight = Daylight(self._sun, self.weather.cloud_cover)
@@ -192,16 +193,17 @@ class Renderer:
                        semantic.reshape(shape), instance, depth.reshape(shape), boxes, pose, intrinsics, self.when)
 
     def body(self, actor: Placed) -> _Body:
-        """The actor's mesh in its pose; gaits move in steps of a thirty-second of a cycle."""
+        """The actor's mesh in its pose; gaits move in steps of a thirty-second of a cycle. All renderers of a process
+        share them: sessions of a data set meet the same identities again and again."""
         phase = round(actor.phase * 32) % 32 / 32
         key = (type(actor.identity), actor.identity.number, actor.identity.seed, phase, actor.moving or actor.ridden)
-        if key not in self._bodies:
-            if len(self._bodies) >= _BODIES:
-                self._bodies.clear()
+        if key not in _bodies:
+            if len(_bodies) >= _BODIES:
+                _bodies.clear()
             mesh = actor.identity.mesh(phase, actor.moving or actor.ridden)
             box = np.stack([mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)]).astype(np.float64)
-            self._bodies[key] = _Body(Scene(mesh), mesh, mesh.normals, box)
-        return self._bodies[key]
+            _bodies[key] = _Body(Scene(mesh), mesh, mesh.normals, box)
+        return _bodies[key]
 
     def _city_hits(self, eye, directions, depth, face, scale, intrinsics) -> tuple[_Hits, np.ndarray]:
         city, patches, ground = self.city, self._patches, self._ground
