@@ -85,6 +85,21 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_workers(reid)
     add_json_option(reid)
 
+    pairs = actions.add_parser("pairs", help="identities near by in colour and thermal, and from a drone, to train on")
+    _add_world(pairs, size_m=500.0)
+    _add_camera(pairs, fov_deg=32.0)
+    pairs.add_argument("--identities", type=positive(int), required=True, metavar="N",
+                       help="of all classes together, in equal shares")
+    pairs.add_argument("--out", type=Path, required=True, metavar="DIR")
+    pairs.add_argument("--views", type=positive(int), default=4, metavar="N",
+                       help="places and times that each identity is seen at (default 4)")
+    pairs.add_argument("--drone", type=positive(int), default=2, metavar="N",
+                       help="pictures from a drone at each of them (default 2)")
+    pairs.add_argument("--group", type=positive(int), default=48, metavar="N",
+                       help="identities that share places and times (default 48)")
+    _add_workers(pairs)
+    add_json_option(pairs)
+
     physics = actions.add_parser("physics", help="measure the thermal band against the literature: a report")
     physics.add_argument("--out", type=Path, required=True, metavar="DIR")
     add_json_option(physics)
@@ -120,8 +135,8 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"render": _render, "fly": _fly, "dataset": _dataset, "reid-set": _reid_set, "physics": _physics}[
-        args.action](args)
+    return {"render": _render, "fly": _fly, "dataset": _dataset, "reid-set": _reid_set, "pairs": _pairs,
+            "physics": _physics}[args.action](args)
 
 
 def _render(args: argparse.Namespace) -> int:
@@ -233,6 +248,22 @@ def _reid_set(args: argparse.Namespace) -> int:
     write_json(args.json, figures)
     print(f"{args.out}: {figures['identities']} identities, {figures['probes']} probes, {figures['gallery']} pictures "
           f"in the gallery; {figures['complete']} identities have a probe and two of the gallery at least")
+    return 0
+
+
+def _pairs(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.world.film import default_workers
+    from thermalreid_ros.world.pairs import PairsPlan, make_pairs
+
+    plan = PairsPlan(args.map, args.seed, args.identities, args.views, args.drone, args.group, args.size, args.centre,
+                     args.difference, np.radians(args.fov), args.image_size)
+    sessions = make_pairs(plan, args.out, _arguments(args, "map"), args.workers or default_workers())
+    count = sum(progress(sessions, total=len(plan.groups()) * args.views, description="sessions", unit="session"))
+    write_json(args.json, {"identities": args.identities, "pairs": count})
+    print(f"{args.out}: {count} pairs of {args.identities} identities")
     return 0
 
 

@@ -148,7 +148,7 @@ class _SessionRenderer:
         renderer = Renderer(city, weather)
         renderer.set_time(when)
         numbers = plan.numbers()
-        population = Population(city, plan.seed, _others(hour), numbers, layout=int(rng.integers(2**31)))
+        population = Population(city, plan.seed, density_of_pictures(hour), numbers, layout=int(rng.integers(2**31)))
         sensor = ThermalSensorParameters().varied(rng)
         camera = ColourCameraParameters().varied(rng)
         draw = from_drone(self._full) if gallery else near_by()
@@ -198,7 +198,7 @@ class _SessionRenderer:
                 "moving": target.moving, "weather": asdict(weather)}
 
 
-def _others(hour: float) -> Density:
+def density_of_pictures(hour: float) -> Density:
     """Who else is about in a set's pictures: as in a town, at night not as few as in one."""
     return Density.at_hour(max(hour, 7.0) if hour < 22.0 else 21.0)
 
