@@ -50,6 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                      help="standard deviation of the rough position (default 300)")
     fly.add_argument("--agc", action="store_true", help="record thermal/image_agc too")
     fly.add_argument("--depth", action="store_true", help="record truth/depth too")
+    fly.add_argument("--compact", action="store_true",
+                     help="compressed pictures after gain control, no instances: a hundredth of the size")
     fly.add_argument("--dense", action="store_true", help="a crowded city")
     _add_workers(fly)
     add_json_option(fly)
@@ -196,7 +198,8 @@ def _fly(args: argparse.Namespace) -> int:
     for _ in progress(render_film(film, folder.path, workers), total=film.count, description="frames", unit="frame"):
         pass
     seconds = time.monotonic() - started
-    recorder = Recorder(args.seed, agc=args.agc, depth=args.depth, prior_error_m=args.prior_error)
+    recorder = Recorder(args.seed, agc=args.agc, depth=args.depth, prior_error_m=args.prior_error,
+                        compact=args.compact)
     custom = {"map": args.map.name, "seed": str(args.seed), "command": _command(args)}
     figures = record_flight(args.out, film, folder, recorder, custom, target_class=args.target_class,
                             probes=args.probes, progress=progress)

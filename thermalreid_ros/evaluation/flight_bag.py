@@ -18,6 +18,10 @@
 | `/truth/detections` | thermalreid_ros/DetectionArray | those of them that a detector should find |
 | `/truth/ignored` | thermalreid_ros/DetectionArray | the rest: hardly visible |
 | `/truth/target` | thermalreid_ros/DetectionArray | the one that the probes show, where it is in the frame |
+
+A compact recording, small enough to be handed round, has `/thermal/image_raw/compressed` (sensor_msgs/CompressedImage,
+WebP after gain control) and `/truth/semantics/compressed` (PNG, half as wide and high) for the pictures, no instances, and
+the IMU at 20 Hz.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
@@ -55,6 +59,7 @@ from thermalreid_ros.world.weather import Weather
 CAMERA_FRAME, OPTICAL_FRAME = "thermal_frame", "thermal_optical_frame"
 MAP_FRAME, ODOM_FRAME = "map", "odom"
 IMU_HZ, ODOM_HZ, PRIOR_HZ, ALTITUDE_HZ = 100.0, 20.0, 1.0, 10.0
+COMPACT_IMU_HZ, COMPACT_QUALITY = 20.0, 50  # 8 kB a frame of 640x512
 
 
 def _plain(frames, **_):
@@ -64,7 +69,8 @@ def _plain(frames, **_):
 @dataclass(frozen=True)
 class Recorder:
     """How a film is recorded. target: name of the identity to be found, "" for none. agc, depth: whether to
-    record the gain-controlled pictures and the depth. prior_error_m: standard deviation on each axis."""
+    record the gain-controlled pictures and the depth. prior_error_m: standard deviation on each axis. compact: compressed pictures
+    after gain control in place of the camera's own (see the head of this module)."""
 
     seed: int
     target: str = ""
@@ -73,6 +79,7 @@ class Recorder:
     agc: bool = False
     depth: bool = False
     prior_error_m: float = 300.0
+    compact: bool = False
 
 
 def record_flight(out: Path, film: Film, folder: WorkFolder, recorder: Recorder, custom: Mapping[str, str], *,
@@ -91,7 +98,8 @@ def record_flight(out: Path, film: Film, folder: WorkFolder, recorder: Recorder,
         shutil.rmtree(probes_path, ignore_errors=True)
         os.replace(folder.path / "probes", probes_path)
     plan = film.trajectory.plan
-    custom = {**custom, "target": recorder.target, "units": "centikelvin", "attribution": ATTRIBUTION,
+    custom = {**custom, "target": recorder.target,
+              "units": "agc8" if recorder.compact else "centikelvin", "attribution": ATTRIBUTION,
               "time": film.when.isoformat(), "weather": json.dumps(asdict(film.weather)),
               "flight": json.dumps(asdict(plan)), "map_frame": json.dumps(asdict(film.city.grid)),
               "sensor": json.dumps(asdict(recorder.sensor)),
@@ -198,6 +206,11 @@ class _Types:
         return self("sensor_msgs", "Image")(self.header(stamp_ns, OPTICAL_FRAME), height, width, encoding, 0,
                                             width * pixels.itemsize, data)
 
+    def compressed(self, stamp_ns: int, pixels: np.ndarray, form: str, options: tuple[int, int]) -> Any:
+        """pixels: uint8 (H, W)."""
+        data = cv2.imencode(f".{form}", np.ascontiguousarray(pixels), options)[1].ravel()
+        return self("sensor_msgs", "CompressedImage")(self.header(stamp_ns, OPTICAL_FRAME), form, data)
+
     def fix(self, stamp_ns: int, frame: str, latitude_deg, longitude_deg, altitude_m, covariance) -> Any:
         kind = self("sensor_msgs", "NavSatFix")
         status = self("sensor_msgs", "NavSatStatus")(0, 0)
@@ -218,7 +231,11 @@ def _frames(film: Film, folder: Path, recorder: Recorder, progress) -> _Stream:
         frame, time_s = read_frame(folder, number), film.time_s(number)
         stamp_ns = film.stamp_ns(time_s)
         raw = sensor.capture(frame.radiance, stamp_ns, film.trajectory.image_motion_px_s(time_s, k))
-        yield "/thermal/image_raw", stamp_ns, types.image(stamp_ns, raw, "mono16")
+        if recorder.compact:
+            yield "/thermal/image_raw/compressed", stamp_ns, types.compressed(
+                stamp_ns, recorder.gain.grey(raw), "webp", (cv2.IMWRITE_WEBP_QUALITY, COMPACT_QUALITY))
+        else:
+            yield "/thermal/image_raw", stamp_ns, types.image(stamp_ns, raw, "mono16")
         if recorder.agc:
             yield "/thermal/image_agc", stamp_ns, types.image(stamp_ns, recorder.gain.grey(raw), "mono8")
         yield "/thermal/camera_info", stamp_ns, info(
@@ -228,8 +245,12 @@ def _frames(film: Film, folder: Path, recorder: Recorder, progress) -> _Stream:
 
 
 def _truth(types: _Types, film: Film, recorder: Recorder, frame: FilmFrame, stamp_ns: int) -> _Stream:
-    yield "/truth/semantics", stamp_ns, types.image(stamp_ns, frame.semantic, "mono8")
-    yield "/truth/instances", stamp_ns, types.image(stamp_ns, frame.instance, "mono16")
+    if recorder.compact:
+        yield "/truth/semantics/compressed", stamp_ns, types.compressed(
+            stamp_ns, frame.semantic[1::2, 1::2], "png", (cv2.IMWRITE_PNG_COMPRESSION, 9))
+    else:
+        yield "/truth/semantics", stamp_ns, types.image(stamp_ns, frame.semantic, "mono8")
+        yield "/truth/instances", stamp_ns, types.image(stamp_ns, frame.instance, "mono16")
     if recorder.depth:
         yield "/truth/depth", stamp_ns, types.image(stamp_ns, frame.depth_m.astype(np.float32), "32FC1")
     kind = types("thermalreid_ros", "TruthObject")
@@ -277,7 +298,8 @@ def _rng(recorder: Recorder, stream: int) -> np.random.Generator:
 
 def _inertial(film: Film, recorder: Recorder) -> _Stream:
     types = _Types()
-    imu = imu_readings(film.trajectory, _times(film, IMU_HZ), _convergence(film), _rng(recorder, 1))
+    imu = imu_readings(film.trajectory, _times(film, COMPACT_IMU_HZ if recorder.compact else IMU_HZ),
+                       _convergence(film), _rng(recorder, 1))
     covariances = [np.diag(np.array(sigma) ** 2).astype(np.float64).ravel() for sigma in (
         (IMU_TILT_RAD, IMU_TILT_RAD, IMU_YAW_RAD), (IMU_GYRO_RAD_S,) * 3, (IMU_ACCEL_M_S2,) * 3)]
     for k, time_s in enumerate(imu.time_s):
