@@ -64,6 +64,16 @@ def test_rectified_is_the_window_of_the_scene(yaw, depression):
     assert not patch.seen[np.hypot(x, y) > 250].any()
 
 
+def test_a_patch_of_no_given_size_holds_the_whole_footprint():
+    rotation = Pose.looking([0, 0, 0], 2.2, 0.9).rotation
+    mask = labelled(rotation, 70.0)
+    whole = rectify(mask, CAMERA, rotation, 70.0, 1.0, None)
+    wide = rectify(mask, CAMERA, rotation, 70.0, 1.0, 700)
+    assert whole.seen.sum() == pytest.approx(wide.seen.sum(), rel=0.01)
+    rows, columns = np.nonzero(whole.seen)
+    assert np.ptp(rows) > 0.9 * whole.labels.shape[0] and np.ptp(columns) > 0.9 * whole.labels.shape[1]
+
+
 def test_north_is_up_and_east_is_right():
     rotation = Pose.looking([0, 0, 0], 1.1, np.pi / 2).rotation
     mask = labelled(rotation, 100.0)
@@ -118,6 +128,7 @@ def test_a_view_of_the_sky_has_no_ground():
     # The ground is seen, but none of it near enough.
     slanted = Pose.looking([0, 0, 0], 0.0, 0.3).rotation
     assert len(sample(labelled(slanted, 100.0), CAMERA, slanted, 100.0, 50, max_range_m=60.0).labels) == 0
+    assert not rectify(labelled(slanted, 100.0), CAMERA, slanted, 100.0, 1.0, None, 60.0).seen.any()
 
 
 def test_points_without_a_label_are_left_out():

@@ -31,13 +31,15 @@ class GroundPatch:
     """A labelling laid on the ground, north up: row 0 is the north edge, column 0 the west one.
 
     labels: uint8 (h, w), SemanticClass, NO_DATA where the ground was not seen. confidence: uint8 (h, w), 0 there.
-    centre_offset_m: float64 (2,), of the middle of the picture from the point below the camera.
+    centre_offset_m: float64 (2,), of the middle of the picture from the point below the camera. height_m: of the
+    camera above the ground, as it was taken.
     """
 
     labels: np.ndarray
     confidence: np.ndarray
     centre_offset_m: np.ndarray
     metres_per_pixel: float
+    height_m: float
 
     @property
     def seen(self) -> np.ndarray:
@@ -95,19 +97,31 @@ def footprint_centre(intrinsics: Intrinsics, rotation: np.ndarray, height_m: flo
 
 
 def rectify(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
-            metres_per_pixel: float = 1.0, size_px: int | tuple[int, int] = 128,
+            metres_per_pixel: float = 1.0, size_px: int | tuple[int, int] | None = 128,
             max_range_m: float = MAX_RANGE_M, centre_offset_m: np.ndarray | None = None) -> GroundPatch:
     """The labelling seen from above, size_px or (height, width) pixels about centre_offset_m, which is the footprint's
-    centre by default. A frame without ground gives a patch without labels."""
+    centre by default; the whole footprint where size_px is None. A frame without ground gives a patch without labels.
+    """
     _check_mask(mask, intrinsics)
-    height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
-    if not (metres_per_pixel > 0 and height > 0 and width > 0):
-        raise LocalizationError(f"no patch of the ground has {width}x{height} px of {metres_per_pixel:g} m")
-    centre = footprint_centre(intrinsics, rotation, height_m, max_range_m) if centre_offset_m is None \
-        else np.asarray(centre_offset_m, np.float64)
+    if not metres_per_pixel > 0:
+        raise LocalizationError(f"no patch of the ground has pixels of {metres_per_pixel:g} m")
+    centre = None if centre_offset_m is None else np.asarray(centre_offset_m, np.float64)
+    if size_px is None:
+        box = _box(intrinsics, rotation, height_m, max_range_m)
+        low, high = (np.zeros(2), np.zeros(2)) if box is None else box
+        if centre is None:
+            centre = 0.5 * (low + high)
+        reach = np.maximum(high - centre, centre - low)
+        width, height = (int(v) for v in 2 * np.ceil(reach / metres_per_pixel).astype(int) + 2)
+    else:
+        height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
+    if not (height > 0 and width > 0):
+        raise LocalizationError(f"no patch of the ground has {width}x{height} px")
+    if centre is None:
+        centre = footprint_centre(intrinsics, rotation, height_m, max_range_m)
     if centre is None:
         nothing = np.full((height, width), NO_DATA, np.uint8)
-        return GroundPatch(nothing, np.zeros_like(nothing), np.zeros(2), float(metres_per_pixel))
+        return GroundPatch(nothing, np.zeros_like(nothing), np.zeros(2), float(metres_per_pixel), float(height_m))
     east = centre[0] + (np.arange(width) + 0.5 - 0.5 * width) * metres_per_pixel
     north = centre[1] + (0.5 * height - 0.5 - np.arange(height)) * metres_per_pixel
     # Ground (column, row, 1) of the patch to pixels of the mask, as a homography; OpenCV counts from pixel centres.
@@ -123,7 +137,7 @@ def rectify(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, he
     unseen = across * np.arange(width)[None] + down * np.arange(height)[:, None] + once <= 0  # behind the camera
     unseen |= ((east**2)[None] + (north**2)[:, None] > max_range_m**2) | (labels >= CLASS_COUNT)
     labels[unseen], confidence[unseen] = NO_DATA, 0
-    return GroundPatch(labels, confidence, centre, float(metres_per_pixel))
+    return GroundPatch(labels, confidence, centre, float(metres_per_pixel), float(height_m))
 
 
 def sample(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, height_m: float, count: int = 400,
@@ -135,25 +149,15 @@ def sample(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, hei
     _check_mask(mask, intrinsics)
     if count < 1:
         raise LocalizationError(f"{count} samples of the ground: ask for one or more")
-    border = _directions(intrinsics, rotation, height_m, _lattice(intrinsics))
-    away = np.hypot(border[:, 0], border[:, 1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = np.where(-border[:, 2] > _STEEPEST * away, height_m * away / -border[:, 2], np.inf)
-        corners = np.where(away > 0, np.minimum(reach, max_range_m) / away, 0.0)[:, None] * border[:, :2]
-    seen = reach <= max_range_m
-    # Where part of the frame looks too far, the range limits the box as well.
-    corners = corners if not seen.all() else corners[seen]
-    low, high = corners.min(axis=0), corners.max(axis=0)
+    box = _box(intrinsics, rotation, height_m, max_range_m)
     offsets, pixels = np.zeros((0, 2)), np.zeros((0, 2))
     start, tried = 0, 4 * count
-    while len(offsets) < count and tried <= 256 * count and np.isfinite(low).all():
-        points = low + (high - low) * ((0.5 + np.arange(start + 1, tried + 1)[:, None] * _GOLDEN) % 1.0)
+    while box is not None and len(offsets) < count and tried <= 256 * count:
+        points = box[0] + (box[1] - box[0]) * ((0.5 + np.arange(start + 1, tried + 1)[:, None] * _GOLDEN) % 1.0)
         at = ground_pixels(intrinsics, rotation, height_m, points)
         inside = ((at >= 0) & (at < (intrinsics.width, intrinsics.height))).all(axis=1)
         inside &= np.hypot(*points.T) <= max_range_m
         offsets, pixels = np.vstack([offsets, points[inside]]), np.vstack([pixels, at[inside]])
-        if not len(offsets) and not seen.any():
-            break
         start, tried = tried, 4 * tried
     offsets, pixels = offsets[:count], pixels[:count]
     column = np.minimum((pixels[:, 0] * (mask.labels.shape[1] / mask.width)).astype(int), mask.labels.shape[1] - 1)
@@ -168,6 +172,20 @@ def _lattice(intrinsics: Intrinsics) -> np.ndarray:
     """Places all over a frame, its edges included, (N, 2)."""
     u, v = np.meshgrid(np.linspace(0, intrinsics.width, _SIDE + 1), np.linspace(0, intrinsics.height, _SIDE + 1))
     return np.column_stack([u.ravel(), v.ravel()])
+
+
+def _box(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
+         max_range_m: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """The corners (low, high), offsets, of a box about the ground within range that a frame shows; None if none."""
+    directions = _directions(intrinsics, rotation, height_m, _lattice(intrinsics))
+    away = np.hypot(directions[:, 0], directions[:, 1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = np.where(-directions[:, 2] > _STEEPEST * away, height_m * away / -directions[:, 2], np.inf)
+        if not (reach <= max_range_m).any():
+            return None
+        # What looks further is cut where the range ends.
+        points = np.where(away > 0, np.minimum(reach, max_range_m) / away, 0.0)[:, None] * directions[:, :2]
+    return points.min(axis=0), points.max(axis=0)
 
 
 def _directions(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
