@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from thermalreid_ros.cli import train_objects, train_tiles
+from thermalreid_ros.cli.arguments import positive
 from thermalreid_ros.errors import ThermalReidError
 
 
@@ -15,16 +18,27 @@ def add_parser(subparsers) -> None:
     parts = parser.add_subparsers(metavar="part", required=True)
     detector = parts.add_parser("detector", help="a detection network on annotated thermal frames")
     detector.add_argument("--network", choices=("yolo_compact", "yolo_semantic"), default="yolo_compact")
-    detector.add_argument("--images", type=Path, required=True, help="folder of the frames")
-    detector.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
+    detector.add_argument("--images", type=Path, nargs="+", required=True, metavar="DIR",
+                          help="folder of the frames; several sets are trained on together. Where the frames are in "
+                          "DIR/images/thermal their semantic labellings are read from DIR/masks/semantic")
+    detector.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="COCO.json", help="one a set")
+    detector.add_argument("--share", type=float, nargs="+", help="of the crops that a set makes; equal ones by default")
+    detector.add_argument("--scale", type=float, nargs="+", default=(0.75, 1.45), metavar="LEAST MOST",
+                          help="magnification of the crops: one range for all sets or one a set")
     detector.add_argument("--exclude-dates", nargs="+", default=(), metavar="YYYYMMDD",
                           help="leave out frames captured on these dates, to be measured on later")
-    detector.add_argument("--box-margin", type=float, nargs=2, default=(0.0, 0.0), metavar=("PX", "SHARE"),
-                          help="move each side of a box outwards by so many pixels and by this share of its length: "
-                          "rendered boxes are tighter than those that people draw (1 0.06 fits HIT-UAV's)")
+    detector.add_argument("--box-margin", type=float, nargs="+", default=(0.0, 0.0), metavar="PX SHARE",
+                          help="move each side of a box outwards by so many pixels and by this share of its length, "
+                          "for all sets or a pair a set: rendered boxes are tighter than those that people draw "
+                          "(1 0.06 fits HIT-UAV's)")
+    detector.add_argument("--no-semantics", action="store_true", help="leave the labellings alone")
+    detector.add_argument("--inversion", type=float, default=0.15, metavar="SHARE", help="of crops of inverted polarity")
+    detector.add_argument("--variation", type=float, default=1.0,
+                          help="of contrast, noise and blur: 1 for real frames, more where others are to be met")
     detector.add_argument("--backbone-weights", type=Path, metavar="FILE",
                           help="ImageNet weights of MobileNetV2 (state dict with keys features.*), for yolo_compact")
     detector.add_argument("--steps", type=int, default=10000)
+    detector.add_argument("--minutes", type=float, help="end after so long, if --steps does not come first")
     detector.add_argument("--batch", type=int, default=16)
     detector.add_argument("--crop-px", type=int, default=192)
     detector.add_argument("--learning-rate", type=float, default=1.5e-3)
@@ -42,6 +56,35 @@ def add_parser(subparsers) -> None:
     export.add_argument("--command", required=True, help="the training command, for the card")
     export.add_argument("--out", type=Path, required=True, metavar="NAME.onnx")
     export.set_defaults(part=_export)
+    train_tiles.add_parsers(parts)
+    train_objects.add_parsers(parts)
+    segmenter = parts.add_parser("segmenter", help="a segmentation network on rendered data sets")
+    segmenter.add_argument("--network", choices=("geogan", "segmenter_compact"), default="segmenter_compact")
+    segmenter.add_argument("--sets", type=Path, nargs="+", required=True, metavar="DIR",
+                           help="data sets as `world dataset` makes them; their train split is trained on, their val "
+                           "split measured at the end")
+    segmenter.add_argument("--steps", type=positive(int), help="end after so many steps")
+    segmenter.add_argument("--minutes", type=positive(float), help="end after so many minutes from the first step; the "
+                           "learning rate falls towards the end that comes first")
+    segmenter.add_argument("--no-colour", action="store_true", help="leave out frames in the visible band")
+    segmenter.add_argument("--limit", type=positive(int), metavar="N", help="take at most N frames of each set and split")
+    segmenter.add_argument("--batch", type=positive(int), help="default 24 for geogan, 48 for segmenter_compact")
+    segmenter.add_argument("--learning-rate", type=positive(float),
+                           help="default 2e-4 for geogan, 2e-3 for segmenter_compact")
+    segmenter.add_argument("--seed", type=int, default=1)
+    segmenter.add_argument("--device", default="cpu", help="cpu or cuda")
+    segmenter.add_argument("--out", type=Path, required=True,
+                           help="folder of checkpoint, weights and log; a checkpoint in it is resumed")
+    segmenter.set_defaults(part=_segmenter)
+    labelling = parts.add_parser("export-segmenter", help="a trained segmenter to models/NAME.onnx and its card")
+    labelling.add_argument("--weights", type=Path, required=True, metavar="weights.pt", help="or a checkpoint.pt")
+    labelling.add_argument("--images", type=Path, required=True, help="frames to measure the parity on")
+    labelling.add_argument("--data", required=True, help="what it was trained on, for the card")
+    labelling.add_argument("--licence", required=True, help="of that data, for the card")
+    labelling.add_argument("--remark", default="", help="what else the card should say of the training")
+    labelling.add_argument("--command", required=True, help="the training command, for the card")
+    labelling.add_argument("--out", type=Path, required=True, metavar="NAME.onnx")
+    labelling.set_defaults(part=_export_segmenter)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,20 +95,73 @@ def _detector(args: argparse.Namespace) -> int:
     import torch
 
     from thermalreid_ros.training.detection import DetectionRecipe, train
-    from thermalreid_ros.training.frames import read_coco
+    from thermalreid_ros.training.frames import TrainingSet, read_coco
 
-    if args.device != "cpu" and not torch.cuda.is_available():
-        raise ThermalReidError(f"--device {args.device}: torch sees no accelerator here; use --device cpu")
+    _check_device(args.device, torch)
     if args.backbone_weights is not None and not args.backbone_weights.is_file():
         raise ThermalReidError(f"{args.backbone_weights}: no such file of backbone weights")
-    frames = read_coco(args.images, args.annotations, exclude_dates=tuple(args.exclude_dates),
-                       margin=tuple(args.box_margin))
-    recipe = DetectionRecipe(args.network, args.steps, args.batch, args.crop_px, args.learning_rate, seed=args.seed)
-    print(f"{len(frames.images)} frames; {shlex.join(['thermalreid', *sys.argv[1:]])}", flush=True)
-    checkpoint = train(recipe, frames, args.out, backbone_weights=args.backbone_weights, device=args.device,
+    count = len(args.images)
+    if len(args.annotations) != count:
+        raise ThermalReidError(f"{count} folders of --images, but {len(args.annotations)} --annotations: one each")
+    shares = args.share or [1.0] * count
+    if len(shares) != count or min(shares) <= 0:
+        raise ThermalReidError(f"--share takes a positive number for each of the {count} sets")
+    margins = _pairs("--box-margin", args.box_margin, count)
+    scales = _pairs("--scale", args.scale, count)
+    sets = []
+    for images, annotations, share, margin, scale in zip(args.images, args.annotations, shares, margins, scales):
+        labellings = images.parent.parent / "masks" / "semantic"
+        frames = read_coco(images, annotations, exclude_dates=tuple(args.exclude_dates), margin=margin,
+                           labellings=labellings if labellings.is_dir() and not args.no_semantics else None)
+        sets.append(TrainingSet(frames, share, scale))
+        print(f"{images}: {len(frames.images)} frames, {'no ' * (frames.labellings is None)}labellings", flush=True)
+    recipe = DetectionRecipe(
+        args.network, args.steps, args.minutes, args.batch, args.crop_px, args.learning_rate, seed=args.seed,
+        inversion=args.inversion, variation=args.variation, semantics=not args.no_semantics)
+    print(shlex.join(["thermalreid", *sys.argv[1:]]), flush=True)
+    checkpoint = train(recipe, sets, args.out, backbone_weights=args.backbone_weights, device=args.device,
                        log=lambda line: print(line, flush=True))
     print(f"trained: {checkpoint}")
     return 0
+
+
+def _pairs(option: str, values: Sequence[float], count: int) -> list[tuple[float, float]]:
+    """A pair of numbers for each of `count` sets, from one pair or as many."""
+    if len(values) == 2:
+        values = tuple(values) * count
+    if len(values) != 2 * count:
+        raise ThermalReidError(f"{option} takes two numbers, or two for each of the {count} sets")
+    return list(zip(values[::2], values[1::2]))
+
+
+def _segmenter(args: argparse.Namespace) -> int:
+    import time
+
+    import torch
+
+    from thermalreid_ros.training.labellings import read_labelled
+    from thermalreid_ros.training.segmentation import recipe_for, train
+
+    _check_device(args.device, torch)
+    recipe = recipe_for(args.network, steps=args.steps, minutes=args.minutes, batch=args.batch,
+                        learning_rate=args.learning_rate, seed=args.seed)
+    print(shlex.join(["thermalreid", *sys.argv[1:]]), flush=True)
+    begun = time.monotonic()
+    frames, validation = (read_labelled(args.sets, split, colour=not args.no_colour, limit=args.limit)
+                          for split in ("train", "val"))
+    print(f"{len(frames)} frames to train on, {len(frames.colour)} of them in colour too; {len(validation)} to measure "
+          f"on; read in {time.monotonic() - begun:.0f} s", flush=True)
+    data = {"sets": [folder.name for folder in args.sets], "frames": len(frames), "visible": len(frames.colour),
+            "validation": len(validation)}
+    weights = train(recipe, frames, args.out, validation=validation, device=args.device, data=data,
+                    log=lambda line: print(line, flush=True))
+    print(f"trained: {weights}")
+    return 0
+
+
+def _check_device(device: str, torch) -> None:
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ThermalReidError(f"--device {device}: torch sees no accelerator here; use --device cpu")
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -86,4 +182,28 @@ def _export(args: argparse.Namespace) -> int:
     difference = export_detector(detector, args.out, frames=frames, training=training,
                                  frames_from=f"{len(frames)} frames, {paths[0].name} to {paths[-1].name}")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e} at most")
+    return 0
+
+
+def _export_segmenter(args: argparse.Namespace) -> int:
+    import cv2
+
+    from thermalreid_ros.training.export_segmenter import export_segmenter
+    from thermalreid_ros.training.segmentation import load_weights
+
+    network, facts = load_weights(args.weights)
+    paths = sorted(path for path in args.images.iterdir() if path.suffix in (".jpg", ".png", ".webp"))
+    paths = paths[::max(1, len(paths) // 10)][:10]
+    frames = [cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1] for path in paths]
+    if not frames:
+        raise ThermalReidError(f"{args.images}: no frames (.jpg, .png, .webp) to measure the parity on")
+    training = {"data": args.data, "licence": args.licence, "command": args.command, "seed": facts["recipe"]["seed"],
+                "steps": facts["step"], "minutes": round(facts["seconds"] / 60, 1),
+                "images_seen": facts["step"] * facts["recipe"]["batch"], **facts["data"], "recipe": facts["recipe"]}
+    if args.remark:
+        training["remark"] = args.remark
+    parity = export_segmenter(network, args.out, frames=frames, training=training, evaluation=facts["evaluation"],
+                              frames_from=f"{len(frames)} frames, {paths[0].name} to {paths[-1].name}")
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {100 * parity['labels_agreement']:.4f} % of the labels "
+          f"as torch gives them")
     return 0

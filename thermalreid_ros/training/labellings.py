@@ -1,0 +1,122 @@
+"""Labelled frames of rendered data sets, reduced to the size that the segmentation networks see."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA
+
+SIZE_PX = (320, 256)  # width, height
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrames:
+    """Equally sized frames with their labelling.
+
+    thermal: uint8 (n, h, w). labels: uint8 (n, h, w), 255 = not to be judged. colour: uint8 (m, h, w, 3) RGB, and
+    colour_of: int64 (m,), which labelling each belongs to.
+    """
+
+    thermal: np.ndarray
+    labels: np.ndarray
+    colour: np.ndarray
+    colour_of: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_labelled(sets: Sequence[Path], split: str, *, size_px: tuple[int, int] = SIZE_PX, colour: bool = True,
+                  limit: int | None = None) -> LabelledFrames:
+    """Read a split of data sets as `world dataset` makes them; sets without that split are passed over.
+
+    Pictures in the visible band are taken where there are any. limit: at most so many frames of each set, evenly
+    spread. Frames larger than size_px (width, height) are reduced, labels by majority; a picture may lie there under
+    another suffix than its record says. Raises ThermalReidError naming the file at fault.
+    """
+    jobs: list[tuple[Path, Path, Path | None]] = []
+    for folder in sets:
+        names = _names(Path(folder), split)
+        if limit is not None and len(names) > limit:
+            names = [names[k] for k in np.linspace(0, len(names) - 1, limit).round().astype(int)]
+        for name in names:
+            visible = _find(Path(folder) / "images/colour", name, required=False) if colour else None
+            jobs.append((_find(Path(folder) / "images/thermal", name), _find(Path(folder) / "masks/semantic", name),
+                         visible))
+    width, height = size_px
+    with_colour = [k for k, job in enumerate(jobs) if job[2] is not None]
+    slot = {k: place for place, k in enumerate(with_colour)}
+    frames = LabelledFrames(
+        np.empty((len(jobs), height, width), np.uint8), np.empty((len(jobs), height, width), np.uint8),
+        np.empty((len(with_colour), height, width, 3), np.uint8), np.array(with_colour, np.int64))
+
+    def load(k: int) -> None:
+        thermal, mask, visible = jobs[k]
+        frames.thermal[k] = reduce_picture(_read(thermal, cv2.IMREAD_GRAYSCALE), size_px)
+        labels = _read(mask, cv2.IMREAD_UNCHANGED)
+        if labels.ndim != 2 or labels.dtype != np.uint8:
+            raise ThermalReidError(f"{mask}: no mask of one 8-bit channel; render the set again")
+        frames.labels[k] = reduce_labels(labels, size_px)
+        if visible is not None:
+            frames.colour[slot[k]] = reduce_picture(_read(visible, cv2.IMREAD_COLOR), size_px)[..., ::-1]
+
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(load, range(len(jobs))):
+            pass
+    return frames
+
+
+def reduce_picture(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W[, 3]) to the size (width, height): means over areas where it shrinks, which also keeps noise down."""
+    if image.shape[1::-1] == tuple(size_px):
+        return image
+    shrinks = image.shape[1] >= size_px[0] and image.shape[0] >= size_px[1]
+    return cv2.resize(image, size_px, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def reduce_labels(labels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W) labels to the size (width, height): the class of most of the area that a pixel covers."""
+    if labels.shape[1::-1] == tuple(size_px):
+        return labels
+    values = np.array([*range(CLASS_COUNT), NO_DATA], np.uint8)
+    shares = np.stack([cv2.resize(np.where(labels == value, np.uint8(255), np.uint8(0)), size_px,
+                                  interpolation=cv2.INTER_AREA) for value in values])
+    return values[shares.argmax(0)]
+
+
+def _names(folder: Path, split: str) -> list[str]:
+    path = folder / "annotations" / f"{split}.json"
+    if not path.exists():
+        if (folder / "annotations").is_dir():
+            return []
+        raise ThermalReidError(f"{folder}: no finished data set (annotations are missing); make it with: thermalreid "
+                               "world dataset")
+    try:
+        return [record["file_name"] for record in json.loads(path.read_text())["images"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ThermalReidError(f"{path}: no COCO file of a data set ({type(error).__name__}: {error})") from None
+
+
+def _find(folder: Path, name: str, required: bool = True) -> Path | None:
+    for suffix in (Path(name).suffix, ".png", ".jpg", ".webp"):
+        if (path := (folder / name).with_suffix(suffix)).is_file():
+            return path
+    if required:
+        raise ThermalReidError(f"{folder / name}: missing, but listed in the annotations; render the set again")
+    return None
+
+
+def _read(path: Path, flags: int) -> np.ndarray:
+    image = cv2.imread(str(path), flags)
+    if image is None:
+        raise ThermalReidError(f"{path}: not a readable image; render the set again")
+    return image
