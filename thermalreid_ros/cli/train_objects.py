@@ -1,0 +1,73 @@
+"""`thermalreid train synthesis | embedding`: networks that know one object from another."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from thermalreid_ros.errors import ThermalReidError
+
+
+def add_parsers(parts: argparse._SubParsersAction) -> None:
+    for name, text, run in (("synthesis", "thermal probes from photographs: ThermalGAN and the conditional generator",
+                             _synthesis), ("embedding", "one space for photographs and thermal crops", _embedding)):
+        parser = parts.add_parser(name, help=text)
+        parser.add_argument("--pairs", type=Path, nargs="+", required=True, metavar="DIR",
+                            help="sets of `thermalreid world pairs`, finished or not")
+        parser.add_argument("--minutes", type=float, default=60.0, help="of training (default 60)")
+        parser.add_argument("--steps", type=int, default=10**9, help="of training at most")
+        parser.add_argument("--batch", type=int, default=64, help="pairs, or identities of an embedding (default 64)")
+        parser.add_argument("--learning-rate", type=float, default=2e-4 if name == "synthesis" else 2e-3)
+        parser.add_argument("--seed", type=int, default=1)
+        parser.add_argument("--device", default="cpu", help="cpu or cuda")
+        parser.add_argument("--out", type=Path, required=True,
+                            help="folder of checkpoint, weights and metrics; a checkpoint in it is resumed")
+        if name == "synthesis":
+            parser.add_argument("--embedding", type=Path, metavar="WEIGHTS.pt",
+                                help="of `train embedding`: synthesis then learns to be recognised by it")
+        parser.set_defaults(part=run)
+
+
+def _synthesis(args: argparse.Namespace) -> int:
+    from thermalreid_ros.training.embedding import load_weights
+    from thermalreid_ros.training.synthesis import SynthesisRecipe, train
+
+    embedding = None
+    if args.embedding is not None:
+        embedding = load_weights(args.embedding)[0].requires_grad_(False).to(_device(args))
+    recipe = SynthesisRecipe(batch=args.batch, learning_rate=args.learning_rate, seed=args.seed)
+    weights = train(recipe, _pairs(args), args.out, minutes=args.minutes, steps=args.steps, embedding=embedding, log=_log)
+    print(f"trained: {weights}")
+    return 0
+
+
+def _embedding(args: argparse.Namespace) -> int:
+    from thermalreid_ros.training.embedding import EmbeddingRecipe, train
+
+    recipe = EmbeddingRecipe(identities=args.batch, learning_rate=args.learning_rate, seed=args.seed)
+    weights = train(recipe, _pairs(args), args.out, minutes=args.minutes, steps=args.steps, log=_log)
+    print(f"trained: {weights}")
+    return 0
+
+
+def _device(args: argparse.Namespace) -> str:
+    import torch
+
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise ThermalReidError(f"--device {args.device}: torch sees no accelerator here; use --device cpu")
+    return args.device
+
+
+def _pairs(args: argparse.Namespace):
+    from thermalreid_ros.training.pairs import read_pairs
+
+    pairs = read_pairs(args.pairs, _device(args))
+    _log(shlex.join(["thermalreid", *sys.argv[1:]]))
+    _log(f"{len(pairs)} pairs of {pairs.identities} identities, of which {int(pairs.held_out().sum())} pairs are held out")
+    return pairs
+
+
+def _log(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,393 @@
+"""Training of the cross-modal embedding: one network for colour photographs and thermal crops.
+
+After CAJ (Ye et al. 2021, channel augmented joint learning) and AGW: batches of P identities with photographs and
+thermal pictures of each, identity softmax on a batch-normalised neck (BNNeck, Luo et al. 2019), hardest triplets across
+bands, and centres of both bands drawn together (hetero-centre triplet, Liu et al. 2020). Colour is augmented by
+channels: one channel or grey in place of three, so that no colour can be trusted alone. The photographs and the
+thermal pictures of an identity in a batch come from different places and times, as in the field: from one session the
+background alone would tell. Thermal pictures of the near view are the modality between.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.cmc import cmc_figures, guessing, over_draws, true_rank
+from thermalreid_ros.files import write_atomically
+from thermalreid_ros.training.detection import Averaged
+from thermalreid_ros.training.mobilenet import InvertedResidual
+from thermalreid_ros.training.pairs import Pairs, celsius, cut, middle_squares, random_squares, soften, vary_light
+
+SIZE_PX = 96
+DIMENSIONS = 128
+#: expansion, channels, repeats, stride: MobileNetV2 at width 0.5 with finer features at its end, where thermal objects
+#: of 20 px still have some.
+_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 48, 3, 1), (6, 64, 3, 2), (6, 96, 2, 1))
+_RING = 0.12  # share of the crop's side that counts as surroundings, at each edge
+
+
+@dataclass(frozen=True)
+class EmbeddingRecipe:
+    """Everything that decides the result besides the data and the time. identities: in a batch, each with `each`
+    photographs and as many thermal pictures."""
+
+    identities: int = 64
+    each: int = 4
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    margin: float = 0.3
+    temperature: float = 0.1
+    near_share: float = 0.3  # of thermal pictures that are taken near by
+    ema: float = 0.998
+    seed: int = 1
+
+
+class EmbeddingNetwork(nn.Module):
+    """Pictures (N, 3, 96, 96) to unit vectors (N, 128). Each band has a first convolution of its own.
+
+    colour: RGB, 0 to 255. thermal: degrees Celsius in one channel (N, 1, ...). A thermal crop is seen three ways, all
+    against the mean of its edge, its surroundings: a few kelvin, tens of kelvin, and in units of its own contrast. Its
+    absolute temperature is lost on purpose: it tells the hour, not the object.
+    """
+
+    size_px = SIZE_PX
+
+    def __init__(self):
+        super().__init__()
+        self.stems = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(inplace=True))
+            for _ in range(2))
+        blocks, c_in = [], 16
+        for expansion, channels, repeats, stride in _STAGES:
+            for i in range(repeats):
+                blocks.append(InvertedResidual(c_in, channels, stride if i == 0 else 1, expansion))
+                c_in = channels
+        blocks += [nn.Conv2d(c_in, 320, 1, bias=False), nn.BatchNorm2d(320), nn.ReLU6(inplace=True)]
+        self.features = nn.Sequential(*blocks)
+        self.power = nn.Parameter(torch.tensor(3.0))
+        self.reduce = nn.Linear(320, DIMENSIONS, bias=False)
+        self.neck = nn.BatchNorm1d(DIMENSIONS)
+        self.classes = nn.Linear(DIMENSIONS, len(CLASS_NAMES))
+        ring = torch.zeros(1, 1, SIZE_PX, SIZE_PX)
+        width = round(_RING * SIZE_PX)
+        ring[..., :width, :], ring[..., -width:, :], ring[..., :width], ring[..., -width:] = 1.0, 1.0, 1.0, 1.0
+        self.register_buffer("ring", ring / ring.sum(), persistent=False)
+
+    def colour_channels(self, colour: torch.Tensor) -> torch.Tensor:
+        return colour / 127.5 - 1.0
+
+    def thermal_channels(self, thermal: torch.Tensor) -> torch.Tensor:
+        against = thermal - (thermal * self.ring).sum((2, 3), keepdim=True)
+        contrast = (against * against).mean((2, 3), keepdim=True).sqrt()
+        return torch.cat([torch.tanh(against / 4.0), torch.tanh(against / 16.0),
+                          torch.tanh(0.5 * against / (contrast + 0.3))], 1)
+
+    def pooled(self, first: torch.Tensor) -> torch.Tensor:
+        """(N, 128) before the neck, of what a stem made."""
+        seen = self.features(first).float().clamp(min=1e-4)
+        power = self.power.clamp(1.0, 8.0)
+        return self.reduce(seen.pow(power).mean((2, 3)).pow(1.0 / power))
+
+    def colour(self, colour: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.neck(self.pooled(self.stems[0](self.colour_channels(colour)))))
+
+    def thermal(self, thermal: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.neck(self.pooled(self.stems[1](self.thermal_channels(thermal)))))
+
+
+class _Sampler:
+    """Batches of identities: rows of the pairs for photographs and for thermal pictures, never of one session."""
+
+    def __init__(self, pairs: Pairs, recipe: EmbeddingRecipe):
+        identity, label = pairs.identity.cpu().numpy(), pairs.label.cpu().numpy()
+        rows = [np.flatnonzero(identity == number) for number in range(pairs.identities)]
+        self._rows = [own for own in rows if len(own) >= 2]
+        if len(self._rows) < 2:
+            raise ThermalReidError("no two identities were seen in two places each; make a larger set of pairs")
+        kinds = np.array([label[own[0]] for own in self._rows])
+        self._by_class = [np.flatnonzero(kinds == k) for k in np.unique(kinds)]
+        self._recipe, self._rng = recipe, np.random.default_rng(recipe.seed)
+
+    def __call__(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rows of photographs (P, K), rows of thermal pictures (P, K)); half of the batches are of one class, whose
+        members are the hard ones."""
+        recipe, rng = self._recipe, self._rng
+        if rng.random() < 0.5:
+            pool = self._by_class[rng.integers(len(self._by_class))]
+        else:
+            pool = np.arange(len(self._rows))
+        chosen = rng.choice(pool, min(recipe.identities, len(pool)), replace=False)
+        colour, thermal = [], []
+        for number in chosen:
+            own = rng.permutation(self._rows[number])
+            split = rng.integers(1, len(own)) if len(own) < 4 else len(own) // 2
+            colour.append(rng.choice(own[:split], recipe.each))
+            thermal.append(rng.choice(own[split:], recipe.each))
+        return np.stack(colour), np.stack(thermal)
+
+
+def colour_batch(pairs: Pairs, rows: torch.Tensor, varied: bool) -> torch.Tensor:
+    """float32 (N, 3, 96, 96), 0 to 255."""
+    device, count = rows.device, len(rows)
+    squares = random_squares(count, device, turn_deg=10.0, stretch=0.05) if varied else middle_squares(count, device)
+    colour = cut(pairs.colour[rows].float() / 255.0, squares, SIZE_PX)
+    if varied:
+        colour = vary_light(colour)
+        blurred = torch.rand(count, device=device) < 0.3
+        sides = torch.empty(count, device=device).uniform_(20.0, SIZE_PX)
+        colour = soften(colour, torch.where(blurred, sides, torch.full_like(sides, SIZE_PX)))
+        colour = _one_channel(colour)
+        colour = _erase(colour)
+    return 255.0 * colour.clamp(0.0, 1.0)
+
+
+def _one_channel(colour: torch.Tensor) -> torch.Tensor:
+    """CAJ's channel augmentation: as it is, red, green or blue alone, or grey, in equal shares."""
+    count = len(colour)
+    grey = torch.tensor([0.299, 0.587, 0.114], device=colour.device)
+    weights = torch.cat([torch.eye(3, device=colour.device), grey[None]])[
+        torch.randint(4, (count,), device=colour.device)]
+    single = (colour * weights[:, :, None, None]).sum(1, keepdim=True).expand_as(colour)
+    keep = (torch.rand(count, device=colour.device) < 0.2).view(-1, 1, 1, 1)
+    return torch.where(keep, colour, single)
+
+
+def _erase(pictures: torch.Tensor, share: float = 0.4) -> torch.Tensor:
+    """Rectangles of some pictures set to the picture's mean."""
+    count, _, height, width = pictures.shape
+    device = pictures.device
+    area = torch.empty(count, device=device).uniform_(0.03, 0.2)
+    aspect = torch.exp(torch.empty(count, device=device).uniform_(-1.0, 1.0))
+    tall, wide = (area * aspect).sqrt() * height, (area / aspect).sqrt() * width
+    y, x = (torch.rand(count, device=device) * side for side in (height, width))
+    rows, columns = (torch.arange(side, device=device) for side in (height, width))
+    inside = ((rows[None] - y[:, None]).abs() < 0.5 * tall[:, None])[:, None, :, None] & (
+        (columns[None] - x[:, None]).abs() < 0.5 * wide[:, None])[:, None, None, :]
+    inside = inside & (torch.rand(count, device=device) < share).view(-1, 1, 1, 1)
+    return torch.where(inside, pictures.mean((2, 3), keepdim=True), pictures)
+
+
+def thermal_batch(pairs: Pairs, rows: torch.Tensor, recipe: EmbeddingRecipe) -> torch.Tensor:
+    """float32 (N, 1, 96, 96), degrees Celsius: from a drone, or near by, softened as if from one, varied."""
+    device, count = rows.device, len(rows)
+    views = pairs.drone_px.shape[1]
+    view = torch.randint(views, (count,), device=device)
+    view = torch.where(pairs.drone_px[rows, view] > 0, view, pairs.drone_px[rows].argmax(1))
+    near = (torch.rand(count, device=device) < recipe.near_share) | (pairs.drone_px[rows, view] <= 0)
+    squares = random_squares(count, device, turn_deg=15.0, stretch=0.08, shift=0.12)
+    drone = cut(celsius(pairs.drone[rows, view])[:, None], squares, SIZE_PX)
+    instant = torch.randint(2, (count,), device=device)
+    close = cut(celsius(pairs.near[rows, instant])[:, None], squares, SIZE_PX)
+    close = soften(close, torch.empty(count, device=device).uniform_(14.0, SIZE_PX))
+    thermal = torch.where(near.view(-1, 1, 1, 1), close, drone)
+    blurred = torch.rand(count, device=device) < 0.3
+    thermal = soften(thermal, torch.where(blurred, torch.empty(count, device=device).uniform_(24.0, SIZE_PX),
+                                          torch.full((count,), float(SIZE_PX), device=device)))
+    middle = thermal.mean((2, 3), keepdim=True)
+    gain = torch.exp(0.25 * torch.randn(count, 1, 1, 1, device=device))
+    noise = torch.empty(count, 1, 1, 1, device=device).uniform_(0.0, 0.12)
+    return _erase(middle + gain * (thermal - middle) + noise * torch.randn_like(thermal), 0.3)
+
+
+def embedding_losses(colour: torch.Tensor, thermal: torch.Tensor, recipe: EmbeddingRecipe) -> dict[str, torch.Tensor]:
+    """Hardest triplets across bands, centre triplets, and cross-entropy over likenesses, of features before the neck,
+    float32 (P, K, D) of both bands."""
+    p, k, _ = colour.shape
+    each = torch.arange(p, device=colour.device).repeat_interleave(k)
+    same = each[:, None] == each
+    hard = colour.new_zeros(())
+    distance = torch.cdist(colour.flatten(0, 1), thermal.flatten(0, 1))
+    for table in (distance, distance.T):
+        farthest = table.masked_fill(~same, -math.inf).amax(1)
+        nearest = table.masked_fill(same, math.inf).amin(1)
+        hard = hard + F.softplus(farthest - nearest).mean()
+    centres = torch.cat([colour.mean(1), thermal.mean(1)])
+    between = torch.cdist(centres, centres)
+    who = torch.arange(p, device=colour.device).repeat(2)
+    other_band = torch.cat([torch.diagonal(between[:p, p:]), torch.diagonal(between[p:, :p])])
+    nearest = between.masked_fill(who[:, None] == who, math.inf).amin(1)
+    centre = F.relu(recipe.margin + other_band - nearest).mean()
+    a, b = F.normalize(colour.flatten(0, 1)), F.normalize(thermal.flatten(0, 1))
+    likeness = a @ b.T / recipe.temperature
+    target = same.float() / k
+    contrast = -0.5 * ((F.log_softmax(likeness, 1) * target).sum(1).mean()
+                       + (F.log_softmax(likeness.T, 1) * target).sum(1).mean())
+    return {"triplet": hard, "centre": centre, "contrast": contrast}
+
+
+def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, steps: int = 10**9,
+          log: Callable[[str], None] = print, checkpoint_every_s: float = 60.0) -> Path:
+    """Train for so many minutes or steps, going on from `out/checkpoint.pt`; returns the path of `out/weights.pt`,
+    the averaged network at half precision. The identities held out (Pairs.held_out) are measured on at the end:
+    `out/metrics.json`.
+
+    ThermalReidError where a checkpoint of another recipe is there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    device = pairs.colour.device
+    kind = device.type
+    torch.manual_seed(recipe.seed)
+    torch.backends.cudnn.benchmark = True
+    training = pairs.only(~pairs.held_out())
+    sampler = _Sampler(training, recipe)
+    model = EmbeddingNetwork().to(device, memory_format=torch.channels_last)
+    heads = nn.Linear(DIMENSIONS, training.identities, bias=False).to(device)
+    nn.init.normal_(heads.weight, std=0.01)
+    averaged = Averaged(model, recipe.ema)
+    parameters = [*model.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(
+        [{"params": [p for p in parameters if (p.ndim > 1) == decayed],
+          "weight_decay": recipe.weight_decay if decayed else 0.0} for decayed in (True, False)],
+        lr=recipe.learning_rate, fused=kind == "cuda")
+    path, step, before_s = out / "checkpoint.pt", 0, 0.0
+    if path.exists():
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["recipe"] != asdict(recipe) or state["heads"]["weight"].shape != heads.weight.shape:
+            raise ThermalReidError(f"{path}: made with another recipe or other data; choose another --out")
+        model.load_state_dict(state["model"])
+        heads.load_state_dict(state["heads"])
+        averaged.model.load_state_dict(state["averaged"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, before_s = state["step"], state["seconds"]
+        log(f"resumed at step {step}, after {before_s:.0f} s")
+
+    def save(seconds: float) -> None:
+        torch.save({"recipe": asdict(recipe), "step": step, "seconds": seconds, "model": model.state_dict(),
+                    "heads": heads.state_dict(), "averaged": averaged.model.state_dict(),
+                    "optimiser": optimiser.state_dict()}, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+
+    begun = time.monotonic() - before_s
+    saved, sums, logged = time.monotonic(), {}, step
+    model.train()
+    while True:
+        seconds = time.monotonic() - begun
+        progress = max(seconds / (60.0 * minutes), step / steps)
+        if progress >= 1.0:
+            break
+        rate = min(1.0, (step + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * rate
+        rows = torch.from_numpy(np.stack(sampler())).to(device, non_blocking=True)
+        p, k = rows.shape[1:]
+        colour = colour_batch(training, rows[0].flatten(), True).contiguous(memory_format=torch.channels_last)
+        thermal = thermal_batch(training, rows[1].flatten(), recipe)
+        with torch.autocast(kind, torch.bfloat16):
+            first = torch.cat([model.stems[0](model.colour_channels(colour)),
+                               model.stems[1](model.thermal_channels(thermal))])
+            pooled = model.pooled(first).float()
+        neck = model.neck(pooled)
+        identity, label = (column[rows.flatten()] for column in (training.identity, training.label))
+        terms = {"identity": F.cross_entropy(heads(neck), identity, label_smoothing=0.1),
+                 "class": F.cross_entropy(model.classes(neck), label)}
+        terms |= embedding_losses(*neck.view(2, p, k, -1), recipe)
+        loss = terms["identity"] + 0.3 * terms["class"] + terms["triplet"] + terms["centre"] + terms["contrast"]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 10.0)
+        optimiser.step()
+        averaged.update(model, step)
+        step += 1
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value.detach()
+        if step % 200 == 0:
+            line = {name: round(float(value) / (step - logged), 4) for name, value in sums.items()}
+            log(f"step {step}  {100 * progress:.0f} %  {step / max(seconds, 1e-9):.1f} steps/s  {line}")
+            sums, logged = {}, step
+        if time.monotonic() - saved > checkpoint_every_s:
+            save(seconds)
+            saved = time.monotonic()
+    save(time.monotonic() - begun)
+    figures = evaluate(averaged.model, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
+    figures |= {"training": {"pairs": len(training), "identities": training.identities, "steps": step,
+                             "images_seen": 2 * step * recipe.identities * recipe.each, "seed": recipe.seed}}
+    write_atomically(out / "metrics.json", json.dumps(figures, indent=1) + "\n")
+    log(json.dumps(figures))
+    weights = {name: value.half() if value.dtype.is_floating_point else value
+               for name, value in averaged.model.state_dict().items()}
+    torch.save({"averaged": weights, "recipe": asdict(recipe), "step": step, "metrics": figures}, out / "weights.pt")
+    return out / "weights.pt"
+
+
+@torch.no_grad()
+def embed_pairs(model: EmbeddingNetwork, pairs: Pairs, batch: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+    """(colour (N, 128), drone (N, D, 128)), on the CPU; each the mean of the crop and its mirror image."""
+    model.eval()
+    colour, drone = [], []
+    for rows in torch.arange(len(pairs), device=pairs.label.device).split(batch):
+        picture = colour_batch(pairs, rows, False)
+        colour.append(F.normalize(model.colour(picture) + model.colour(picture.flip(3))).cpu())
+        seen = celsius(pairs.drone[rows]).flatten(0, 1)[:, None]
+        seen = cut(seen, middle_squares(len(seen), seen.device), SIZE_PX)
+        both = F.normalize(model.thermal(seen) + model.thermal(seen.flip(3)))
+        drone.append(both.view(len(rows), -1, DIMENSIONS).cpu())
+    return torch.cat(colour), torch.cat(drone)
+
+
+def evaluate(model: EmbeddingNetwork, pairs: Pairs, draws: int = 20) -> dict:
+    """CMC of photographs against pictures from a drone, one of each identity, drawn anew so many times, of another
+    session than the photograph's; against all classes and against the own class alone; per class too. Also the share
+    of photographs whose class is recognised."""
+    colour, drone = embed_pairs(model, pairs)
+    with torch.no_grad():
+        recognised = (model.cpu().classes(colour * DIMENSIONS**0.5).argmax(1) == pairs.label.cpu()).float().mean()
+    identity, label = pairs.identity.cpu().numpy(), pairs.label.cpu().numpy()
+    distance = 1.0 - (colour @ drone.flatten(0, 1).T).numpy()
+    present = (pairs.drone_px > 0).cpu().numpy()
+    columns = np.flatnonzero(present.ravel())
+    of_row, of_identity = columns // present.shape[1], identity[columns // present.shape[1]]
+    rng = np.random.default_rng(1)
+    figures: dict[str, list] = {}
+    sizes: dict[str, list] = {}
+    for _ in range(draws):
+        order = rng.permutation(len(columns))
+        found: dict[str, list[tuple[int, int]]] = {}
+        for row in range(len(identity)):
+            allowed = order[of_row[order] != row]
+            who, first = np.unique(of_identity[allowed], return_index=True)
+            if identity[row] not in who:
+                continue
+            gallery = columns[allowed[first]]
+            own = distance[row, gallery]
+            found.setdefault("mixed", []).append((true_rank(own, int(np.searchsorted(who, identity[row]))), len(own)))
+            alike = label[of_row[allowed[first]]] == label[row]
+            own, who = own[alike], who[alike]
+            rank = (true_rank(own, int(np.searchsorted(who, identity[row]))), len(own))
+            found.setdefault("same_class", []).append(rank)
+            found.setdefault(f"same_class_{CLASS_NAMES[label[row]]}", []).append(rank)
+        for name, ranks in found.items():
+            table = np.array(ranks)
+            figures.setdefault(name, []).append(cmc_figures(table[:, 0], table[:, 1]))
+            sizes[name] = table[:, 1]
+    result: dict = {"class_recognised": round(float(recognised), 4)}
+    for name, drawn in figures.items():
+        mean, spread = over_draws(drawn)
+        result[name] = {key: round(value, 4) for key, value in mean.as_dict().items()} | {
+            "r1_spread": round(spread.r1, 4), "probes": len(sizes[name]), "gallery": float(np.mean(sizes[name])),
+            "r1_of_guessing": round(guessing(sizes[name]), 4)}
+    return result
+
+
+def load_weights(path: Path) -> tuple[EmbeddingNetwork, dict]:
+    """(averaged network, what else the file says). ThermalReidError where it is none."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model = EmbeddingNetwork()
+        model.load_state_dict({name: value.float() if value.dtype.is_floating_point else value
+                               for name, value in state["averaged"].items()})
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ThermalReidError(f"{path}: no weights of an embedding ({str(error).splitlines()[0]})") from None
+    return model.eval(), {name: value for name, value in state.items() if name != "averaged"}
