@@ -1,0 +1,172 @@
+"""What a labelling says of places: fields of log-likelihood over the map, and which ground is new.
+
+The labels of a frame are compared with the map through a table P(predicted | class on the map), which joins what the
+segmenter takes for what with how the world differs from its map. The map is blurred, for it lies some metres off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from thermalreid_ros.camera.geometry import Intrinsics
+from thermalreid_ros.localization.ground import footprint_centre, rectify
+from thermalreid_ros.localization.types import LocalizationError, SemanticMask
+from thermalreid_ros.maps.classes import CLASS_COUNT
+from thermalreid_ros.maps.store import SemanticMap
+
+_NORTH_UP = 0.5 * np.pi
+#: P(class of the world | class on the map), rows: map. Towns differ; what is unmapped ("ground") is often grown over.
+WORLD_GIVEN_MAP = np.array([[0.55, 0.12, 0.06, 0.25, 0.02],
+                            [0.15, 0.64, 0.02, 0.17, 0.02],
+                            [0.10, 0.04, 0.76, 0.08, 0.02],
+                            [0.06, 0.09, 0.02, 0.80, 0.03],
+                            [0.05, 0.02, 0.01, 0.06, 0.86]])
+#: Of a segmenter without measurements of its own: right five times out of six.
+DEFAULT_CONFUSION = np.eye(CLASS_COUNT) * 0.8 + 0.04
+
+
+def evidence_table(confusion: np.ndarray | None, doubt: float) -> np.ndarray:
+    """P(predicted | class on the map), float64 (5, 5), rows: map. confusion: the segmenter's P(predicted | true).
+
+    doubt: the share of labels that is taken to mean nothing; tables measured on easy days are too sure on others.
+    """
+    confusion = DEFAULT_CONFUSION if confusion is None else np.asarray(confusion, np.float64)
+    if confusion.shape != (CLASS_COUNT, CLASS_COUNT) or not np.isfinite(confusion).all() or (confusion < 0).any() \
+            or not np.allclose(confusion.sum(axis=1), 1.0, atol=1e-3):
+        raise LocalizationError(f"the segmenter's confusion must be {CLASS_COUNT} rows of probabilities that sum to 1; "
+                                "measure it again")
+    joint = WORLD_GIVEN_MAP / WORLD_GIVEN_MAP.sum(axis=1, keepdims=True) @ confusion
+    return (1.0 - doubt) * joint + doubt * joint.mean(axis=0)
+
+
+class EvidenceField:
+    """Log-likelihoods of each predicted class on a square of the map, north at the end: row 0 is the south.
+
+    log_likelihood: float32 (5, n, n). gain: the same less `log_marginal` (5,), what a label has on the average place
+    of the square. Outside of the map a label has its marginal less off_map_penalty. seen: float32 (n, n), how much
+    of each cell is mapped.
+    """
+
+    def __init__(self, semantic_map: SemanticMap, table: np.ndarray, x: float, y: float, half_m: float,
+                 resolution_m: float, blur_m: float, off_map_penalty: float):
+        finer = 2 if resolution_m >= 2.0 else 1
+        count = int(np.ceil(2.0 * half_m / resolution_m))
+        self.resolution_m, self.count = resolution_m, count
+        self.x_min, self.y_min = x - 0.5 * count * resolution_m, y - 0.5 * count * resolution_m
+        step = resolution_m / finer
+        classes = semantic_map.window(x, y, _NORTH_UP, step, count * finer)[::-1]
+        shares = np.empty((CLASS_COUNT, count, count), np.float32)
+        for c in range(CLASS_COUNT):
+            share = cv2.GaussianBlur((classes == c).astype(np.float32), (0, 0), max(blur_m / step, 0.3))
+            shares[c] = cv2.resize(share, (count, count), interpolation=cv2.INTER_AREA) if finer > 1 else share
+        self.seen = shares.sum(axis=0)
+        mapped = float(self.seen.mean())
+        self.mapped_share = mapped
+        mean = shares.mean(axis=(1, 2)) / mapped if mapped > 1e-3 else np.full(CLASS_COUNT, 1.0 / CLASS_COUNT)
+        marginal = mean @ table
+        self.log_marginal = np.log(marginal)
+        outside = (1.0 - self.seen)
+        self.log_likelihood = np.empty_like(shares)
+        for p in range(CLASS_COUNT):
+            likelihood = outside * np.float32(marginal[p] * np.exp(-off_map_penalty))
+            for c in range(CLASS_COUNT):
+                likelihood += np.float32(table[c, p]) * shares[c]
+            self.log_likelihood[p] = np.log(np.maximum(likelihood, 1e-6))
+        self._flat = self.log_likelihood.reshape(-1)
+
+    def covers(self, x: float, y: float, reach_m: float) -> bool:
+        """Whether all within reach_m of a place lies in the square."""
+        side = self.count * self.resolution_m
+        return (self.x_min + reach_m <= x <= self.x_min + side - reach_m
+                and self.y_min + reach_m <= y <= self.y_min + side - reach_m)
+
+    def at(self, labels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Log-likelihoods, float32 of the shape of x, of labels at places; the square's edge goes on outside of it."""
+        scale = np.float32(1.0 / self.resolution_m)
+        column = np.clip(((x - np.float32(self.x_min)) * scale).astype(np.int32), 0, self.count - 1)
+        row = np.clip(((y - np.float32(self.y_min)) * scale).astype(np.int32), 0, self.count - 1)
+        index = labels.astype(np.int32) * (self.count * self.count) + row * self.count + column
+        return self._flat.take(index)
+
+    def seen_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """How much of the cells under places is mapped."""
+        column = np.clip(((x - self.x_min) / self.resolution_m).astype(int), 0, self.count - 1)
+        row = np.clip(((y - self.y_min) / self.resolution_m).astype(int), 0, self.count - 1)
+        return self.seen[row, column]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Points of the ground with labels, float32 (K, 2) and uint8 (K,), each worth `weights` (K,) independent points.
+
+    camera_m: float32 (K, 2), the vehicle's odometry where they were seen; offsets_m from the point below the camera.
+    """
+
+    camera_m: np.ndarray
+    offsets_m: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def joined(cls, parts: list[Evidence]) -> Evidence:
+        return cls(*(np.concatenate([getattr(part, name) for part in parts])
+                     for name in ("camera_m", "offsets_m", "labels", "weights")))
+
+    def thinned(self, count: int, rng: np.random.Generator) -> Evidence:
+        """At most `count` of the points, which then are worth as much as all."""
+        if len(self) <= count:
+            return self
+        pick = rng.choice(len(self), count, replace=False)
+        scale = np.float32(self.weights.sum() / self.weights[pick].sum())
+        return Evidence(self.camera_m[pick], self.offsets_m[pick], self.labels[pick], self.weights[pick] * scale)
+
+
+class GroundSeen:
+    """Which ground has been counted as evidence: cells of `cell_m` in the frame of the odometry.
+
+    A second look at the same ground is no new evidence: its labels are wrong where they were wrong before. Once the
+    vehicle has flown `again_m` since, the ground counts again, for it then tells how the odometry has drifted. The
+    store wraps around after `_CELLS` cells; what lies a whole turn away has been left behind for longer than that.
+    """
+
+    _CELLS = 1024
+    _PATCH = 128  # cells, each way, of a frame
+
+    def __init__(self, cell_m: float, again_m: float):
+        self.cell_m, self.again_m = cell_m, again_m
+        self._counted_m = np.full((self._CELLS, self._CELLS), -np.inf, np.float32)
+
+    def look(self, mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
+             camera_m: np.ndarray, travelled_m: float, lean_m: np.ndarray, area_per_point_m2: float,
+             max_range_m: float) -> tuple[Evidence, np.ndarray] | None:
+        """(the labelling as points, whether each is new (K,) bool), None where the frame shows no labelled ground.
+
+        lean_m: float (5,), how high what bears a label is on the whole: such points are drawn nearer, for what stands
+        leans away from the camera.
+        """
+        centre = footprint_centre(intrinsics, rotation, height_m, max_range_m)
+        if centre is None:
+            return None
+        half = self._PATCH // 2
+        base = np.round((camera_m + centre) / self.cell_m).astype(np.int64)
+        patch = rectify(mask, intrinsics, rotation, height_m, self.cell_m, self._PATCH, max_range_m,
+                        base * self.cell_m - camera_m)
+        row, column = np.nonzero(patch.seen)
+        if not len(row):
+            return None
+        offsets = np.column_stack([patch.centre_offset_m[0] + (column + 0.5 - half) * self.cell_m,
+                                   patch.centre_offset_m[1] + (half - 0.5 - row) * self.cell_m])
+        cell_x, cell_y = (base[0] + column - half) % self._CELLS, (base[1] + half - 1 - row) % self._CELLS
+        new = travelled_m - self._counted_m[cell_y, cell_x] >= self.again_m
+        self._counted_m[cell_y[new], cell_x[new]] = travelled_m
+        labels = patch.labels[row, column]
+        nearer = 1.0 - np.minimum(lean_m[labels] / height_m, 0.5)
+        weight = np.full(len(labels), self.cell_m ** 2 / area_per_point_m2, np.float32)
+        return Evidence(np.broadcast_to(camera_m.astype(np.float32), offsets.shape),
+                        (offsets * nearer[:, None]).astype(np.float32), labels, weight), new

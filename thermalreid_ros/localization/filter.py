@@ -1,0 +1,258 @@
+"""Where the vehicle may be: a search over all places of an area, and a cloud of particles around the place found.
+
+Both weigh places by the same evidence, each piece of ground counted once. The search holds a probability for every
+cell of a grid and a few yaw errors; it needs no luck to find a place, finds several where several fit, and goes on
+beside the particles to contradict them. Particles are finer: they estimate the errors of yaw, height and odometry too.
+
+Anchored places: where the origin of the odometry lies on the map. While the odometry is right, they stand still.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from thermalreid_ros.localization.evidence import Evidence, EvidenceField
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """cell_m: of the grid. yaw_steps_rad: errors of yaw that are tried. yaw_sigma_rad: what errors to expect.
+    drift_m2_per_m: how fast places blur with the way flown. floor: probability that is always spread over the area.
+    nearby_m: what counts as the same place."""
+
+    cell_m: float = 4.0
+    yaw_steps_rad: tuple[float, ...] = tuple(np.radians([-4.0, -2.0, 0.0, 2.0, 4.0]))
+    yaw_sigma_rad: float = np.radians(2.0)
+    drift_m2_per_m: float = 0.1
+    floor: float = 1e-5
+    nearby_m: float = 25.0
+
+
+class GridSearch:
+    """Probabilities of anchored places on a square. logp: float32 (yaws, n, n), row 0 in the south.
+
+    Evidence is added in blocks, one yaw at a time (`step`), so that no frame waits for all of them.
+    """
+
+    def __init__(self, x: float, y: float, half_m: float, sigma_m: float, settings: SearchSettings):
+        """x, y: the anchored place that is most likely at first, sigma_m: on each axis. half_m: of the square."""
+        self.settings = settings
+        self.count = int(np.ceil(2.0 * half_m / settings.cell_m))
+        half = 0.5 * self.count * settings.cell_m
+        self.x_min, self.y_min = x - half, y - half
+        centres = (np.arange(self.count) + 0.5) * settings.cell_m - half
+        radial = -0.5 * (centres / sigma_m) ** 2
+        yaw = -0.5 * (np.array(settings.yaw_steps_rad) / settings.yaw_sigma_rad) ** 2
+        self._prior = (radial[:, None] + radial[None]).astype(np.float32)
+        self._prior -= np.log(np.exp(self._prior).sum())
+        self._yaw_prior = (yaw - np.log(np.exp(yaw).sum())).astype(np.float32)
+        self.logp = self._prior[None] + self._yaw_prior[:, None, None]
+        self.points = 0.0  # effective ones, all blocks
+        self.blocks = 0
+        self._pending: _Block | None = None
+        self._blur_m2 = 0.0
+
+    @property
+    def busy(self) -> bool:
+        return self._pending is not None
+
+    def begin(self, evidence: Evidence, coarse: EvidenceField, travelled_m: float) -> None:
+        """Take a block of evidence in hand. coarse: with cells as large as the search's, around where the vehicle may
+        be now. travelled_m: since the block before."""
+        assert self._pending is None
+        self._blur_m2 += self.settings.drift_m2_per_m * travelled_m
+        self._pending = _Block(evidence, coarse, self)
+
+    def step(self) -> bool:
+        """Work on one yaw; True once a block is done and `logp` is new."""
+        block = self._pending
+        if block is None:
+            return False
+        block.work()
+        if not block.done:
+            return False
+        self._pending = None
+        logp = self.logp
+        if self._blur_m2 >= (0.5 * self.settings.cell_m) ** 2:
+            sigma = np.sqrt(self._blur_m2) / self.settings.cell_m
+            p = np.exp(logp - logp.max())
+            logp = np.stack([np.log(np.maximum(cv2.GaussianBlur(plane, (0, 0), sigma), 1e-30)) for plane in p])
+            self._blur_m2 = 0.0
+        logp = logp + block.scores
+        logp -= _log_sum(logp)
+        floor = np.log(self.settings.floor) + self._prior[None] + self._yaw_prior[:, None, None]
+        self.logp = np.logaddexp(logp, floor)
+        self.logp -= _log_sum(self.logp)
+        self.points += float(block.evidence.weights.sum())
+        self.blocks += 1
+        return True
+
+    def places(self, count: int = 5) -> list[tuple[float, float, float, float, float]]:
+        """The likeliest anchored places, best first: (x, y, yaw error, share of the probability nearby, log of the
+        probability of the best cell). Places lie more than nearby_m apart."""
+        s = self.settings
+        p = np.exp(self.logp).sum(axis=0)
+        radius = int(round(s.nearby_m / s.cell_m))
+        around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+        mass = cv2.filter2D(p, cv2.CV_32F, around.astype(np.float32), borderType=cv2.BORDER_CONSTANT)
+        left, found = p.copy(), []
+        for _ in range(count):
+            row, column = np.unravel_index(int(left.argmax()), left.shape)
+            if left[row, column] <= 1e-12:
+                break
+            yaw = np.exp(self.logp[:, row, column] - self.logp[:, row, column].max())
+            yaw = float(yaw @ np.array(s.yaw_steps_rad) / yaw.sum())
+            found.append((self.x_min + (column + 0.5) * s.cell_m, self.y_min + (row + 0.5) * s.cell_m, yaw,
+                          float(min(mass[row, column], 1.0)), float(np.log(p[row, column]))))
+            cv2.circle(left, (int(column), int(row)), radius, 0.0, -1)
+        return found
+
+
+class _Block:
+    """One block of evidence, correlated with the map yaw by yaw."""
+
+    def __init__(self, evidence: Evidence, coarse: EvidenceField, search: GridSearch):
+        cell = search.settings.cell_m
+        self.evidence, self._cell, self._count = evidence, cell, search.count
+        self._yaws = search.settings.yaw_steps_rad
+        camera = evidence.camera_m.mean(axis=0)
+        reach = np.abs(evidence.camera_m - camera).max() + np.hypot(*evidence.offsets_m.T).max()
+        self._margin = int(np.ceil(reach / cell)) + 1
+        # The map as seen from a search whose cells are moved by the odometry.
+        self._shift = np.round(camera / cell).astype(int)
+        self._base = self._shift * cell
+        size = search.count + 2 * self._margin
+        column = int(round((search.x_min - coarse.x_min) / cell)) + self._shift[0] - self._margin
+        row = int(round((search.y_min - coarse.y_min) / cell)) + self._shift[1] - self._margin
+        self._size = cv2.getOptimalDFTSize(size)
+        rows = np.clip(np.arange(row, row + size), 0, coarse.count - 1)
+        columns = np.clip(np.arange(column, column + size), 0, coarse.count - 1)
+        used = np.unique(evidence.labels)
+        maps = coarse.log_likelihood[used][:, rows[:, None], columns[None]]
+        self._maps = dict(zip(used, np.fft.rfft2(maps, (self._size, self._size), axes=(1, 2))))
+        self.scores = np.empty((len(self._yaws), search.count, search.count), np.float32)
+        self._next = 0
+
+    @property
+    def done(self) -> bool:
+        return self._next == len(self._yaws)
+
+    def work(self) -> None:
+        yaw, evidence = self._yaws[self._next], self.evidence
+        c, s = np.cos(yaw), np.sin(yaw)
+        turn = np.array([[c, s], [-s, c]], np.float32)  # by -yaw: the attitude's error taken out
+        at = evidence.camera_m - self._base.astype(np.float32) + evidence.offsets_m @ turn.T
+        index = np.round(at / self._cell).astype(int) + self._margin
+        total = None
+        for label, spectrum in self._maps.items():
+            here = evidence.labels == label
+            splat = np.zeros((self._size, self._size), np.float32)
+            np.add.at(splat, (index[here, 1], index[here, 0]), evidence.weights[here])
+            product = spectrum * np.conj(np.fft.rfft2(splat))
+            total = product if total is None else total + product
+        scores = np.fft.irfft2(total, (self._size, self._size))
+        # Index 0 of the correlation puts the vehicle `margin` cells before the first cell of the search.
+        self.scores[self._next] = scores[:self._count, :self._count]
+        self._next += 1
+
+
+def _log_sum(logp: np.ndarray) -> float:
+    top = float(logp.max())
+    return top + float(np.log(np.exp(logp - top).sum(dtype=np.float64)))
+
+
+@dataclass(frozen=True)
+class ParticleSettings:
+    """Standard deviations of the errors at first, and of their walk by the second.
+
+    walk_m: of the position, metres by the root of a second. way: of the odometry's scale and heading, at first.
+    way_walk: of its heading by the root of a second.
+    """
+
+    count: int = 1500
+    yaw_sigma_rad: float = np.radians(2.0)
+    yaw_walk_rad: float = np.radians(0.1)
+    scale_sigma: float = 0.025
+    scale_walk: float = 0.0005
+    way_sigma: float = 0.015
+    way_walk: float = 0.0015
+    walk_m: float = 0.25
+    roughening: float = 0.15
+
+
+class Particles:
+    """Hypotheses of state, float64 (N, 6): x, y, yaw error, log of the height's correction, odometry's turn and log
+    of its scale's correction; weights sum to 1."""
+
+    X, Y, YAW, SCALE, TURN, WAY = range(6)
+
+    def __init__(self, x: float, y: float, spread_m: float, yaw: float, settings: ParticleSettings,
+                 rng: np.random.Generator):
+        s, n = settings, settings.count
+        self.settings, self._rng = settings, rng
+        sigma = np.array([spread_m, spread_m, 0.7 * s.yaw_sigma_rad, s.scale_sigma, s.way_sigma, s.way_sigma])
+        self.state = np.array([x, y, yaw, 0.0, 0.0, 0.0]) + rng.normal(size=(n, 6)) * sigma
+        self.weights = np.full(n, 1.0 / n)
+
+    def move(self, step_m: np.ndarray, seconds: float) -> None:
+        """Follow the odometry by step_m (2,) within a time."""
+        s, state, n = self.settings, self.state, len(self.state)
+        turn, way = state[:, self.TURN], np.exp(state[:, self.WAY])
+        c, si = np.cos(turn) * way, np.sin(turn) * way
+        state[:, self.X] += c * step_m[0] - si * step_m[1]
+        state[:, self.Y] += si * step_m[0] + c * step_m[1]
+        walk = np.array([s.walk_m, s.walk_m, s.yaw_walk_rad, s.scale_walk, s.way_walk, 0.0]) * np.sqrt(seconds)
+        state += self._rng.normal(size=(n, 6)) * walk
+        # Errors do not walk away for good: drawn back to what is likely.
+        state[:, self.YAW] *= 1.0 - 0.5 * seconds * (s.yaw_walk_rad / s.yaw_sigma_rad) ** 2
+        state[:, self.SCALE] *= 1.0 - 0.5 * seconds * (s.scale_walk / s.scale_sigma) ** 2
+        state[:, self.TURN] *= 1.0 - 0.5 * seconds * (s.way_walk / s.way_sigma) ** 2
+
+    def log_likelihood(self, evidence: Evidence, camera_m: np.ndarray, field: EvidenceField) -> np.ndarray:
+        """Of each particle, float64 (N,). camera_m: (2,), the odometry now; earlier points are seen from where the
+        odometry says that the vehicle was then."""
+        state = self.state.astype(np.float32)
+        scale = np.exp(state[:, self.SCALE])
+        c, s = (np.cos(state[:, self.YAW]) * scale)[:, None], (np.sin(state[:, self.YAW]) * scale)[:, None]
+        dx, dy = evidence.offsets_m.T
+        x = state[:, self.X, None] + c * dx + s * dy
+        y = state[:, self.Y, None] - s * dx + c * dy
+        back = evidence.camera_m - camera_m.astype(np.float32)
+        if np.abs(back).max() > 0.01:
+            way = np.exp(state[:, self.WAY])
+            c, s = (np.cos(state[:, self.TURN]) * way)[:, None], (np.sin(state[:, self.TURN]) * way)[:, None]
+            x += c * back[:, 0] - s * back[:, 1]
+            y += s * back[:, 0] + c * back[:, 1]
+        return field.at(evidence.labels[None], x, y) @ evidence.weights
+
+    def weigh(self, log_likelihood: np.ndarray) -> None:
+        logw = np.log(np.maximum(self.weights, 1e-300)) + log_likelihood
+        weights = np.exp(logw - logw.max())
+        self.weights = weights / weights.sum()
+        if 1.0 / (self.weights ** 2).sum() < 0.5 * len(self.weights):
+            self.resample()
+
+    def resample(self) -> None:
+        """Systematic resampling, then a little noise of the cloud's own shape, so that copies part."""
+        n = len(self.weights)
+        pick = np.searchsorted(np.cumsum(self.weights), (self._rng.random() + np.arange(n)) / n)
+        self.state = self.state[np.minimum(pick, n - 1)]
+        self.weights = np.full(n, 1.0 / n)
+        centred = self.state - self.state.mean(axis=0)
+        h = self.settings.roughening  # kernel smoothing that keeps mean and covariance (Liu and West, 2001)
+        noise = self._rng.normal(size=(n, n if n < 1 else 6)) @ np.linalg.cholesky(
+            centred.T @ centred / n + 1e-12 * np.eye(6)).T
+        self.state = self.state.mean(axis=0) + np.sqrt(1.0 - h * h) * centred + h * noise
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.weights @ self.state
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Of all six, float64 (6, 6)."""
+        centred = self.state - self.mean
+        return (centred * self.weights[:, None]).T @ centred

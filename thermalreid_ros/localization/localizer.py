@@ -1,0 +1,458 @@
+"""From labelled frames, a rough prior and dead reckoning to where the camera is: the core object of localization.
+
+Inputs may come in any order and late: attitude, odometry and altitude are kept for some seconds and read at the
+capture time of each frame. All axes are those of the map's grid: whoever has true east and north turns them by
+`SemanticMap.grid.convergence_rad` first. Not for use by several threads at once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from thermalreid_ros.camera.geometry import Intrinsics
+from thermalreid_ros.localization.evidence import Evidence, EvidenceField, GroundSeen, evidence_table
+from thermalreid_ros.localization.filter import GridSearch, Particles, ParticleSettings, SearchSettings
+from thermalreid_ros.localization.types import (Candidate, LocalizationError, LocalizationResult, PositionFix,
+                                                SemanticMask, Verdict)
+from thermalreid_ros.maps.classes import CLASS_COUNT, SemanticClass
+from thermalreid_ros.maps.store import SemanticMap
+
+_NORTH_UP = 0.5 * np.pi
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class LocalizerConfig:
+    """seed: of all random numbers.
+
+    Evidence. cell_m: of the ground that is counted once. again_m: the way after which ground counts again.
+    area_per_point_m2: ground that is worth one independent label. doubt: share of labels taken to mean nothing.
+    blur_m: how far the map may lie off. off_map_penalty: nats a point outside of the map. max_range_m: of ground that
+    is looked at. vegetation_m: how high vegetation is on the whole. points: most that are looked up in a frame.
+
+    Search. search_sigmas, search_limit_m: half the side of the area that is searched. block_points: effective points
+    that are gathered for a step of it. yaws_a_frame: how much of a step is done with each frame.
+
+    Gates. lock_share, lock_points, lock_blocks: probability near the best place, evidence, and steps in a row that
+    agree, for a fix. uniform_share: of one class, from which on a frame shows too little. spread_limit_m,
+    share_limit: of the particles, beyond which there is no fix. agree_m: how far search and particles may lie apart.
+    fit_limit, fit_points: the least gain over an average place, nats a point, over so many effective points.
+    prior_chi2: beyond which a fix contradicts its prior.
+
+    Accuracy. floor_m: standard deviation that nothing brings below. tilt_sigma_rad: of the attitude's roll and pitch.
+    relief_m: of the ground in view against that below.
+
+    Inputs. attitude_age_s, odometry_age_s, altitude_age_s: how far from a frame they may lie. history_s: how long they
+    are kept. backwards_s: stamps that go back by more mean that the clock was set back. speed_limit_m_s: faster
+    odometry has jumped.
+    """
+
+    seed: int = 0
+    cell_m: float = 2.0
+    again_m: float = 300.0
+    area_per_point_m2: float = 1000.0
+    doubt: float = 0.2
+    blur_m: float = 3.0
+    off_map_penalty: float = 0.1
+    max_range_m: float = 200.0
+    vegetation_m: float = 2.0
+    points: int = 400
+    search_sigmas: float = 3.0
+    search_limit_m: float = 1200.0
+    block_points: float = 2.0
+    yaws_a_frame: int = 2
+    lock_share: float = 0.98
+    lock_points: float = 8.0
+    lock_blocks: int = 3
+    uniform_share: float = 0.96
+    spread_limit_m: float = 20.0
+    share_limit: float = 0.9
+    agree_m: float = 40.0
+    fit_limit: float = 0.0
+    fit_points: float = 6.0
+    prior_chi2: float = 13.8
+    floor_m: float = 1.5
+    tilt_sigma_rad: float = float(np.radians(0.7))
+    relief_m: float = 1.2
+    attitude_age_s: float = 0.1
+    odometry_age_s: float = 0.3
+    altitude_age_s: float = 1.0
+    history_s: float = 20.0
+    backwards_s: float = 5.0
+    speed_limit_m_s: float = 80.0
+    search: SearchSettings = field(default_factory=SearchSettings)
+    particles: ParticleSettings = field(default_factory=ParticleSettings)
+
+
+class _History:
+    """The last values of one input by their stamps, in any order of arrival."""
+
+    def __init__(self, name: str, age_s: float, keep_s: float):
+        self.name, self._age_ns, self._keep_ns = name, int(age_s * _SECOND), int(keep_s * _SECOND)
+        self._stamps: list[int] = []
+        self._values: list[np.ndarray] = []
+
+    @property
+    def newest_ns(self) -> int | None:
+        return self._stamps[-1] if self._stamps else None
+
+    def add(self, stamp_ns: int, value: np.ndarray) -> None:
+        index = bisect_left(self._stamps, stamp_ns)
+        if index < len(self._stamps) and self._stamps[index] == stamp_ns:
+            self._values[index] = value
+            return
+        self._stamps.insert(index, stamp_ns)
+        self._values.insert(index, value)
+        drop = bisect_left(self._stamps, self._stamps[-1] - self._keep_ns)
+        if drop > 256:  # seldom, for lists are slow at their front
+            del self._stamps[:drop], self._values[:drop]
+
+    def at(self, stamp_ns: int) -> np.ndarray | None:
+        """Between its neighbours in a straight line, or the nearest one; None where none is near enough."""
+        index = bisect_left(self._stamps, stamp_ns)
+        before = index - 1 if index > 0 and stamp_ns - self._stamps[index - 1] <= self._age_ns else None
+        after = index if index < len(self._stamps) and self._stamps[index] - stamp_ns <= self._age_ns else None
+        if before is None or after is None:
+            near = before if after is None else after
+            return None if near is None else self._values[near]
+        share = (stamp_ns - self._stamps[before]) / (self._stamps[after] - self._stamps[before])
+        return (1.0 - share) * self._values[before] + share * self._values[after]
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """What is known when a frame comes. camera_m: (2,), by the odometry."""
+
+    stamp_ns: int
+    rotation: np.ndarray
+    camera_m: np.ndarray
+    height_m: float
+
+
+class Localizer:
+    """semantic_map: on whose grid everything is. confusion: the segmenter's P(predicted | true), float (5, 5), rows:
+    true; None for a segmenter that has not been measured."""
+
+    def __init__(self, semantic_map: SemanticMap, config: LocalizerConfig | None = None,
+                 confusion: np.ndarray | None = None):
+        self.map, self.config = semantic_map, config or LocalizerConfig()
+        self._table = evidence_table(confusion, self.config.doubt)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but the map."""
+        c = self.config
+        self._rng = np.random.default_rng(c.seed)
+        self._attitude = _History("attitude", c.attitude_age_s, c.history_s)
+        self._odometry = _History("odometry", c.odometry_age_s, c.history_s)
+        self._altitude = _History("altitude", c.altitude_age_s, c.history_s)
+        self._prior: tuple[int, np.ndarray, float] | None = None
+        self._stamp_ns: int | None = None
+        self._forget_place()
+
+    def _forget_place(self) -> None:
+        c = self.config
+        self._search: GridSearch | None = None
+        self._particles: Particles | None = None
+        self._coarse: EvidenceField | None = None
+        self._fine: EvidenceField | None = None
+        self._ground = GroundSeen(c.cell_m, c.again_m)
+        self._pool: list[Evidence] = []
+        self._recent: list[tuple[float, Evidence]] = []
+        self._camera_m: np.ndarray | None = None
+        self._travelled_m = self._block_travelled_m = 0.0
+        self._places: list[tuple[float, float, float, float, float]] = []
+        self._agreed = self._contradicted = 0
+        self._fit = self._fit_weight = 0.0
+        self._frame_fit, self._frame_seen = float("nan"), 1.0
+
+    # Inputs
+
+    def set_prior(self, stamp_ns: int, x: float, y: float, sigma_m: float) -> None:
+        """A rough position on the grid, right to sigma_m on each axis. The first one starts the search, later ones
+        check its outcome."""
+        if not (np.isfinite([x, y, sigma_m]).all() and sigma_m > 0):
+            raise LocalizationError(f"a prior of ({x:g}, {y:g}) within {sigma_m:g} m is no rough position")
+        if self._prior is not None and self._went_back(stamp_ns, self._prior[0]):
+            self.reset()
+        self._prior = int(stamp_ns), np.array([x, y], np.float64), float(sigma_m)
+
+    def add_attitude(self, stamp_ns: int, rotation: np.ndarray) -> None:
+        """rotation: (3, 3), optical axes to grid axes."""
+        rotation = np.asarray(rotation, np.float64)
+        if rotation.shape != (3, 3) or not np.isfinite(rotation).all():
+            raise LocalizationError("the camera's attitude is no rotation matrix of 3 x 3 finite numbers")
+        self._add(self._attitude, stamp_ns, rotation)
+
+    def add_odometry(self, stamp_ns: int, position_m: np.ndarray) -> None:
+        """position_m: (3,), dead reckoning from anywhere, along the axes of the grid."""
+        position_m = np.asarray(position_m, np.float64)
+        if position_m.shape != (3,) or not np.isfinite(position_m).all():
+            raise LocalizationError("odometry is three finite numbers, metres")
+        self._add(self._odometry, stamp_ns, position_m)
+
+    def add_altitude(self, stamp_ns: int, height_m: float) -> None:
+        """height_m: above the ground right below."""
+        if not (np.isfinite(height_m) and height_m > 0):
+            raise LocalizationError(f"a camera {height_m:g} m above the ground sees none of it; check the altitude")
+        self._add(self._altitude, stamp_ns, np.array([height_m], np.float64))
+
+    def _add(self, history: _History, stamp_ns: int, value: np.ndarray) -> None:
+        if history.newest_ns is not None and self._went_back(stamp_ns, history.newest_ns):
+            self.reset()
+            history = {"attitude": self._attitude, "odometry": self._odometry, "altitude": self._altitude}[history.name]
+        history.add(int(stamp_ns), value)
+
+    def _went_back(self, stamp_ns: int, newest_ns: int) -> bool:
+        return stamp_ns < newest_ns - self.config.backwards_s * _SECOND
+
+    # Frames
+
+    def process(self, mask: SemanticMask, intrinsics: Intrinsics) -> LocalizationResult:
+        """What a frame's labelling says of where the camera was. One result a frame; never raises for its inputs'
+        times or absence."""
+        stamp_ns = int(mask.stamp_ns)
+        if self._stamp_ns is not None and stamp_ns <= self._stamp_ns:
+            if not self._went_back(stamp_ns, self._stamp_ns):
+                late = (self._stamp_ns - stamp_ns) / _SECOND
+                return self._nothing(stamp_ns, Verdict.REFUSED, "the frame was seen already" if late == 0.0 else
+                                     f"the frame is {late:.2f} s older than the one before")
+            prior = self._prior
+            self.reset()
+            if prior is not None and prior[0] <= stamp_ns + _SECOND:
+                self._prior = prior
+        frame = self._frame(stamp_ns)
+        if isinstance(frame, str):
+            return self._nothing(stamp_ns, Verdict.NO_INPUT, frame)
+        moved, seconds = self._moved(frame)
+        if self._search is None and not self._start(frame):
+            return self._nothing(stamp_ns, Verdict.OFF_MAP, "nothing around the prior is mapped")
+        self._check_prior(frame)
+        seen = self._ground.look(mask, intrinsics, frame.rotation, frame.height_m, frame.camera_m, self._travelled_m,
+                                 self._lean_m, self.config.area_per_point_m2, self.config.max_range_m)
+        evidence, new = seen if seen is not None else (None, None)
+        if self._particles is not None:
+            self._particles.move(moved, seconds)
+        fresh = self._gather(evidence, new)
+        self._search_on(frame)
+        if self._particles is not None:
+            self._track(frame, evidence, fresh)
+        return self._judge(frame, evidence, fresh)
+
+    def _frame(self, stamp_ns: int) -> _Frame | str:
+        """What is known at a stamp, or what is missing."""
+        if self._prior is None:
+            return "no prior position yet"
+        values = []
+        for history in (self._attitude, self._odometry, self._altitude):
+            value = history.at(stamp_ns)
+            if value is None:
+                return f"no {history.name} yet" if history.newest_ns is None else \
+                    f"no {history.name} near the frame: the newest is {(stamp_ns - history.newest_ns) / _SECOND:.2f} s older"
+            values.append(value)
+        u, _, vt = np.linalg.svd(values[0])  # the nearest rotation to what lies between two
+        return _Frame(stamp_ns, u @ vt, values[1][:2], float(values[2][0]))
+
+    def _moved(self, frame: _Frame) -> tuple[np.ndarray, float]:
+        """(metres by the odometry, seconds) since the frame before; starts anew where the odometry has jumped."""
+        seconds = 0.0 if self._stamp_ns is None else (frame.stamp_ns - self._stamp_ns) / _SECOND
+        self._stamp_ns = frame.stamp_ns
+        moved = np.zeros(2) if self._camera_m is None else frame.camera_m - self._camera_m
+        if np.hypot(*moved) > self.config.speed_limit_m_s * max(seconds, 0.05):
+            self._forget_place()
+            moved = np.zeros(2)
+        self._camera_m = frame.camera_m
+        self._travelled_m += float(np.hypot(*moved))
+        return moved, seconds
+
+    def _start(self, frame: _Frame, centre: np.ndarray | None = None, sigma_m: float | None = None) -> bool:
+        """Begin a search around the prior, or a place; False where nothing there is mapped."""
+        c = self.config
+        if centre is None:
+            stamp_ns, centre, sigma_m = self._prior
+            before = self._odometry.at(stamp_ns)
+            if before is not None:
+                centre = centre + frame.camera_m - before[:2]
+        half = float(np.clip(c.search_sigmas * sigma_m, 200.0, c.search_limit_m))
+        self._half_m = half
+        self._look_around(centre)
+        n, cell = self._coarse.count, self._coarse.resolution_m
+        inner = int(half / cell)
+        if self._coarse.seen[n // 2 - inner:n // 2 + inner, n // 2 - inner:n // 2 + inner].mean() < 0.02:
+            self._coarse = None
+            return False
+        anchored = centre - frame.camera_m
+        self._search = GridSearch(*anchored, half, sigma_m, c.search)
+        self._places, self._agreed, self._contradicted = [], 0, 0
+        heights = self.map.heights(*centre, _NORTH_UP, 4.0, int(half / 2.0))
+        tall = heights[heights > 0]
+        self._lean_m = np.zeros(CLASS_COUNT)
+        self._lean_m[SemanticClass.BUILDING] = 0.7 * float(tall.mean()) if len(tall) else 5.0
+        self._lean_m[SemanticClass.VEGETATION] = c.vegetation_m
+        return True
+
+    def _look_around(self, centre: np.ndarray) -> None:
+        """Read the map for the search, some way on around a place."""
+        c = self.config
+        self._coarse = EvidenceField(self.map, self._table, *centre, self._half_m + 300.0 + c.max_range_m,
+                                     c.search.cell_m, c.blur_m, c.off_map_penalty)
+        self._coarse_camera_m = None if self._camera_m is None else self._camera_m.copy()
+
+    def _check_prior(self, frame: _Frame) -> None:
+        """Start anew where the particles have left what the prior allows."""
+        stamp_ns, place, sigma_m = self._prior
+        if self._particles is None or abs(frame.stamp_ns - stamp_ns) > 2 * _SECOND:
+            return
+        away = self._particles.mean[:2] - place
+        spread = sigma_m ** 2 + 0.5 * np.trace(self._particles.covariance[:2, :2])
+        if away @ away / spread > self.config.prior_chi2:
+            self._particles = None
+            self._start(frame)
+
+    def _gather(self, evidence: Evidence | None, new: np.ndarray | None) -> Evidence | None:
+        """What is new in a frame, put where the search and the particles take it from."""
+        if evidence is None or not new.any():
+            return None
+        fresh = Evidence(evidence.camera_m[new], evidence.offsets_m[new], evidence.labels[new], evidence.weights[new])
+        self._pool.append(fresh)
+        self._recent.append((self._travelled_m, fresh))
+        while self._recent[0][0] < self._travelled_m - 150.0:
+            self._recent.pop(0)
+        return fresh
+
+    def _search_on(self, frame: _Frame) -> None:
+        c, search = self.config, self._search
+        if not search.busy and sum(float(part.weights.sum()) for part in self._pool) >= c.block_points:
+            if np.hypot(*(frame.camera_m - self._coarse_camera_m)) > 300.0:
+                s = search.settings.cell_m * search.count / 2
+                self._look_around(np.array([search.x_min + s, search.y_min + s]) + frame.camera_m)
+            search.begin(Evidence.joined(self._pool), self._coarse, self._travelled_m - self._block_travelled_m)
+            self._pool, self._block_travelled_m = [], self._travelled_m
+        for _ in range(c.yaws_a_frame):
+            if search.busy and search.step():
+                self._after_block(frame)
+
+    def _after_block(self, frame: _Frame) -> None:
+        """The search knows more: lock on its best place, or see whether it contradicts the particles."""
+        c = self.config
+        before, self._places = self._places, self._search.places()
+        x, y, yaw, share, _ = self._places[0]
+        same = bool(before) and np.hypot(x - before[0][0], y - before[0][1]) < c.search.nearby_m
+        self._agreed = self._agreed + 1 if same and share >= c.lock_share else int(share >= c.lock_share)
+        if self._particles is None:
+            if self._agreed >= c.lock_blocks and self._search.points >= c.lock_points:
+                self._lock(frame, np.array([x, y]) + frame.camera_m, yaw)
+            return
+        away = np.hypot(*(self._particles.mean[:2] - frame.camera_m - (x, y)))
+        self._contradicted = self._contradicted + 1 if away > c.agree_m and share > 0.5 else 0
+        if self._contradicted >= 2:
+            self._particles = None
+
+    def _lock(self, frame: _Frame, place: np.ndarray, yaw: float) -> None:
+        self._particles = Particles(*place, 8.0, yaw, self.config.particles, self._rng)
+        self._fit = self._fit_weight = 0.0
+        recent = Evidence.joined([part for _, part in self._recent]).thinned(1000, self._rng)
+        self._weigh(frame, recent)
+
+    def _weigh(self, frame: _Frame, evidence: Evidence) -> None:
+        x, y = self._particles.mean[:2]
+        if self._fine is None or not self._fine.covers(x, y, self.config.max_range_m + 60.0):
+            c = self.config
+            self._fine = EvidenceField(self.map, self._table, x, y, c.max_range_m + 220.0, 1.0, c.blur_m,
+                                       c.off_map_penalty)
+        self._particles.weigh(self._particles.log_likelihood(evidence, frame.camera_m, self._fine))
+
+    def _track(self, frame: _Frame, evidence: Evidence | None, fresh: Evidence | None) -> None:
+        if fresh is not None:
+            self._weigh(frame, fresh.thinned(self.config.points, self._rng))
+        if evidence is None or self._fine is None:
+            return
+        state = self._particles.mean
+        at = state[:2] + self._true_offsets(evidence, state)
+        gain = self._fine.at(evidence.labels, *at.T.astype(np.float32)) - self._fine.log_marginal[evidence.labels]
+        self._frame_fit = float(gain.mean())
+        self._frame_seen = float(self._fine.seen_at(*at.T).mean())
+        if fresh is not None:
+            at = state[:2] + self._true_offsets(fresh, state)
+            gain = self._fine.at(fresh.labels, *at.T.astype(np.float32)) - self._fine.log_marginal[fresh.labels]
+            keep = np.exp(-float(fresh.weights.sum()) / self.config.fit_points)
+            self._fit = keep * self._fit + (1.0 - keep) * float(gain.mean())
+            self._fit_weight = keep * self._fit_weight + (1.0 - keep)
+
+    @staticmethod
+    def _true_offsets(evidence: Evidence, state: np.ndarray) -> np.ndarray:
+        scale = np.exp(state[Particles.SCALE])
+        c, s = np.cos(state[Particles.YAW]) * scale, np.sin(state[Particles.YAW]) * scale
+        return evidence.offsets_m @ np.array([[c, -s], [s, c]])
+
+    # Outcomes
+
+    def _judge(self, frame: _Frame, evidence: Evidence | None, fresh: Evidence | None) -> LocalizationResult:
+        c = self.config
+        points = 0.0 if fresh is None else float(fresh.weights.sum())
+        places = [Candidate(float(x + frame.camera_m[0]), float(y + frame.camera_m[1]), yaw, share)
+                  for x, y, yaw, share, _ in self._places]
+        margin = float("nan")
+        if self._places:
+            rest = self._places[1][4] if len(self._places) > 1 else np.log(c.search.floor)
+            margin = self._places[0][4] - rest
+
+        def result(verdict: Verdict, reason: str, fix: PositionFix | None = None, spread: float = float("nan"),
+                   score: float = float("nan")) -> LocalizationResult:
+            return LocalizationResult(frame.stamp_ns, verdict, reason, fix, score, margin, spread, points, tuple(places))
+
+        if evidence is None:
+            return result(Verdict.UNIFORM, "no labelled ground within range is in view")
+        largest = float(np.bincount(evidence.labels, minlength=CLASS_COUNT).max() / len(evidence))
+        particles = self._particles
+        if particles is None:
+            if largest > c.uniform_share:
+                return result(Verdict.UNIFORM, f"{100 * largest:.0f} % of the view is of one class")
+            if self._places and self._places[0][3] < 0.5 and self._search.points >= c.lock_points:
+                return result(Verdict.AMBIGUOUS, f"the best place has {100 * self._places[0][3]:.0f} % of the probability")
+            return result(Verdict.SEARCHING, f"{self._search.points:.0f} points of evidence so far")
+        state, covariance = particles.mean, particles.covariance
+        spread = float(np.sqrt(0.5 * np.trace(covariance[:2, :2])))
+        score = self._frame_fit
+        if self._frame_seen < 0.5:
+            return result(Verdict.OFF_MAP, f"{100 * (1 - self._frame_seen):.0f} % of the view is outside of the map",
+                          spread=spread, score=score)
+        if largest > c.uniform_share:
+            return result(Verdict.UNIFORM, f"{100 * largest:.0f} % of the view is of one class", spread=spread, score=score)
+        near = float(particles.weights[np.hypot(*(particles.state[:, :2] - state[:2]).T) < c.search.nearby_m].sum())
+        if spread > c.spread_limit_m or near < c.share_limit:
+            return result(Verdict.AMBIGUOUS, f"positions spread over {spread:.0f} m", spread=spread, score=score)
+        if self._fit < c.fit_limit * self._fit_weight:
+            return result(Verdict.INCONSISTENT, "the map fits what is seen no better than an average place would",
+                          spread=spread, score=score)
+        if self._contradicted:
+            return result(Verdict.AMBIGUOUS, "the wide search finds another place", spread=spread, score=score)
+        return result(Verdict.LOCALIZED, "", self._fix(frame, state, covariance, evidence), spread, score)
+
+    def _fix(self, frame: _Frame, state: np.ndarray, covariance: np.ndarray, evidence: Evidence) -> PositionFix:
+        c = self.config
+        aim = evidence.offsets_m.mean(axis=0)
+        far = float(np.hypot(*aim))
+        along = aim / far if far > 1e-6 else np.array([1.0, 0.0])
+        # A tilt moves the ground in view, and so the camera; farther along the line of sight than across it.
+        sigma_across = c.tilt_sigma_rad * frame.height_m
+        sigma_along = np.hypot(c.tilt_sigma_rad * (frame.height_m + far ** 2 / frame.height_m),
+                               c.relief_m * far / frame.height_m)
+        outer = np.outer(along, along)
+        total = covariance[:2, :2] + c.floor_m ** 2 * np.eye(2) + sigma_along ** 2 * outer + \
+            sigma_across ** 2 * (np.eye(2) - outer)
+        x, y = float(state[0]), float(state[1])
+        turn = -self.map.grid.convergence_rad(x, y)  # grid axes to true ones
+        to_true = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        latitude, longitude = self.map.grid.to_geographic(np.array([x]), np.array([y]))
+        cy, sy = np.cos(state[Particles.YAW]), np.sin(state[Particles.YAW])
+        rotation = np.array([[cy, sy, 0.0], [-sy, cy, 0.0], [0.0, 0.0, 1.0]]) @ frame.rotation
+        return PositionFix(frame.stamp_ns, float(latitude[0]), float(longitude[0]), x, y,
+                           to_true @ total @ to_true.T, rotation, frame.height_m * float(np.exp(state[Particles.SCALE])),
+                           float(np.sqrt(covariance[Particles.YAW, Particles.YAW])))
+
+    def _nothing(self, stamp_ns: int, verdict: Verdict, reason: str) -> LocalizationResult:
+        return LocalizationResult(stamp_ns, verdict, reason)
