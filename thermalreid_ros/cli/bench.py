@@ -1,4 +1,4 @@
-"""`thermalreid bench`: speed per model, topic to topic, of the transport and of rendering, as a table and as JSON."""
+"""`thermalreid bench`: speed per model, topic to topic, of transport, tile search and rendering, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from thermalreid_ros.cli.arguments import demo_map, positive
 from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
-PARTS = ("models", "topics", "transport", "world")
-IN_FLIGHT = PARTS[:3]  # world needs the extra of that name
+PARTS = ("models", "topics", "transport", "tiles", "world")
+IN_FLIGHT = PARTS[:4]  # world needs the extra of that name
 OVERHEAD_TARGET_MS = {"median": 5.0, "p99": 15.0}
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
-        "bench", help="measure speed: per model, topic to topic, transport",
+        "bench", help="measure speed: per model, topic to topic, transport, tile search",
         description="Nodes run in a ROS domain of their own: a vehicle on this machine feels only the load.")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=IN_FLIGHT, metavar="PART",
-                        help="of: models topics transport world; default: all but world")
+                        help="of: models topics transport tiles world; default: all but world")
     parser.add_argument("--model", nargs="+", metavar="NAME",
                         help="names or .onnx files, the first detector goes topic to topic; default: all")
     parser.add_argument("--runs", type=positive(int), default=100, metavar="N", help="of each model (100)")
@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         results["topic_to_topic"] = _topics(args, models)
     if "transport" in args.parts:
         results["transport"] = _transport(args)
+    if "tiles" in args.parts:
+        results["tiles"] = _tiles(args)
     if "world" in args.parts:
         results["world"] = _world(args)
     write_json(args.json, results)
@@ -121,6 +123,20 @@ def _transport(args: argparse.Namespace) -> dict[str, Any]:
     print(table(("frames sent", "lost", "latency_ms", "p99"),
                 [[measured["frames_sent"], measured["frames_lost"], measured["latency_ms"]["median"],
                   measured["latency_ms"]["p99"]]]))
+    return measured
+
+
+def _tiles(args: argparse.Namespace) -> dict[str, Any]:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation.bench_tiles import COUNTS, RADII_M, time_tile_search
+
+    with progress(total=len(COUNTS) * len(RADII_M) * (args.runs + 1), description="tiles", unit="search") as bar:
+        measured = time_tile_search(runs=args.runs, tick=lambda: bar.update(1))
+    print(table(("tiles", "file MB", "within m", "searched", "median_ms", "p99_ms", "processor_ms", "first_ms",
+                 "memory MB"),
+                [[row["tiles"], row["megabytes"], radius, found["searched"], found["median_ms"], found["p99_ms"],
+                  found["processor_ms"], found["first_ms"], row["resident_mb"]]
+                 for row in measured.values() for radius, found in row["radius_m"].items()]))
     return measured
 
 

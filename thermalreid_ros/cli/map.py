@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 
@@ -28,6 +29,11 @@ def add_parser(subparsers) -> None:
     preview.add_argument("map", type=Path, metavar="MAP.tif")
     preview.add_argument("--out", type=Path, required=True, metavar="PNG")
     preview.set_defaults(part=_preview)
+    describe = parts.add_parser("describe", help="compute the descriptors of a map's tiles, which localization searches")
+    describe.add_argument("map", type=Path, metavar="MAP.tif")
+    describe.add_argument("--model", default="tile_distance", metavar="NAME", help="name or .onnx file (tile_distance)")
+    add_provider_options(describe)
+    describe.set_defaults(part=_describe)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -96,4 +102,22 @@ def _preview(args: argparse.Namespace) -> int:
     with SemanticMap.open(args.map) as semantic_map:
         _, data = cv2.imencode(".png", preview(semantic_map)[..., ::-1])
     write_atomically(args.out, data.tobytes())
+    return 0
+
+
+def _describe(args: argparse.Namespace) -> int:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.engine import load_engine
+    from thermalreid_ros.localization.tile_search import describe_map
+    from thermalreid_ros.maps.store import SemanticMap
+    from thermalreid_ros.maps.tiles import LOCALIZATION_TILING, Tiles, descriptors_path
+
+    with SemanticMap.open(args.map) as semantic_map:
+        count = len(Tiles(semantic_map, LOCALIZATION_TILING))
+        engine = load_engine(args.model, providers=args.providers, threads=args.threads)
+        with progress(total=count, description="tiles", unit="tile") as bar:
+            written = describe_map(semantic_map, engine, bar.update)
+        path = descriptors_path(args.map)
+        print(f"{path}: {count} tiles, {written.rows.shape[1]} numbers each, {path.stat().st_size / 1e6:.1f} MB, for "
+              f"{engine.card.name}")
     return 0

@@ -50,6 +50,10 @@ class Tiling:
         return self.side_m / self.size_px
 
 
+#: The tiles that localization searches: whatever is seen is within half a step, 16 m, of one's middle.
+LOCALIZATION_TILING = Tiling(side_m=128.0, size_px=128, overlap=0.75)
+
+
 class Tiles:
     """The tiles of one map. `centres`: float64 (N, 2), in the order of their rows, cell by cell.
 
