@@ -129,6 +129,32 @@ def test_each_transition_opens_and_closes_what_it_should(graph, start_node):
     assert node.stop() == 0 and "Traceback" not in node.output
 
 
+def test_a_frame_may_catch_up_with_other_inputs_that_came_while_it_was_worked_on(graph, start_node):
+    said = graph.collect(String, "said", qos.LATCHED)
+    start_node(SAMPLE, "-p", "work_ms:=600.0")
+    camera, words = Camera(graph), graph.publisher(String, "words", qos.RESULTS)
+    camera.send()
+    time.sleep(0.2)  # it is being worked on
+    for word in ("one", "two", "three"):
+        words.publish(String(data=word))
+    wait_until(lambda: said, 5, "what was heard")
+    assert said[0].data == "heard one two three"
+
+
+def test_a_node_may_hear_of_the_messages_that_are_refused(graph, start_node):
+    said, results = graph.collect(String, "said", qos.LATCHED), graph.collect(Header, "results", qos.RESULTS)
+    start_node(SAMPLE)
+    camera = Camera(graph)
+    wait_until(lambda: camera.send() or results, 5, "result")
+    now_ns = graph.node.get_clock().now().nanoseconds
+    for send, words in ((lambda: camera.send(encoding="mono12"), "refused 64x48: image encoding 'mono12'"),
+                        (lambda: camera.send(now_ns - 10**9, columns=65), "refused 65x48: its stamp is"),
+                        (lambda: camera.send(columns=99), "refused 99x48: unexpected IndexError")):
+        time.sleep(UNDISTURBED_S)
+        send()
+        wait_until(lambda: any(words in message.data for message in said), 5, words)
+
+
 def test_faulty_frames_are_counted_and_no_good_one_is_lost(graph, start_node):
     results, changes = graph.collect(Header, "results", qos.RESULTS), graph.collect(String, "changes", qos.LATCHED)
     node = start_node(SAMPLE)

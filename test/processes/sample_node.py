@@ -26,11 +26,15 @@ class Sample(ThermalNode):
         self.loaded = True
         self.results = self.publisher(Header, "results", qos.RESULTS)
         self.changes = self.publisher(String, "changes", qos.LATCHED)
+        self.said = self.publisher(String, "said", qos.LATCHED)
         self._fail(self.values.configure_fault)
 
     def activate(self):
         self._fail(self.values.activate_fault)
-        self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._work)
+        self.words = []
+        self.receive("words", String, "words", qos.RESULTS, lambda message: self.words.append(message.data), depth=8,
+                     ordered=False, silent_limit_s=None)
+        self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._work, refused=self._refused)
 
     def release(self):
         self.loaded = False
@@ -48,9 +52,15 @@ class Sample(ThermalNode):
         if frame.width == 99:
             raise IndexError("a defect\nof two lines")
         time.sleep(self.values.work_ms / 1000.0)
+        self.catch_up("words")
+        if self.words:
+            self.said.publish(String(data=f"heard {' '.join(self.words)}"))
         header = message.header
         header.frame_id = f"{(began_ns - stamp_to_ns(message.header.stamp)) / 1e6:.3f}"
         self.results.publish(header)
+
+    def _refused(self, message, reason):
+        self.said.publish(String(data=f"refused {message.width}x{message.height}: {reason}"))
 
     @staticmethod
     def _fail(how: str):

@@ -103,7 +103,8 @@ class ThermalNode(LifecycleNode):
         """Take over self.values; runs on the worker thread while active."""
 
     def time_set_back(self) -> None:
-        """Stamps start over (a recording is looped): forget what depends on the past; on the worker thread."""
+        """Stamps of an input start over (a recording is looped): forget what depends on the past; on the worker
+        thread, once for each input."""
 
     # what a node uses
 
@@ -115,7 +116,7 @@ class ThermalNode(LifecycleNode):
 
     def receive(self, name: str, message_type: type, topic: str, profile: QoSProfile,
                 process: Callable[[Any], None], *, depth: int = 1, silent_limit_s: float | None = 3.0,
-                ordered: bool = True) -> None:
+                ordered: bool = True, refused: Callable[[Any, str], None] | None = None) -> None:
         """Process the messages of a topic on the worker thread; for activate.
 
         name: of the input in the diagnostics, a plural ("frames"). depth: messages that may wait; 1 is newest only,
@@ -123,14 +124,20 @@ class ThermalNode(LifecycleNode):
         silent_limit_s: silence that becomes a warning, None for topics that are silent by nature.
         ordered: drop messages whose header stamp is not after the one before, or that are older than max_age_s;
         False for messages without header and for latched ones.
+        refused: told, on the worker thread, of each message that is dropped after it was deserialized, and why.
         """
-        entry = _Input(name, message_type, process, depth, StampGate() if ordered else None)
+        entry = _Input(name, message_type, process, depth, StampGate() if ordered else None, refused)
         profile = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=max(depth, profile.depth),
                              reliability=profile.reliability, durability=profile.durability)
         subscription = self.create_subscription(
             message_type, topic, lambda data: self._worker.put(entry, data), profile, raw=True)
         self._subscriptions_open.append(subscription)
         self.diagnostics.watch(name, subscription.topic_name, silent_limit_s)
+
+    def catch_up(self, *names: str) -> None:
+        """Process now what has arrived of other inputs; for use while a message is processed, after what takes long
+        and before what needs their newest."""
+        self._worker.catch_up(names)
 
     def age_ms(self, stamp_ns: int) -> float:
         """Milliseconds from a stamp to now on the node's clock."""
@@ -273,6 +280,7 @@ class _Input:
     process: Callable[[Any], None]
     depth: int
     gate: StampGate | None
+    refused: Callable[[Any, str], None] | None = None
     waiting: int = field(default=0, init=False)
 
 
@@ -325,42 +333,66 @@ class _Worker:
                 entry, item = self._pending.popleft()
                 if entry is not None:
                     entry.waiting -= 1
-            try:
-                if entry is None:
-                    item()
-                else:
-                    self._process(entry, item)
-            except Exception as error:  # a node outlives its worst message
-                if not self._node.context.ok():
-                    return  # publishing fails once the process is told to end
-                name = "parameters" if entry is None else entry.name
-                self._node.get_logger().debug(traceback.format_exc())
-                kind = "refused" if isinstance(error, ThermalReidError) else "failed"
-                self._node.diagnostics.refused(name, describe(error), kind)
+            self._work(entry, item)
 
-    def _process(self, entry: _Input, data: bytes) -> None:
+    def catch_up(self, names: tuple[str, ...]) -> None:
+        """Process what waits of these inputs; on the worker thread."""
+        with self._condition:
+            chosen = [(entry, data) for entry, data in self._pending if entry is not None and entry.name in names]
+            rest = [(entry, data) for entry, data in self._pending if entry is None or entry.name not in names]
+            self._pending = deque(rest)
+            for entry, _ in chosen:
+                entry.waiting -= 1
+        for entry, data in chosen:
+            self._work(entry, data)
+
+    def _work(self, entry: _Input | None, item: Any) -> None:
+        """Process a message, or run what was to be called."""
+        message = None
+        try:
+            if entry is None:
+                return item()
+            message = deserialize_message(item, entry.message_type)
+            if (drop := self._process(entry, message)) is None:
+                return
+            reason, kind = drop
+        except Exception as error:  # a node outlives its worst message
+            if not self._node.context.ok():
+                return  # publishing fails once the process is told to end
+            self._node.get_logger().debug(traceback.format_exc())
+            reason, kind = describe(error), "refused" if isinstance(error, ThermalReidError) else "failed"
+        self._node.diagnostics.refused("parameters" if entry is None else entry.name, reason, kind)
+        if message is None or entry.refused is None:
+            return
+        try:
+            entry.refused(message, reason)
+        except Exception as error:
+            if self._node.context.ok():
+                self._node.diagnostics.refused(entry.name, describe(error), "failed")
+
+    def _process(self, entry: _Input, message: Any) -> tuple[str, str] | None:
+        """None, or why the message was dropped and what kind of drop that is."""
         node, diagnostics, name = self._node, self._node.diagnostics, entry.name
-        message = deserialize_message(data, entry.message_type)
         stamp_ns = None
         if entry.gate is not None:
             stamp_ns = stamp_to_ns(message.header.stamp)
             if (fault := entry.gate.fault(stamp_ns)) is not None:
-                return diagnostics.refused(name, fault, "out_of_order")
+                return fault, "out_of_order"
             if entry.gate.set_back:
                 node.get_logger().info(f"{name}: stamps start over; the past is forgotten")
                 node.time_set_back()
             age_ms = node.age_ms(stamp_ns)
             diagnostics.sample(f"{name}_age_ms", age_ms)
             if 0.0 < node.values.max_age_s * 1000.0 < age_ms:
-                return diagnostics.refused(name, f"it is {age_ms / 1000.0:.1f} s old by the node's clock, more than "
-                                           f"max_age_s = {node.values.max_age_s} (a recording needs use_sim_time)",
-                                           "too_old")
+                return (f"it is {age_ms / 1000.0:.1f} s old by the node's clock, more than max_age_s = "
+                        f"{node.values.max_age_s} (a recording needs use_sim_time)", "too_old")
         began_s = time.perf_counter()
         entry.process(message)
         diagnostics.sample(f"{name}_processing_ms", (time.perf_counter() - began_s) * 1000.0)
         if stamp_ns is not None:
             diagnostics.sample(f"{name}_latency_ms", node.age_ms(stamp_ns))
         diagnostics.processed(name)
+        return None
 
 
 def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
