@@ -17,6 +17,10 @@ from pyproj.exceptions import CRSError
 from thermalreid_ros.errors import ThermalReidError
 
 
+#: Axes of a camera's body frame (x along the line of sight, y left, z up) from those of its optical frame.
+BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+
 class GeometryError(ThermalReidError):
     """Numbers that describe no camera or no place."""
 
@@ -130,6 +134,14 @@ def rotation_of(quaternion: np.ndarray) -> np.ndarray:
     return np.array([[1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
                      [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
                      [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]])
+
+
+def rotation_of_rpy(roll_rad: float, pitch_rad: float, yaw_rad: float) -> np.ndarray:
+    """Rotation matrix, float64 (3, 3), of turns about the fixed axes x, y and z in that order, as in URDF."""
+    (cr, cp, cy), (sr, sp, sy) = np.cos((roll_rad, pitch_rad, yaw_rad)), np.sin((roll_rad, pitch_rad, yaw_rad))
+    return (np.array([[cy, -sy, 0.0], [sy, cy, 0.0], [0.0, 0.0, 1.0]])
+            @ np.array([[cp, 0.0, sp], [0.0, 1.0, 0.0], [-sp, 0.0, cp]])
+            @ np.array([[1.0, 0.0, 0.0], [0.0, cr, -sr], [0.0, sr, cr]]))
 
 
 @dataclass(frozen=True)

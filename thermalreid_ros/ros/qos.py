@@ -16,6 +16,8 @@ def _profile(reliability: ReliabilityPolicy, depth: int,
 CAMERA_IN = _profile(ReliabilityPolicy.BEST_EFFORT, 1)
 #: Subscribing to camera frames that await what others make of them: a few are kept until it comes.
 CAMERA_PAIRED = _profile(ReliabilityPolicy.BEST_EFFORT, 8)
+#: Subscribing to what other sensors measure, many times a second: attitude, odometry, height, rough positions.
+SENSOR_IN = _profile(ReliabilityPolicy.BEST_EFFORT, 10)
 #: Publishing frames (bag player, overlays are OVERLAY): reliable, so that recorders may ask for it.
 CAMERA_OUT = _profile(ReliabilityPolicy.RELIABLE, 5)
 #: Detections, matches: each counts, in both directions.
