@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.evaluation.recording import Truth
 from thermalreid_ros.evaluation.replay import (
     FrameRecord, MatchRecord, Replay, ReplayError, frame_topic, iou, run_replay)
+from thermalreid_ros.evaluation.replay_places import PlaceRecord, errors_m
 from thermalreid_ros.files import shipped
 from thermalreid_ros.ros.bag import Bag, message_types, write_bag
 
@@ -55,7 +57,7 @@ def test_figures_of_a_known_run(tmp_path: Path):
     assert figures["map50"] == pytest.approx(1.0)
     # Frame 0 is the probe's own, frame 2 was dropped; of the eight others, the five odd ones have it first.
     assert figures["reid_frames"] == 8 and figures["reid_r1"] == pytest.approx(5 / 8)
-    assert figures["reasons"] == {}
+    assert figures["reasons"] == {"fix_median_m": "no map was given"}
 
 
 def test_missed_objects_and_false_alarms_lower_the_figures(tmp_path: Path):
@@ -74,11 +76,37 @@ def test_what_cannot_be_measured_is_null_with_its_reason(tmp_path: Path):
     replay.probe = None
     figures = replay.figures()
     assert figures["map50"] is None and figures["reid_r1"] is None
-    assert figures["reasons"] == {"map50": "the recording holds no annotated objects", "reid_r1": "no probe was given"}
+    assert figures["reasons"] == {"map50": "the recording holds no annotated objects", "reid_r1": "no probe was given",
+                                  "fix_median_m": "no map was given"}
     other = tmp_path / "other.png"
     other.write_bytes(b"another probe")
     replay.probe = other
     assert "does not know which object" in replay.figures()["reasons"]["reid_r1"]
+
+
+def test_fixes_against_the_truth(tmp_path: Path):
+    """At 48 degrees north 0.0001 degrees are 11.1 m to the north and 7.4 m to the east."""
+    replay = made_up_replay(tmp_path)
+    replay.map = tmp_path / "map.tif"
+    stamps = [frame.stamp_ns for frame in replay.frames]
+    replay.truth = replace(replay.truth, places={stamp_ns: (48.0, 16.0) for stamp_ns in stamps})
+    said = [PlaceRecord("searching", "too little yet", said_s=k + 0.1) for k in range(4)]
+    fixed = [PlaceRecord("localized", "", k + 0.2, (48.0 + north, 16.0 + east), (4.0, 0.0, 0.0, 4.0), k + 0.25)
+             for k, (north, east) in zip(range(4, 9), ((1e-4, 0.0), (0.0, 1e-4), (3e-4, 0.0), (0.0, 0.0), (0.0, 1e-4)))]
+    replay.places = dict(zip(stamps, [*said, *fixed]))  # of the last frame nothing was heard
+    figures = replay.figures()
+    assert (figures["fixes"], figures["rejected"]) == (5, 4)
+    assert figures["fix_median_m"] == pytest.approx(7.46, abs=0.05) and figures["within_25m"] == pytest.approx(0.8)
+    assert figures["seconds_to_first_fix"] == pytest.approx(2.0)
+    assert figures["fix_latency_ms"]["median"] == pytest.approx(250.0)
+    assert figures["verdicts"] == {"localized": 5, "searching": 4}
+    assert errors_m(replay.places, replay.truth.places)[stamps[6]] == pytest.approx(33.36, abs=0.1)
+    replay.truth = replace(replay.truth, places={})
+    assert "does not know where" in replay.figures()["reasons"]["fix_median_m"]
+    replay.places = dict(zip(stamps, said))
+    figures = replay.figures()
+    assert figures["fix_median_m"] is None and figures["seconds_to_first_fix"] is None and figures["fixes"] == 0
+    assert figures["reasons"]["fix_median_m"] == "no frame was localized"
 
 
 def test_iou():
@@ -167,6 +195,7 @@ def test_a_node_that_cannot_start_is_named_with_its_reason(start_replay):
     ({"bag_path": "/absent"}, "/absent: no such recording"),
     ({"bag_path": NIGHT, "probe": "/absent.png"}, "/absent.png: the probe cannot be read"),
     ({"bag_path": NIGHT, "params_file": "/absent.yaml"}, "/absent.yaml: no such parameter file"),
+    ({"bag_path": NIGHT, "map_path": "/absent.tif"}, "/absent.tif: no such map"),
 ])
 def test_faults_of_inputs_come_before_any_process(arguments, fault):
     with pytest.raises(ValueError, match=fault):

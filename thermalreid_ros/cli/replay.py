@@ -8,6 +8,8 @@ from typing import Any
 
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
+PLACE_KEYS = ("fix_median_m", "within_25m", "fixes", "rejected", "seconds_to_first_fix")
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("replay", help="run the nodes on a recording", description=__doc__)
@@ -15,8 +17,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--probe", type=Path, metavar="IMAGE", help="thermal crop of the object to be found")
     parser.add_argument("--probe-class", default="", choices=("", "car", "person", "bicycle", "dog"), metavar="CLASS",
                         help="its class; by default any")
+    parser.add_argument("--map", type=Path, metavar="MAP.tif", help="semantic map of the ground below: localize, too")
     parser.add_argument("--rate", type=positive, default=1.0, help="speed; 2: twice as fast as recorded (default 1)")
     parser.add_argument("--model", help="detector, instead of the one in the parameter file")
+    parser.add_argument("--segmenter", metavar="MODEL", help="of the localization, likewise")
     parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of the nodes (default: the shipped)")
     parser.add_argument("--domain", type=int, metavar="ID", help="ROS domain (default: that of the environment)")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write a page of what they saw to DIR/index.html")
@@ -28,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     from thermalreid_ros.evaluation.replay import run_replay
 
     replay = run_replay(args.bag, probe=args.probe, probe_class=args.probe_class, rate=args.rate, model=args.model,
-                        params_file=args.params, domain_id=args.domain, progress=progress, say=print)
+                        map_path=args.map, segmenter=args.segmenter, params_file=args.params, domain_id=args.domain,
+                        progress=progress, say=print)
     figures = replay.figures()
     print(summary(figures))
     write_json(args.json, figures)
@@ -44,9 +49,11 @@ def summary(figures: dict[str, Any]) -> str:
     rows = [["frames played", figures["frames_in"]], ["frames detected", figures["frames_detected"]],
             ["frames ranked", figures["frames_matched"]],
             *([f"frames {reason}", count] for reason, count in figures["frames_dropped"].items()),
-            *([f"{key} {part}", value] for key in ("latency_ms", "inference_ms")
+            *([f"{key} {part}", value] for key in ("latency_ms", "inference_ms", "fix_latency_ms") if key in figures
               for part, value in figures[key].items()),
-            *([key, figures[key]] for key in ("map50", "reid_r1"))]
+            *([key, figures[key]] for key in ("map50", "reid_r1")),
+            *([key.replace("_", " "), figures[key]] for key in PLACE_KEYS if key in figures),
+            *([f"frames {verdict.replace('_', ' ')}", count] for verdict, count in figures.get("verdicts", {}).items())]
     notes = "".join(f"\n{key}: {reason}" for key, reason in figures["reasons"].items())
     return table(["", "value"], rows) + notes
 
@@ -56,6 +63,7 @@ def command(args: argparse.Namespace) -> str:
     parts = ["thermalreid replay", args.bag.name]
     parts += [f"--probe {args.probe.name}"] if args.probe else []
     parts += [f"--probe-class {args.probe_class}"] if args.probe_class else []
+    parts += [f"--map {args.map.name}"] if args.map else []
     parts += [f"--rate {args.rate:g}"] + ([f"--model {args.model}"] if args.model else [])
     return " ".join(parts)
 

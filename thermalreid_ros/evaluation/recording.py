@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ CAMERA_INFO_TOPIC = "/thermal/camera_info"
 TRUTH_TOPIC = "/truth/detections"
 IGNORED_TOPIC = "/truth/ignored"
 TARGET_TOPIC = "/truth/target"
+PLACE_TOPIC = "/truth/fix"  # of rendered flights
 
 NS_PER_S = 1_000_000_000
 FRAME_ID = "thermal_optical_frame"
@@ -174,19 +175,26 @@ def write_recording(out: Path, frames: Sequence[RecordedFrame], *, probe_file: s
 
 @dataclass(frozen=True)
 class Truth:
-    """What a recording knows of itself, by the stamp of the frame (capture time, ns)."""
+    """What a recording knows of itself, by the stamp of the frame (capture time, ns).
+
+    places: latitude and longitude of the camera, WGS84 degrees.
+    """
 
     objects: dict[int, tuple[Detection, ...]]
     ignored: dict[int, tuple[Detection, ...]]
     target: dict[int, Detection]
+    places: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def read_truth(bag: Bag) -> Truth:
     """The truth topics of a recording; empty where it has none."""
-    objects, ignored, target = {}, {}, {}
-    for message in bag.messages({TRUTH_TOPIC, IGNORED_TOPIC, TARGET_TOPIC} & set(bag.topics)):
+    objects, ignored, target, places = {}, {}, {}, {}
+    for message in bag.messages({TRUTH_TOPIC, IGNORED_TOPIC, TARGET_TOPIC, PLACE_TOPIC} & set(bag.topics)):
         array = bag.decode(message)
         stamp_ns = array.header.stamp.sec * NS_PER_S + array.header.stamp.nanosec
+        if message.topic == PLACE_TOPIC:
+            places[stamp_ns] = float(array.latitude), float(array.longitude)
+            continue
         boxes = tuple(Detection(int(d.class_id), float(d.score), float(d.x_min), float(d.y_min), float(d.x_max),
                                 float(d.y_max)) for d in array.detections)
         if message.topic == TRUTH_TOPIC:
@@ -195,7 +203,7 @@ def read_truth(bag: Bag) -> Truth:
             ignored[stamp_ns] = boxes
         elif boxes:
             target[stamp_ns] = boxes[0]
-    return Truth(objects, ignored, target)
+    return Truth(objects, ignored, target, places)
 
 
 def _follow_one_way(frames: Sequence[RecordedFrame], indices: Sequence[int], seed: Detection) -> dict[int, Detection]:

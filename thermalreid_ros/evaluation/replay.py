@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ import yaml
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.recording import FRAME_TOPIC, Truth, read_truth
+from thermalreid_ros.evaluation.replay_places import PlaceRecord, place_figures
 from thermalreid_ros.files import shipped
+from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.reid.probe import load_probe
 from thermalreid_ros.ros.bag import Bag
 from thermalreid_ros.ros.environment import node_command, prepare_process, process_environment
 from thermalreid_ros.ros.supervisor import Supervisor
 
 NODES = ("detection", "reid")
+LOCALIZATION = "geo_localization"  # with a map
 PLAYER = "bag_player"
 ACTIVE_WITHIN_S = 60.0
 FIRST_FRAME_WITHIN_S = 30.0
@@ -80,7 +83,8 @@ class FrameRecord:
 
 @dataclass
 class Replay:
-    """What a replay gave. frames: by rising stamp, those that the recorder saw in any topic."""
+    """What a replay gave. frames: by rising stamp, those that the recorder saw in any topic. map: its file, None where
+    nothing was localized. places: by the stamp of the frame."""
 
     bag: Path
     probe: Path | None
@@ -94,6 +98,8 @@ class Replay:
     method: str = ""
     wall_s: float = 0.0
     exit_codes: dict[str, int] = field(default_factory=dict)
+    map: Path | None = None
+    places: dict[int, PlaceRecord] = field(default_factory=dict)
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -111,6 +117,7 @@ class Replay:
         reid_r1: share of the frames with the probe's true object in them (reid_frames; the probe's own frame is left
         out) in which the track ranked first overlaps that object, IoU at least 0.5. An object that was not detected
         counts as not ranked first.
+        fix_median_m and what belongs to it, with a map: see replay_places.place_figures.
         """
         detected = [frame for frame in self.frames if frame.detected_s is not None]
         latency = [frame.latency_ms for frame in detected if frame.latency_ms is not None]
@@ -127,6 +134,7 @@ class Replay:
             "map50": self._map50(reasons),
             "reid_r1": self._reid_r1(reasons),
             "reid_frames": len(self.target_frames()),
+            **self._place_figures(reasons),
         }
         return {**figures, "reasons": reasons}
 
@@ -145,6 +153,13 @@ class Replay:
         by_stamp = {frame.stamp_ns: frame for frame in self.frames}
         return [by_stamp[stamp_ns] for stamp_ns in sorted(self.truth.target)
                 if stamp_ns != own["stamp_ns"] and stamp_ns in by_stamp and by_stamp[stamp_ns].matched_s is not None]
+
+    def _place_figures(self, reasons: dict[str, str]) -> dict[str, Any]:
+        if self.map is None:
+            reasons["fix_median_m"] = "no map was given"
+            return {"fix_median_m": None}
+        arrived_s = {frame.stamp_ns: frame.arrived_s for frame in self.frames if frame.arrived_s is not None}
+        return place_figures(self.places, arrived_s, self.truth.places, reasons)
 
     def _reid_r1(self, reasons: dict[str, str]) -> float | None:
         if self.probe is None:
@@ -174,10 +189,13 @@ class Replay:
 
 def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_class: str = "", rate: float = 1.0,
                params_file: str | Path | None = None, model: str | None = None, domain_id: int | None = None,
+               map_path: str | Path | None = None, segmenter: str | None = None,
                progress: Callable[..., Any] | None = None, say: Callable[[str], None] = lambda line: None) -> Replay:
     """Start the nodes, play the recording to them, collect what they say, end them.
 
-    probe: thermal crop of the object to be found. domain_id: ROS domain of their own, by default the environment's.
+    probe: thermal crop of the object to be found. map_path: of the ground below; without, nothing is localized.
+    model, segmenter: of detection and localization, instead of those in the parameter file.
+    domain_id: ROS domain of their own, by default the environment's.
     progress: makes a tqdm-like bar, called with total= and description=. say: told what happens, line by line.
     Raises ReplayError, ThermalReidError of the inputs, and ProcessDied where a node ends early. All processes have
     ended when this returns or raises, KeyboardInterrupt included.
@@ -191,32 +209,39 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
     if probe is not None:
         load_probe(probe, "agc8", probe_class)  # a fault in it is said now, not by a node
+    if map_path is not None:
+        SemanticMap.open(map_path).close()  # likewise
     if domain_id is not None:
         os.environ["ROS_DOMAIN_ID"] = str(domain_id)
     prepare_process()
-    replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {}, truth, custom)
+    replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {}, truth, custom,
+                    map=None if map_path is None else Path(map_path))
     # A recording may say what its pixels mean; whoever gives parameters knows better.
     common = {} if own_parameters or "units" not in custom else {"thermal_units": custom["units"]}
     arguments = {"detection": common | ({} if model is None else {"model": model}),
                  "reid": common | ({} if probe is None else {"probe_file": str(Path(probe).absolute()),
                                                              "probe_class": probe_class})}
-    recorder = _Recorder()
+    if map_path is not None:
+        arguments[LOCALIZATION] = common | {"map": str(Path(map_path).absolute())} | \
+            ({} if segmenter is None else {"model": segmenter})
+    recorder = _Recorder(tuple(arguments))
     try:
         with Supervisor(process_environment()) as supervisor:
-            say("starting " + ", ".join(NODES))
-            for name in NODES:
+            say("starting " + ", ".join(arguments))
+            for name in arguments:
                 supervisor.start(name, _command(name, params_file, use_sim_time=True, **arguments[name]))
             _wait_until_active(recorder, supervisor)
             say(f"playing {frames_in} frames at {rate:g} times the recorded rate")
             began_s = time.monotonic()
             supervisor.start(PLAYER, _command(PLAYER, params_file, bag=str(bag_file.absolute()), rate=float(rate),
-                                              decompress=True, loop=False, wait_for_subscribers=len(NODES) + 1))
+                                              decompress=True, loop=False, wait_for_subscribers=len(arguments) + 1))
             _watch(recorder, supervisor, frames_in, progress)
             replay.wall_s = time.monotonic() - began_s
             replay.exit_codes = supervisor.stop()
     finally:
         recorder.close()
     replay.frames, replay.diagnostics = recorder.result(), recorder.diagnostics
+    replay.places = recorder.places
     replay.beta_h, replay.method = recorder.beta_h, recorder.method
     return replay
 
@@ -281,7 +306,7 @@ def _quoted(value: Any) -> str | None:
 
 def _wait_until_active(recorder: _Recorder, supervisor: Supervisor) -> None:
     end_s = time.monotonic() + ACTIVE_WITHIN_S
-    while missing := [name for name in NODES if not recorder.is_active(name)]:
+    while missing := [name for name in recorder.nodes if not recorder.is_active(name)]:
         supervisor.check()
         if time.monotonic() > end_s:
             raise ReplayError(f"{', '.join(missing)}: not active within {ACTIVE_WITHIN_S:.0f} s; "
@@ -305,10 +330,10 @@ def _watch(recorder: _Recorder, supervisor: Supervisor, frames_in: int, progress
             time.sleep(0.05)
         supervisor.check(PLAYER)
         recorder.heard_s = time.monotonic()
-        while time.monotonic() - recorder.heard_s < QUIET_S and recorder.matched < frames_in:
+        while time.monotonic() - recorder.heard_s < QUIET_S and recorder.worked_off < frames_in:
             supervisor.check(PLAYER)
             time.sleep(0.05)
-        recorder.await_diagnostics(NODES)
+        recorder.await_diagnostics()
     finally:
         if bar is not None:
             bar.update(recorder.detected - shown)
@@ -316,9 +341,9 @@ def _watch(recorder: _Recorder, supervisor: Supervisor, frames_in: int, progress
 
 
 class _Recorder:
-    """A node in this process that hears all and keeps what is needed."""
+    """A node in this process that hears all and keeps what is needed. nodes: those that are to be heard."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: tuple[str, ...]) -> None:
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from lifecycle_msgs.srv import GetState
@@ -326,11 +351,13 @@ class _Recorder:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.node import Node
         from rclpy.signals import SignalHandlerOptions
-        from sensor_msgs.msg import Image
+        from sensor_msgs.msg import Image, NavSatFix
 
-        from thermalreid_ros.msg import DetectionArray, MatchArray
+        from thermalreid_ros.msg import DetectionArray, LocalizationStatus, MatchArray
         from thermalreid_ros.ros import qos
 
+        self.nodes = nodes
+        self.places: dict[int, PlaceRecord] = {}
         self._frames: defaultdict[int, FrameRecord] = defaultdict(lambda: FrameRecord(0))
         self._lock = threading.Lock()
         self.seen = self.detected = self.matched = 0
@@ -345,8 +372,11 @@ class _Recorder:
         self._node.create_subscription(Image, "thermal/image_raw", self._on_frame, qos.RESULTS, raw=True)
         self._node.create_subscription(DetectionArray, "detections", self._on_detections, qos.RESULTS)
         self._node.create_subscription(MatchArray, "reid/matches", self._on_matches, qos.RESULTS)
+        if LOCALIZATION in nodes:
+            self._node.create_subscription(LocalizationStatus, "localization/status", self._on_status, qos.RESULTS)
+            self._node.create_subscription(NavSatFix, "localization/fix", self._on_fix, qos.RESULTS)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
-        self._states = {name: self._node.create_client(GetState, f"{name}/get_state") for name in NODES}
+        self._states = {name: self._node.create_client(GetState, f"{name}/get_state") for name in nodes}
         self._pending: dict[str, Any] = {}
         self._state_request = GetState.Request()
         self._executor = SingleThreadedExecutor(context=self._context)
@@ -373,10 +403,16 @@ class _Recorder:
             self._pending[name] = client.call_async(self._state_request)
         return False
 
-    def await_diagnostics(self, names: tuple[str, ...], timeout_s: float = 2.5) -> None:
+    @property
+    def worked_off(self) -> int:
+        """Frames of which all nodes have said what came of them, as far as can be told from their number."""
+        return min(self.matched, len(self.places)) if LOCALIZATION in self.nodes else self.matched
+
+    def await_diagnostics(self, timeout_s: float = 2.5) -> None:
         """Wait for a status of each that is newer than this call: its counters are then final."""
         since_s = time.monotonic()
-        while time.monotonic() - since_s < timeout_s and any(self._heard_s.get(name, 0.0) < since_s for name in names):
+        while time.monotonic() - since_s < timeout_s and any(
+                self._heard_s.get(name, 0.0) < since_s for name in self.nodes):
             time.sleep(0.02)
 
     def result(self) -> list[FrameRecord]:
@@ -423,10 +459,26 @@ class _Recorder:
             self.matched += 1
             self.heard_s = now_s
 
+    def _on_status(self, message: Any) -> None:
+        self._place(message.header, verdict=message.verdict, reason=message.reason, said_s=time.monotonic())
+
+    def _on_fix(self, message: Any) -> None:
+        covariance = tuple(float(message.position_covariance[k]) for k in (0, 1, 3, 4))
+        self._place(message.header, fix=(message.latitude, message.longitude), covariance_m2=covariance,
+                    fixed_s=time.monotonic())
+
+    def _place(self, header: Any, **values: Any) -> None:
+        from thermalreid_ros.ros.convert import stamp_to_ns
+
+        stamp_ns = stamp_to_ns(header.stamp)
+        with self._lock:
+            self.places[stamp_ns] = replace(self.places.get(stamp_ns, PlaceRecord()), **values)
+            self.heard_s = time.monotonic()
+
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:
             name = status.name.rsplit("/", 1)[-1]
-            if name in NODES:
+            if name in self.nodes:
                 self.diagnostics[name] = {item.key: item.value for item in status.values}
                 self._heard_s[name] = time.monotonic()
 
