@@ -3,6 +3,7 @@
 from launch import LaunchDescription
 from launch.actions import IncludeLaunchDescription, Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PythonExpression
 
 from thermalreid_ros.files import shipped
 from thermalreid_ros.ros.launching import argument, start
@@ -16,7 +17,8 @@ def generate_launch_description() -> LaunchDescription:
         argument("loop", "whether it starts over at its end, instead of ending all", choices=("", "true", "false")),
         argument("start_offset_s", "seconds of its beginning that are left out"),
         argument("decompress", "whether compressed frames are played as sensor_msgs/Image", "true", ("true", "false")),
-        argument("wait_for_subscribers", "of the frames, before it starts; 2: detection and reid", "2"),
+        argument("wait_for_subscribers", "of the frames, before it starts; by default one for each node",
+                 PythonExpression(["3 if '", LaunchConfiguration("map", default=""), "' else 2"])),
         IncludeLaunchDescription(live, launch_arguments={"use_sim_time": "true"}.items()),
         start("bag_player", {"bag": str, "rate": float, "loop": bool, "start_offset_s": float, "decompress": bool,
                              "wait_for_subscribers": int},

@@ -1,10 +1,15 @@
-"""Detection and re-identification on a live camera: ros2 launch thermalreid_ros thermalreid.launch.py --show-args"""
+"""Localization, detection and re-identification on a live camera.
+
+ros2 launch thermalreid_ros thermalreid.launch.py --show-args
+"""
 
 from launch import LaunchDescription
 
 from thermalreid_ros.ros.launching import argument, common_arguments, start
 
 CAMERA = {"thermal/image_raw": "image_topic"}
+PLACE = {**CAMERA, "thermal/camera_info": "camera_info_topic", "imu/data": "imu_topic", "odom": "odom_topic",
+         "altitude": "altitude_topic", "prior/fix": "prior_topic"}
 UNITS = {"thermal_units": str, "polarity": str}
 
 
@@ -15,9 +20,22 @@ def generate_launch_description() -> LaunchDescription:
         argument("thermal_units", "what a pixel means: centikelvin, decikelvin, optris, celsius_f32, counts or agc8"),
         argument("polarity", "how a camera that does not measure shows heat: white_hot or black_hot"),
         argument("model", "detector: name of a shipped model, or path of an .onnx file"),
+        argument("map", "semantic map, a GeoTIFF of `thermalreid map build`; without, nothing is localized"),
+        argument("segmenter", "model of the localization: name of a shipped one, or path of an .onnx file"),
+        argument("camera_info_topic", "the camera's calibration", "thermal/camera_info"),
+        argument("imu_topic", "attitude in true east, north, up (sensor_msgs/Imu)", "imu/data"),
+        argument("odom_topic", "dead reckoning, x axis to the east (nav_msgs/Odometry)", "odom"),
+        argument("altitude_topic", "height above the ground (sensor_msgs/Range)", "altitude"),
+        argument("prior_topic", "rough position (sensor_msgs/NavSatFix)", "prior/fix"),
+        argument("camera_roll_deg", "how the camera is turned in the axes of the IMU"),
+        argument("camera_pitch_deg", "likewise; 90: straight down from an IMU that lies level"),
+        argument("camera_yaw_deg", "likewise"),
         argument("probe_file", "thermal crop of the object to be found; without, probes are awaited on probe/thermal"),
         argument("probe_class", "class of the object to be found: car, person, bicycle or dog; empty: any"),
         argument("probe_units", "what a pixel of probe_file means; empty: as thermal_units"),
+        start("geo_localization", {**UNITS, "map": str, "segmenter": str, "camera_roll_deg": float,
+                                   "camera_pitch_deg": float, "camera_yaw_deg": float}, PLACE,
+              renamed={"segmenter": "model"}, needs="map"),
         start("detection", {**UNITS, "model": str}, CAMERA),
         start("reid", {**UNITS, "probe_file": str, "probe_class": str, "probe_units": str}, CAMERA),
     ])

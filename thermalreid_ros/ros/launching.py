@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from launch import LaunchContext
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.some_substitutions_type import SomeSubstitutionsType
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -19,10 +20,12 @@ from thermalreid_ros.files import shipped
 from thermalreid_ros.ros.environment import PACKAGE, process_environment
 
 _BOOLEAN = ("", "true", "false")
+_TRANSFORMS = [("/tf", "tf"), ("/tf_static", "tf_static")]  # a vehicle's own, in its namespace
 _EVERY_NODE = {"autostart": bool, "use_sim_time": bool}  # launch arguments that are parameters of the same name
 
 
-def argument(name: str, description: str, default: str = "", choices: Sequence[str] | None = None) -> Action:
+def argument(name: str, description: str, default: SomeSubstitutionsType = "",
+             choices: Sequence[str] | None = None) -> Action:
     """A launch argument; empty by default."""
     return DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
 
@@ -44,20 +47,24 @@ def common_arguments() -> list[Action]:
 
 
 def start(executable: str, given: Mapping[str, type], remappings: Mapping[str, str] | None = None,
-          on_exit: Action | None = None) -> Action:
+          on_exit: Action | None = None, *, renamed: Mapping[str, str] | None = None, needs: str = "") -> Action:
     """Start a node with the arguments that were given.
 
-    given: launch arguments that are parameters of the same name, with their types. remappings: topic to the launch
-    argument that renames it. on_exit: what follows its end.
+    given: launch arguments that are parameters of the same name, with their types; renamed: where the parameter's name
+    is another one. remappings: topic to the launch argument that renames it. on_exit: what follows its end. needs:
+    launch argument without which the node is not started.
     """
 
     def node(context: LaunchContext) -> list[Action]:
-        values = {name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        if needs and not LaunchConfiguration(needs).perform(context):
+            return []
+        values = {(renamed or {}).get(name, name): ParameterValue(LaunchConfiguration(name), value_type=kind)
                   for name, kind in {**given, **_EVERY_NODE}.items() if LaunchConfiguration(name).perform(context)}
         return [Node(
             package=PACKAGE, executable=executable, namespace=LaunchConfiguration("namespace"), output="screen",
             parameters=[LaunchConfiguration("params_file"), values],
-            remappings=[(topic, LaunchConfiguration(name)) for topic, name in (remappings or {}).items()],
+            remappings=[*_TRANSFORMS, *((topic, LaunchConfiguration(name))
+                                        for topic, name in (remappings or {}).items())],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
             respawn=LaunchConfiguration("respawn") if on_exit is None else False, respawn_delay=2.0,
             on_exit=on_exit)]

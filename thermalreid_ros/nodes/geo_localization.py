@@ -1,0 +1,145 @@
+"""Node `geo_localization`: thermal frames, a rough prior and dead reckoning in, positions with covariances out."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import CameraInfo, Image, Imu, NavSatFix, Range
+
+from thermalreid_ros.camera.geometry import rotation_of_rpy
+from thermalreid_ros.camera.thermal import Polarity, ThermalUnits
+from thermalreid_ros.engine import load_engine
+from thermalreid_ros.localization.localizer import Localizer
+from thermalreid_ros.localization.segmenter import Segmenter
+from thermalreid_ros.localization.types import LocalizationResult, Verdict
+from thermalreid_ros.maps.store import MapError, SemanticMap
+from thermalreid_ros.ros import convert, places, qos
+from thermalreid_ros.ros.convert import stamp_to_ns
+from thermalreid_ros.ros.lifecycle import ThermalNode, run
+from thermalreid_ros.ros.localization_output import UNKNOWN_HEIGHT_M, LocalizationOutput
+from thermalreid_ros.ros.parameters import Parameter, Schema
+
+_TURN = {"unit": "deg", "minimum": -360.0, "maximum": 360.0, "read_only": True}
+
+
+class GeoLocalizationNode(ThermalNode):
+    """docs/autopilots.md says what comes in, what goes out, and in which frames."""
+
+    NAME = "geo_localization"
+    PARAMETERS = Schema(
+        Parameter("map", "", "the semantic map, a GeoTIFF made by `thermalreid map build`", read_only=True),
+        Parameter("model", "segmenter_compact", "segmenter: name of a shipped model, or path of an .onnx file with its "
+                  "card beside it", read_only=True),
+        Parameter("providers", ("tensorrt", "cuda", "cpu"), "what to run the model on, best first", read_only=True,
+                  choices=("tensorrt", "cuda", "cpu")),
+        Parameter("threads", 0, "of the CPU provider; 0: all cores", minimum=0, maximum=256, read_only=True),
+        Parameter("thermal_units", "agc8", "what a pixel of the camera means", read_only=True,
+                  choices=tuple(unit.value for unit in ThermalUnits)),
+        Parameter("polarity", "white_hot", "how the camera shows heat, for agc8 and counts", read_only=True,
+                  choices=tuple(polarity.value for polarity in Polarity)),
+        Parameter("prior_sigma_m", 300.0, "error on each axis of a prior/fix that does not say how rough it is",
+                  unit="m", minimum=1.0, maximum=10000.0),
+        Parameter("camera_roll_deg", 0.0, "how the camera (x along the line of sight, y left, z up) is turned in the "
+                  "axes of imu/data, as in URDF", **_TURN),
+        Parameter("camera_pitch_deg", 0.0, "likewise; 90: straight down from an IMU that lies level", **_TURN),
+        Parameter("camera_yaw_deg", 0.0, "likewise", **_TURN),
+        Parameter("odom_yaw_deg", 0.0, "heading of the x axis of odom, counter-clockwise from true east", **_TURN),
+        Parameter("min_sigma_m", 1.5, "no fix is said to be better than this, along any axis", unit="m", minimum=0.1,
+                  maximum=100.0),
+        Parameter("ground_height_m", UNKNOWN_HEIGHT_M, "of the ground above the WGS84 ellipsoid, for the altitude of "
+                  "localization/fix; -1000: not known, the altitude is NaN", unit="m", minimum=UNKNOWN_HEIGHT_M,
+                  maximum=9000.0),
+        Parameter("map_frame", "map", "frame of localization/pose: the grid of the map", read_only=True),
+        Parameter("publish_tf", True, "broadcast map -> odom, where tf2_ros is installed", read_only=True),
+    )
+
+    def configure(self) -> None:
+        values = self.values
+        if not values.map:
+            raise MapError("no map given; set it with -p map:=/path/to/map.tif (thermalreid map build makes one)")
+        self._map = SemanticMap.open(values.map)
+        self._engine = load_engine(values.model, providers=values.providers, threads=values.threads,
+                                   log=self.get_logger().info)
+        self._segmenter = Segmenter(self._engine)
+        self._localizer = Localizer(self._map, confusion=self._segmenter.confusion)
+        self._intrinsics = None
+        west, south, east, north = self._map.bounds
+        # One angle for the whole map: over 50 km it errs by a fifth of a compass's error, and odometry stays whole.
+        self._convergence_rad = self._map.grid.convergence_rad(0.5 * (west + east), 0.5 * (south + north))
+        odom_yaw_rad = self._convergence_rad + math.radians(values.odom_yaw_deg)
+        self._odom_turn = rotation_of_rpy(0.0, 0.0, odom_yaw_rad)
+        self._mounting_rpy = tuple(map(math.radians, (values.camera_roll_deg, values.camera_pitch_deg,
+                                                      values.camera_yaw_deg)))
+        self._out = LocalizationOutput(self, self._map, self._engine.card.name, odom_yaw_rad)
+        self.diagnostics.note("model", self._engine.card.name)
+        self.diagnostics.note("provider", self._engine.provider)
+        self.diagnostics.note("map", self._map.path.name)
+
+    def parameters_changed(self) -> None:
+        self._out.gate.min_sigma_m = self.values.min_sigma_m
+
+    def activate(self) -> None:
+        self._out.label_table()
+        self.receive("camera_infos", CameraInfo, "thermal/camera_info", qos.CAMERA_IN, self._receive_camera_info)
+        self.receive("attitudes", Imu, "imu/data", qos.SENSOR_IN, self._receive_attitude, depth=400)
+        self.receive("odometry", Odometry, "odom", qos.SENSOR_IN, self._receive_odometry, depth=100)
+        self.receive("heights", Range, "altitude", qos.SENSOR_IN, self._receive_height, depth=100)
+        self.receive("priors", NavSatFix, "prior/fix", qos.SENSOR_IN, self._receive_prior, silent_limit_s=None,
+                     ordered=False)
+        self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._localize,
+                     refused=lambda message, reason: self._out.refused(message.header, reason))
+
+    def time_set_back(self) -> None:
+        self._out.gate.reset()  # the localizer sees for itself
+
+    def release(self) -> None:
+        for name in ("_engine", "_map"):
+            if (held := self.__dict__.pop(name, None)) is not None:
+                held.close()
+
+    def _receive_camera_info(self, message: CameraInfo) -> None:
+        self._intrinsics = places.message_to_intrinsics(message)
+        self.diagnostics.note("lens", "distorted: give rectified frames" if places.is_distorted(message) else "pinhole")
+
+    def _receive_attitude(self, message: Imu) -> None:
+        rotation = places.camera_rotation(places.message_to_attitude(message), self._mounting_rpy,
+                                          self._convergence_rad)
+        self._localizer.add_attitude(stamp_to_ns(message.header.stamp), rotation)
+
+    def _receive_odometry(self, message: Odometry) -> None:
+        stamp_ns, position_m = stamp_to_ns(message.header.stamp), places.message_to_position(message)
+        self._localizer.add_odometry(stamp_ns, self._odom_turn @ position_m)
+        self._out.map_to_odom.add(stamp_ns, message.header.frame_id, position_m)
+
+    def _receive_height(self, message: Range) -> None:
+        height_m, self._out.height_sigma_m = places.message_to_height(message)
+        self._localizer.add_altitude(stamp_to_ns(message.header.stamp), height_m)
+
+    def _receive_prior(self, message: NavSatFix) -> None:
+        latitude, longitude, sigma_m = places.message_to_prior(message)
+        x, y = map(float, self._map.grid.from_geographic(latitude, longitude))
+        stamp_ns = stamp_to_ns(message.header.stamp) or self.get_clock().now().nanoseconds  # 0: given by hand
+        self._localizer.set_prior(stamp_ns, x, y, sigma_m or self.values.prior_sigma_m)
+        self._out.rough_place = (x, y)
+
+    def _localize(self, message: Image) -> None:
+        frame = convert.message_to_frame(message, ThermalUnits(self.values.thermal_units),
+                                         polarity=Polarity(self.values.polarity))
+        mask = self._segmenter.segment(frame.gray8(), frame.stamp_ns)
+        self.diagnostics.sample("inference_ms", mask.inference_ms)
+        self._out.mask(mask, message.header)
+        # While the network ran, readings from after the capture came: the localizer looks between two.
+        self.catch_up("camera_infos", "attitudes", "odometry", "heights", "priors")
+        result = self._localizer.process(mask, self._intrinsics) if self._intrinsics is not None else \
+            LocalizationResult(frame.stamp_ns, Verdict.NO_INPUT, "no thermal/camera_info yet")
+        self._out.result(result, message.header, mask.inference_ms)
+
+
+def main() -> int:
+    return run(GeoLocalizationNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
