@@ -18,10 +18,11 @@ class FakeEngine:
 
     provider = "cpu"
 
-    def __init__(self, boxes, scores, labels, semantic_classes=0, classes=CLASS_NAMES):
-        inputs = [TensorSpec("thermal", (1, 1, "height", "width"), "uint8")]
-        if semantic_classes:
-            inputs.append(TensorSpec("semantics", (1, semantic_classes, "height", "width")))
+    def __init__(self, boxes, scores, labels, semantics_stride=0, classes=CLASS_NAMES, semantics_dtype="uint8"):
+        inputs = [TensorSpec("thermal", (1, 1, "height", "width"), "uint8", typical_shape=(1, 1, 512, 640))]
+        if semantics_stride:
+            inputs.append(TensorSpec("semantics", (1, 1, "rows", "columns"), semantics_dtype,
+                                     typical_shape=(1, 1, 512 // semantics_stride, 640 // semantics_stride)))
         self.card = SimpleNamespace(name="fake", classes=classes, strides=(32,), inputs=tuple(inputs))
         self.out = {"boxes": np.array([boxes], np.float32).reshape(1, -1, 4), "scores": np.array([scores], np.float32),
                     "labels": np.array([labels], np.int64)}
@@ -62,19 +63,25 @@ def test_frames_of_any_size_are_padded_by_their_edge():
     assert engine.given["thermal"].shape == (1, 1, 96, 640)
 
 
-def test_a_mask_becomes_planes_and_goes_away_again():
-    engine = FakeEngine([], [], [], semantic_classes=3)
+@pytest.mark.parametrize("stride", [1, 4])
+def test_a_labelling_is_given_at_the_models_resolution_and_goes_away_again(stride):
+    engine = FakeEngine([], [], [], semantics_stride=stride)
     detector = Detector(engine)
-    mask = np.zeros((100, 128), np.uint8)
-    mask[:50], mask[50:60] = 2, 7  # 7: a label the model does not know
-    assert detector.detect(np.zeros((100, 128), np.uint8), mask, "map").semantics == "map"
-    planes = engine.given["semantics"][0]
-    assert planes.shape == (3, 128, 128) and planes.dtype == np.float32
-    assert planes[2, :50].all() and planes[2].sum() == 50 * 128
-    assert planes[0, 60:100].all() and planes[0].sum() == 40 * 128
-    assert not planes[:, 50:60].any()
+    labels = np.zeros((100, 128), np.uint8)
+    labels[:48], labels[48:60] = 2, 255
+    assert detector.detect(np.zeros((100, 128), np.uint8), labels, "map").semantics == "map"
+    given = engine.given["semantics"][0, 0]
+    assert given.shape == (128 // stride, 128 // stride) and given.dtype == np.uint8
+    rows = np.array([48, 60, 100]) // stride
+    for part, value in zip(np.split(given, rows), (2, 255, 0, 255)):  # the last lies in the padding
+        assert (part == value).all()
     assert detector.detect(np.zeros((100, 128), np.uint8)).semantics == "none"
-    assert not engine.given["semantics"].any()
+    assert (engine.given["semantics"] == 255).all()
+
+
+def test_a_model_that_wants_planes_is_refused():
+    with pytest.raises(EngineError, match="'fake' takes its labelling in another form .*; export it again"):
+        Detector(FakeEngine([], [], [], semantics_stride=1, semantics_dtype="float32"))
 
 
 def test_a_model_of_other_classes_is_refused():

@@ -1,6 +1,7 @@
 """Networks, losses, crops and the training loop: small, on the CPU, with numbers."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,12 +9,21 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed")
 
+from thermalreid_ros.detection.detector import Detector  # noqa: E402
+from thermalreid_ros.engine import load_engine  # noqa: E402
 from thermalreid_ros.errors import ThermalReidError  # noqa: E402
 from thermalreid_ros.training.detection import DetectionRecipe, build, load_checkpoint, train  # noqa: E402
-from thermalreid_ros.training.detectors import Darknet53, SemanticStem, YoloSemantic  # noqa: E402
-from thermalreid_ros.training.export import DetectorExport, export_detector, parity  # noqa: E402
-from thermalreid_ros.training.frames import AnnotatedFrames, CropSampler, read_coco  # noqa: E402
-from thermalreid_ros.training.losses import IGNORE, PADDING, compact_loss, complete_iou, decode_yolo  # noqa: E402
+from thermalreid_ros.training.detectors import Darknet53, SemanticStem, YoloCompact, YoloSemantic  # noqa: E402
+from thermalreid_ros.training.export import DetectorExport, export_detector  # noqa: E402
+from thermalreid_ros.training.frames import AnnotatedFrames, CropSampler, TrainingSet, read_coco  # noqa: E402
+from thermalreid_ros.training.losses import (  # noqa: E402
+    IGNORE,
+    PADDING,
+    compact_loss,
+    complete_iou,
+    decode_yolo,
+    semantic_loss,
+)
 
 
 @pytest.fixture(scope="module")
@@ -96,40 +106,157 @@ def test_compact_loss_wants_confidence_where_the_object_is_and_is_silent_where_n
     assert torch.isfinite(nothing["loss"]) and nothing["positives"] == 0
 
 
-def test_crops_are_the_same_for_the_same_index_and_boxes_stay_on_their_objects(squares):
-    sampler = CropSampler(squares, 96, seed=3, inversion=0.0)
-    for index in range(40):
-        crop, boxes, labels = sampler(index)
-        again = sampler(index)
-        assert all((a == b).all() for a, b in zip((crop, boxes, labels), again))
-        assert crop.shape == (96, 96) and crop.dtype == np.uint8
-        for box, label in zip(boxes, labels):
-            if label < 0:
+def test_what_an_image_was_not_searched_for_is_not_punished_there():
+    boxes, labels = torch.tensor([[[8.0, 8, 24, 24]]] * 2), torch.tensor([[1]] * 2)
+    trained = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 0]])
+    out = torch.zeros(2, 8, 16, 16, requires_grad=True)
+    compact_loss(out, boxes, labels, stride=4, trained_classes=trained)["loss"].backward()
+    assert (out.grad[0, 3] > 0).all() and not out.grad[1, 3].any() and (out.grad[1, 0] > 0).all()
+    anchors = YoloSemantic.anchors
+    outs = [torch.zeros(2, 27, 64 // s, 64 // s, requires_grad=True) for s in (8, 16, 32)]
+    semantic_loss(outs, boxes, labels, strides=(8, 16, 32), anchors=anchors, trained_classes=trained)["loss"].backward()
+    dogs = outs[0].grad.view(2, 3, 9, 8, 8)[:, :, 8]
+    assert dogs[0].max() > 0 and not dogs[1].any()
+
+
+def test_semantic_loss_wants_the_anchors_that_suit_and_is_silent_where_not_to_judge():
+    boxes = torch.tensor([[[8.0, 8, 22, 33], [36, 36, 62, 62], [0, 0, 0, 0]]])
+    labels = torch.tensor([[1, IGNORE, PADDING]])
+    outs = [torch.zeros(1, 27, 64 // s, 64 // s, requires_grad=True) for s in (8, 16, 32)]
+    terms = semantic_loss(outs, boxes, labels, strides=(8, 16, 32), anchors=YoloSemantic.anchors,
+                          trained_classes=torch.ones(4))
+    terms["loss"].backward()
+    # 14 x 25 px suits, within a factor of 3, three anchors of stride 8, three of stride 16 and one of stride 32, where of
+    # the three cells one lies outside
+    assert terms["positives"] == 9 + 9 + 2
+    objectness = outs[0].grad.view(3, 9, 8, 8)[:, 4]
+    assert (objectness[:, 2, 1] < objectness[:, 0, 7]).all()  # cell (1, 2) holds the centre (15, 20.5)
+    assert not objectness[:, 5:7, 5:7].any() and (objectness[:, 0, 5:] > 0).all()
+    nothing = semantic_loss([o.detach().requires_grad_() for o in outs], boxes, torch.full((1, 3), PADDING),
+                            strides=(8, 16, 32), anchors=YoloSemantic.anchors, trained_classes=torch.ones(4))
+    assert torch.isfinite(nothing["loss"]) and nothing["positives"] == 0 and nothing["box_loss"] == 0
+
+
+def test_crops_are_the_same_for_the_same_step_and_boxes_stay_on_their_objects(squares):
+    sets = [TrainingSet(squares, scale=(0.5, 1.45))]
+    sampler = CropSampler(sets, 96, seed=3, inversion=0.0)
+    seen = 0
+    for step in range(12):
+        crops, again = sampler(step, 6), sampler(step, 6)
+        assert all(torch.equal(getattr(crops, key), getattr(again, key)) for key in ("thermal", "boxes", "labels"))
+        assert crops.thermal.shape == (6, 1, 96, 96) and crops.semantics is None
+        assert crops.labels.shape[1] <= sampler.max_objects
+        for crop, boxes, labels in zip(crops.thermal[:, 0].numpy(), crops.boxes.numpy(), crops.labels.numpy()):
+            assert 0 <= crop.min() and crop.max() <= 255
+            for (x0, y0, x1, y1), label in zip(boxes, labels):
+                if label < 0:
+                    continue
+                assert 0 <= x0 < x1 <= 96 and 0 <= y0 < y1 <= 96
+                inside = crop[int(np.ceil(y0 + 1)):int(y1 - 1), int(np.ceil(x0 + 1)):int(x1 - 1)]
+                if inside.size:
+                    seen += 1
+                    assert inside.mean() > np.median(crop) + 20, (step, x0, y0)
+    assert seen > 100
+    assert not torch.equal(CropSampler(sets, 96, seed=4)(0, 6).thermal, sampler(0, 6).thermal)
+
+
+def test_what_a_crop_cuts_is_ignored_and_little_rests_are_dropped():
+    corner = AnnotatedFrames(np.zeros((1, 64, 64), np.uint8), [np.array([[0, 0, 20, 20], [30, 30, 64, 64]], np.float32)],
+                             [np.array([0, 1])])
+    sampler = CropSampler([TrainingSet(corner, scale=(1.0, 1.0))], 32, seed=1)
+    shares = []
+    for step in range(20):
+        crops = sampler(step, 8)
+        for boxes, labels in zip(crops.boxes.numpy(), crops.labels.numpy()):
+            for box, label in zip(boxes, labels):
+                if label == PADDING:
+                    assert not box.any()
+                else:
+                    area = (box[2:] - box[:2]).prod()
+                    assert area >= 0.15 * 400 - 0.1
+                    shares.append((label, area / (400, 34 * 34)[label] if label >= 0 else area))
+    assert min(share for label, share in shares if label >= 0) >= 0.45
+    assert any(label == IGNORE for label, _ in shares)
+
+
+def test_sets_make_their_share_of_a_batch_and_say_what_they_know(squares):
+    mask = np.zeros(squares.images.shape, np.uint8)
+    mask[:, :, 96:] = 2
+    bright = AnnotatedFrames(np.full_like(squares.images, 255), squares.boxes, squares.labels, (0, 1, 2, 3), mask,
+                             np.full(6, 2.0))
+    dark = AnnotatedFrames(np.zeros_like(squares.images), squares.boxes, squares.labels, (0, 1))
+    sampler = CropSampler([TrainingSet(dark, 0.75), TrainingSet(bright, 0.25)], 96, seed=1, inversion=0.0,
+                          semantics_stride=4)
+    dogs, known = 0, 0
+    for step in range(40):
+        crops = sampler(step, 10)
+        from_bright = crops.thermal.mean((1, 2, 3)) > 127
+        assert torch.equal(crops.trained[:, 3] == 1, from_bright) and crops.trained[:, :2].all()
+        assert crops.semantics.shape == (10, 1, 24, 24) and crops.semantics.dtype == torch.uint8
+        assert (crops.semantics[~from_bright] == 255).all()
+        dogs += int(from_bright.sum())
+        known += int((crops.semantics != 255).flatten(1).any(1).sum())
+    assert dogs == 100 and 50 <= known <= 83
+
+
+def test_a_true_labelling_lies_on_what_it_labels():
+    rng = np.random.default_rng(2)
+    image = np.kron(rng.integers(0, 2, (8, 10)), np.ones((20, 20))).astype(np.uint8)
+    frames = AnnotatedFrames(255 * image[None], [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)],
+                             labellings=2 * image[None], pixels_per_metre=np.array([1.0]))
+    sampler = CropSampler([TrainingSet(frames, scale=(0.8, 1.4))], 96, seed=1, inversion=0.0, variation=0.0,
+                          semantics_stride=4)
+    exact = []
+    for step in range(8):
+        crops = sampler(step, 8)
+        cells = torch.nn.functional.avg_pool2d(crops.thermal, 4)
+        for grey, labels in zip(cells, crops.semantics):
+            if (labels == 255).all():
                 continue
-            x0, y0, x1, y1 = box
-            assert 0 <= x0 < x1 <= 96 and 0 <= y0 < y1 <= 96
-            inside = crop[int(np.ceil(y0 + 1)):int(y1 - 1), int(np.ceil(x0 + 1)):int(x1 - 1)]
-            around = np.median(crop)
-            if inside.size:
-                assert inside.mean() > around + 20, (index, box)
-    assert (CropSampler(squares, 96, seed=4)(0)[0] != sampler(0)[0]).any()
+            plain = (labels != 255) & ((grey - grey.mean()).abs() > 80)
+            exact.append(((grey > grey.mean()) == (labels == 2))[plain].float().mean().item())
+    assert sum(share > 0.98 for share in exact) >= 0.4 * len(exact) >= 12  # the true ones
+    assert sum(share < 0.9 for share in exact) >= 0.2 * len(exact)  # and those that are meant to be wrong
+
+
+@pytest.mark.parametrize("name", ["yolo_compact", "yolo_semantic"])
+def test_an_untrained_labelling_changes_nothing_and_an_unknown_one_never_does(name):
+    torch.manual_seed(0)
+    network = build(name).eval()
+    thermal = 255 * torch.rand(1, 1, 64, 96)
+    size = 64 // network.semantics_stride, 96 // network.semantics_stride
+    labels = torch.randint(0, 5, (1, 1, *size), dtype=torch.uint8)
+
+    def answer(semantics):
+        out = network(thermal, semantics)
+        return out if name == "yolo_compact" else torch.cat([o.flatten() for o in out])
+
+    without = answer(None)
+    assert torch.equal(answer(labels), without)
+    for module in (network.labelling.out if name == "yolo_compact" else [network.backbone.stem.semantics]):
+        torch.nn.init.normal_(module.weight)
+    assert torch.equal(answer(torch.full_like(labels, 255)), without)
+    assert not torch.allclose(answer(labels), without)
 
 
 def test_training_learns_resumes_and_exports(squares, tmp_path):
     recipe = DetectionRecipe("yolo_compact", steps=4, batch=2, crop_px=96, warmup=1, ema=0.5)
-    lines = []
-    train(recipe, squares, tmp_path / "run", log=lines.append)
+    lines, sets = [], [TrainingSet(squares)]
+    train(recipe, sets, tmp_path / "run", log=lines.append)
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 4 and np.isfinite(log[-1]["loss"])
-    longer = DetectionRecipe("yolo_compact", steps=20, batch=2, crop_px=96, warmup=1, ema=0.5)
-    train(longer, squares, tmp_path / "run", log=lines.append)
+    longer = replace(recipe, steps=20)
+    train(longer, sets, tmp_path / "run", log=lines.append)
     assert "resumed at step 4 of 20" in lines
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < 0.95 * log[0]["loss"]
-    other = DetectionRecipe("yolo_compact", steps=20, batch=3, crop_px=96, warmup=1, ema=0.5)
     with pytest.raises(ThermalReidError, match="another recipe .batch differ"):
-        train(other, squares, tmp_path / "run", log=lines.append)
+        train(replace(longer, batch=3), sets, tmp_path / "run", log=lines.append)
 
+    averaged, half = (load_checkpoint(tmp_path / "run" / name)[0] for name in ("checkpoint.pt", "weights.pt"))
+    for a, b in zip(averaged.state_dict().values(), half.state_dict().values()):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+    assert (tmp_path / "run/weights.pt").stat().st_size < 5e6
     detector, kept, step = load_checkpoint(tmp_path / "run/checkpoint.pt")
     assert step == 20 and kept["batch"] == 2
     difference = export_detector(detector, tmp_path / "tiny.onnx", frames=squares.images[:2], frames_from="squares",
@@ -140,14 +267,34 @@ def test_training_learns_resumes_and_exports(squares, tmp_path):
         load_checkpoint(tmp_path / "cut.pt")
 
 
-def test_yolo_semantic_exports_with_its_semantic_input(tmp_path):
+def test_minutes_end_a_training_before_its_steps(squares, tmp_path):
+    recipe = DetectionRecipe("yolo_compact", steps=10**6, minutes=1 / 60, batch=1, crop_px=96)
+    assert recipe.progress(10, 0.25) == pytest.approx(0.25) and recipe.progress(10**6, 0.0) == 1.0
+    train(recipe, [TrainingSet(squares)], tmp_path, log=lambda line: None)
+    _, kept, step = load_checkpoint(tmp_path / "weights.pt")
+    assert 0 < step < 1000 and kept["minutes"] == 1 / 60
+
+
+@pytest.mark.parametrize("name,stride", [("yolo_compact", 4), ("yolo_semantic", 1)])
+def test_detectors_export_with_their_semantic_input(tmp_path, name, stride):
     torch.manual_seed(1)
-    network = YoloSemantic(semantic_classes=5, width=0.25).eval()
+    network = build(name).eval()
+    for module in (network.labelling.out if name == "yolo_compact" else [network.backbone.stem.semantics]):
+        torch.nn.init.normal_(module.weight, std=0.1)
     frames = [np.random.default_rng(0).integers(0, 255, (128, 160), dtype=np.uint8)]
-    assert export_detector(network, tmp_path / "semantic.onnx", frames=frames, frames_from="noise", training={}) <= 1e-3
-    torch.nn.init.normal_(network.backbone.stem.semantics.weight)
-    # a blank labelling adds nothing
-    assert parity(DetectorExport(network), tmp_path / "semantic.onnx", frames, 5) <= 0.02
+    out = tmp_path / "a.onnx"
+    # the comparison is made with a labelling and without
+    assert export_detector(network, out, frames=frames, frames_from="noise", training={}) <= 1e-3
+    engine = load_engine(out, providers=("cpu",))
+    spec = engine.card.inputs[1]
+    assert (spec.name, spec.dtype, spec.typical_shape) == ("semantics", "uint8", (1, 1, 512 // stride, 640 // stride))
+    detector = Detector(engine, score_threshold=0.0)
+    assert detector.semantics_stride == stride
+    labels = np.random.default_rng(1).integers(0, 5, (128, 160), dtype=np.uint8)
+    plain, known = detector.detect(frames[0]), detector.detect(frames[0], labels)
+    assert (plain.semantics, known.semantics) == ("none", "predicted")
+    assert plain.detections != known.detections
+    assert detector.detect(frames[0], np.full_like(labels, 255)).detections == plain.detections
 
 
 def test_coco_faults_name_the_file(tmp_path):

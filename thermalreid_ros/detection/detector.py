@@ -8,6 +8,7 @@ import numpy as np
 
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection, DetectionResult
 from thermalreid_ros.engine import Engine, EngineError
+from thermalreid_ros.maps.classes import NO_DATA
 
 MIN_SIDE_PX = 96  # smaller inputs have fewer cells than the networks' heads return candidates
 
@@ -15,9 +16,10 @@ MIN_SIDE_PX = 96  # smaller inputs have fewer cells than the networks' heads ret
 class Detector:
     """Runs a detection model. One caller at a time: the input buffers are reused.
 
-    The model takes `thermal` uint8 (1, 1, H, W) and, where it was built for it, `semantics` float32
-    (1, K, H, W); it returns its best candidates by falling score: `boxes` (1, n, 4) pixel edges, `scores` (1, n),
-    `labels` (1, n). Both YOLO-Semantic and yolo_compact are exported in this form (training/export.py).
+    The model takes `thermal` uint8 (1, 1, H, W) and, where it was built for it, `semantics` uint8 (1, 1, H / s, W / s):
+    the class of the ground, one value to s x s pixels, NO_DATA where unknown. It returns its best candidates by falling
+    score: `boxes` (1, n, 4) pixel edges, `scores` (1, n), `labels` (1, n). Both YOLO-Semantic and yolo_compact are
+    exported in this form (training/export.py).
     """
 
     def __init__(self, engine: Engine, score_threshold: float = 0.3, iou_threshold: float = 0.6,
@@ -28,38 +30,44 @@ class Detector:
         self.engine = engine
         self.score_threshold, self.iou_threshold, self.max_detections = score_threshold, iou_threshold, max_detections
         self._multiple = max(engine.card.strides, default=32)
-        semantics = [spec for spec in engine.card.inputs if spec.name == "semantics"]
-        self._semantic_classes = int(semantics[0].shape[1]) if semantics else 0
+        semantics = next((spec for spec in engine.card.inputs if spec.name == "semantics"), None)
+        self.semantics_stride = 0  # pixels to a value of the labelling; 0: takes none
+        if semantics is not None:
+            thermal = next(spec for spec in engine.card.inputs if spec.name == "thermal")
+            if semantics.dtype != "uint8" or not semantics.typical_shape or not thermal.typical_shape:
+                raise EngineError(f"model '{engine.card.name}' takes its labelling in another form than this version "
+                                  "gives it; export it again")
+            self.semantics_stride = thermal.typical_shape[3] // semantics.typical_shape[3]
         self._padded: np.ndarray | None = None
-        self._one_hot: np.ndarray | None = None
-        self._labelled = False  # whether _one_hot holds a mask: a blank one stays blank at no cost
+        self._labels: np.ndarray | None = None
 
     @property
     def takes_semantics(self) -> bool:
-        return self._semantic_classes > 0
+        return self.semantics_stride > 0
 
-    def detect(self, gray8: np.ndarray, mask: np.ndarray | None = None, source: str = "predicted") -> DetectionResult:
+    def detect(self, gray8: np.ndarray, labels: np.ndarray | None = None,
+               source: str = "predicted") -> DetectionResult:
         """Detect in one frame.
 
-        gray8: (H, W) uint8, white-hot. mask: (H, W) uint8 semantic labels of the same frame, where there is one; labels
-        the model does not know count as unknown. source: where the mask came from, for the result. A model without
-        semantic input ignores the mask, and the result says "none".
+        gray8: (H, W) uint8, white-hot. labels: (H, W) uint8, SemanticClass of the ground in the same frame, where
+        something is known of it; any other value is unknown. source: where they came from, for the result. A model
+        without semantic input ignores them, and the result says "none".
         """
         height, width = gray8.shape
         inputs = {"thermal": self._pad(gray8)[None, None]}
         if self.takes_semantics:
-            inputs["semantics"] = self._semantics(mask, inputs["thermal"].shape[2:])
+            inputs["semantics"] = self._semantics(labels, inputs["thermal"].shape[2:])
         started = time.perf_counter()
         out = self.engine.run(inputs)
         inference_ms = 1e3 * (time.perf_counter() - started)
         scores = out["scores"][0]
         count = int(np.searchsorted(-scores, -self.score_threshold, side="right"))  # scores fall
-        boxes, labels, scores = out["boxes"][0, :count], out["labels"][0, :count], scores[:count]
+        boxes, classes, scores = out["boxes"][0, :count], out["labels"][0, :count], scores[:count]
         boxes = np.clip(boxes, 0.0, (width, height, width, height))
-        keep = suppress(boxes, labels, self.iou_threshold, self.max_detections)
+        keep = suppress(boxes, classes, self.iou_threshold, self.max_detections)
         keep = keep[(boxes[keep, 2:] - boxes[keep, :2] > 1.0).all(1)]  # what lies in the padding, or is no area
-        detections = tuple(Detection(int(labels[i]), float(scores[i]), *map(float, boxes[i])) for i in keep)
-        used = source if mask is not None and self.takes_semantics else "none"
+        detections = tuple(Detection(int(classes[i]), float(scores[i]), *map(float, boxes[i])) for i in keep)
+        used = source if labels is not None and self.takes_semantics else "none"
         return DetectionResult(detections, inference_ms, used)
 
     def _pad(self, gray8: np.ndarray) -> np.ndarray:
@@ -75,17 +83,17 @@ class Detector:
         self._padded[height:] = self._padded[height - 1]
         return self._padded
 
-    def _semantics(self, mask: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
-        if self._one_hot is None or self._one_hot.shape[2:] != shape:
-            self._one_hot = np.zeros((1, self._semantic_classes, *shape), np.float32)
-        elif self._labelled:
-            self._one_hot[...] = 0.0
-        self._labelled = mask is not None
-        if mask is not None:
-            height, width = mask.shape
-            for label, plane in enumerate(self._one_hot[0]):
-                np.equal(mask, label, out=plane[:height, :width], casting="unsafe")
-        return self._one_hot
+    def _semantics(self, labels: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+        """The labelling at the model's resolution in a reused buffer, unknown in the padding."""
+        stride = self.semantics_stride
+        size = (1, 1, shape[0] // stride, shape[1] // stride)
+        if self._labels is None or self._labels.shape != size:
+            self._labels = np.empty(size, np.uint8)
+        self._labels[...] = NO_DATA
+        if labels is not None:
+            middle = labels[stride // 2::stride, stride // 2::stride]
+            self._labels[0, 0, :middle.shape[0], :middle.shape[1]] = middle
+        return self._labels
 
 
 def suppress(boxes: np.ndarray, labels: np.ndarray, iou_threshold: float, limit: int) -> np.ndarray:

@@ -6,22 +6,21 @@ import copy
 import json
 import math
 import os
-import queue
-import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 
-from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.memory import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, tune_malloc
 from thermalreid_ros.training.detectors import NETWORKS, YoloCompact
-from thermalreid_ros.training.frames import AnnotatedFrames, CropSampler
+from thermalreid_ros.training.frames import CropSampler, TrainingSet
 from thermalreid_ros.training.losses import compact_loss, semantic_loss
+
+_HALVED_FROM = 256  # weights.pt: tensors of fewer elements stay as they are
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class DetectionRecipe:
 
     network: str
     steps: int
+    minutes: float | None = None  # of training at most; the schedule follows whichever ends first
     batch: int = 16
     crop_px: int = 192
     learning_rate: float = 1.5e-3
@@ -39,6 +39,13 @@ class DetectionRecipe:
     seed: int = 1
     warmup: int = 200
     frozen_blocks: int = 2  # first layers of a pretrained backbone that keep their weights
+    inversion: float = 0.15  # share of crops of inverted polarity
+    variation: float = 1.0  # of radiometry, see CropSampler
+    semantics: bool = True  # learn from labellings where a set has them
+
+    def progress(self, step: int, seconds: float) -> float:
+        """0 at the begin, 1 where training ends."""
+        return min(1.0, max(step / self.steps, seconds / (60 * self.minutes) if self.minutes else 0.0))
 
 
 def keep_freed_memory() -> None:
@@ -60,40 +67,12 @@ class Averaged:
     @torch.no_grad()
     def update(self, model: torch.nn.Module, step: int) -> None:
         keep = min(self.decay, (1 + step) / (10 + step))
-        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values()):
-            if mine.dtype.is_floating_point:
-                mine.lerp_(theirs.to(mine.dtype), 1 - keep)
-            else:
-                mine.copy_(theirs)
-
-
-class Batches:
-    """Batches made ahead in a thread; batch number i is the same in every run (seed, index)."""
-
-    def __init__(self, sampler: CropSampler, batch: int, first_step: int, ahead: int = 4):
-        self._queue: queue.Queue = queue.Queue(ahead)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(sampler, batch, first_step), daemon=True)
-        self._thread.start()
-
-    def _run(self, sampler: CropSampler, batch: int, step: int) -> None:
-        while not self._stop.is_set():
-            crops, boxes, labels = zip(*(sampler(step * batch + i) for i in range(batch)))
-            item = (torch.from_numpy(np.stack(crops))[:, None], torch.from_numpy(np.stack(boxes)),
-                    torch.from_numpy(np.stack(labels)))
-            while not self._stop.is_set():
-                try:
-                    self._queue.put(item, timeout=0.5)
-                    break
-                except queue.Full:
-                    continue
-            step += 1
-
-    def __next__(self):
-        return self._queue.get()
-
-    def close(self) -> None:
-        self._stop.set()
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values()))
+        mine, theirs = zip(*(pair for pair in pairs if pair[0].dtype.is_floating_point))
+        torch._foreach_lerp_(mine, theirs, 1 - keep)
+        for own, other in pairs:
+            if not own.dtype.is_floating_point:
+                own.copy_(other)
 
 
 def build(name: str, backbone_weights: Path | None = None) -> torch.nn.Module:
@@ -106,35 +85,41 @@ def build(name: str, backbone_weights: Path | None = None) -> torch.nn.Module:
     return model
 
 
-def train(recipe: DetectionRecipe, frames: AnnotatedFrames, out: Path, *, backbone_weights: Path | None = None,
-          device: str = "cpu", log=print, checkpoint_every: int = 250) -> Path:
+def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, backbone_weights: Path | None = None,
+          device: str = "cpu", log=print, checkpoint_every_s: float = 60.0) -> Path:
     """Train, resuming from `out/checkpoint.pt` if it is there; returns the path of the checkpoint.
 
-    A checkpoint of another recipe is refused, except that `steps` may change (the schedule is then
-    stretched). One line a hundred steps goes to `log` and as JSON to `out/log.jsonl`.
+    A checkpoint of another recipe is refused, except that `steps` and `minutes` may change (the schedule is then
+    stretched). One line a hundred steps goes to `log` and as JSON to `out/log.jsonl`. Beside the checkpoint lies
+    `weights.pt`, the averaged network alone at half precision, which is all that export needs. The same seed gives the
+    same run on one machine where `minutes` does not end it.
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
     cv2.setNumThreads(0)
+    kind = torch.device(device).type
+    torch.backends.cudnn.benchmark = True  # all batches are of one size
     model = build(recipe.network, backbone_weights).to(device, memory_format=torch.channels_last)
     averaged = Averaged(model, recipe.ema)
     pretrained = []
-    if backbone_weights is not None:
+    if backbone_weights is not None and isinstance(model, YoloCompact):
         for block in model.backbone.features[: recipe.frozen_blocks]:
             block.requires_grad_(False)
         pretrained = [p for p in model.backbone.parameters() if p.requires_grad]
-    known = {id(p) for p in model.backbone.parameters()} if backbone_weights is not None else set()
-    fresh = [p for p in model.parameters() if id(p) not in known]
+    known = {id(p) for p in pretrained}
+    fresh = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
     groups = [{"params": [p for p in group if (p.ndim > 1) == decayed], "scale": scale,
                "weight_decay": recipe.weight_decay if decayed else 0.0}
               for group, scale in ((fresh, 1.0), (pretrained, recipe.backbone_rate)) for decayed in (True, False)]
-    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate, betas=(0.9, 0.999))
+    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate, betas=(0.9, 0.999),
+                                  fused=kind == "cuda")
     step, seconds = 0, 0.0
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
-        ours, theirs = asdict(recipe) | {"steps": 0}, state["recipe"] | {"steps": 0}
+        free = {"steps": 0, "minutes": None}
+        ours, theirs = asdict(recipe) | free, state["recipe"] | free
         if ours != theirs:
             changed = ", ".join(k for k in ours if ours[k] != theirs.get(k))
             raise ThermalReidError(f"{path}: made with another recipe ({changed} differ); choose another --out")
@@ -144,60 +129,63 @@ def train(recipe: DetectionRecipe, frames: AnnotatedFrames, out: Path, *, backbo
         step, seconds = state["step"], state["seconds"]
         log(f"resumed at step {step} of {recipe.steps}")
 
-    present = {int(c) for own in frames.labels for c in own if c >= 0}
-    trained = torch.tensor([float(c in present) for c in range(len(CLASS_NAMES))], device=device)
-    sampler = CropSampler(frames, recipe.crop_px, recipe.seed)
-    batches = Batches(sampler, recipe.batch, step)
-    sums: dict[str, float] = {}
+    sampler = CropSampler(sets, recipe.crop_px, recipe.seed, inversion=recipe.inversion, variation=recipe.variation,
+                          semantics_stride=model.semantics_stride if recipe.semantics else 0, device=device)
+    sums: dict[str, torch.Tensor] = {}
     begun, logged = time.monotonic() - seconds, step
+    saved = time.monotonic()
     model.train()
-    try:
-        while step < recipe.steps:
-            progress = step / recipe.steps
-            rate = min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.learning_rate * group["scale"] * rate
-            crops, boxes, labels = (t.to(device, non_blocking=True) for t in next(batches))
-            thermal = crops.float().to(memory_format=torch.channels_last)
-            # a batch holds few objects: cut the padding to the fullest crop
-            slots = max(1, int((labels != -1).sum(1).max()))
-            boxes, labels = boxes[:, :slots], labels[:, :slots]
-            with torch.autocast(device, torch.bfloat16):
-                output = model(thermal)
-            if isinstance(model, YoloCompact):
-                terms = compact_loss(output, boxes, labels, stride=model.stride, trained_classes=trained)
-            else:
-                terms = semantic_loss(output, boxes, labels, strides=model.strides, anchors=model.anchors,
-                                      trained_classes=trained)
-            optimiser.zero_grad(set_to_none=True)
-            terms["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-            optimiser.step()
-            averaged.update(model, step)
-            step += 1
-            for key, value in terms.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach())
-            if step % 100 == 0 or step == recipe.steps:
-                seconds = time.monotonic() - begun
-                line = {k: round(v / (step - logged), 4) for k, v in sums.items()}
-                sums, logged = {}, step
-                left = seconds / step * (recipe.steps - step)
-                log(f"step {step}/{recipe.steps}  {line}  {recipe.batch * step / seconds:.1f} crops/s  "
-                    f"{left / 60:.0f} min left")
-                with (out / "log.jsonl").open("a") as f:
-                    f.write(json.dumps({"step": step, "seconds": round(seconds), **line}) + "\n")
-            if step % checkpoint_every == 0 or step == recipe.steps:
-                state = {"recipe": asdict(recipe), "model": model.state_dict(), "averaged": averaged.model.state_dict(),
-                         "optimiser": optimiser.state_dict(), "step": step, "seconds": time.monotonic() - begun}
-                torch.save(state, path.with_suffix(".tmp"))
-                os.replace(path.with_suffix(".tmp"), path)
-    finally:
-        batches.close()
+    ends = recipe.progress(step, seconds) >= 1.0
+    while not ends:
+        progress = recipe.progress(step, time.monotonic() - begun)
+        rate = min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * group["scale"] * rate
+        crops = sampler(step, recipe.batch)
+        with torch.autocast(kind, torch.bfloat16):
+            output = model(crops.thermal.contiguous(memory_format=torch.channels_last), crops.semantics)
+        if isinstance(model, YoloCompact):
+            terms = compact_loss(output, crops.boxes, crops.labels, stride=model.stride, trained_classes=crops.trained)
+        else:
+            terms = semantic_loss(output, crops.boxes, crops.labels, strides=model.strides, anchors=model.anchors,
+                                  trained_classes=crops.trained)
+        optimiser.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimiser.step()
+        averaged.update(model, step)
+        step += 1
+        for key, value in terms.items():
+            sums[key] = sums.get(key, 0.0) + value.detach()
+        ends = recipe.progress(step, time.monotonic() - begun) >= 1.0
+        if step % 100 == 0 or ends:
+            line = {k: round(float(v) / (step - logged), 4) for k, v in sums.items()}  # waits for the accelerator
+            seconds = time.monotonic() - begun
+            sums, logged = {}, step
+            left = seconds * (1 / recipe.progress(step, seconds) - 1)
+            log(f"step {step}/{recipe.steps}  {line}  {recipe.batch * step / seconds:.1f} crops/s  "
+                f"{left / 60:.1f} min left")
+            with (out / "log.jsonl").open("a") as f:
+                f.write(json.dumps({"step": step, "seconds": round(seconds), **line}) + "\n")
+        if ends or time.monotonic() - saved > checkpoint_every_s:
+            _save(path, recipe, model, averaged.model, optimiser, step, time.monotonic() - begun)
+            saved = time.monotonic()
     return path
 
 
+def _save(path: Path, recipe: DetectionRecipe, model, averaged, optimiser, step: int, seconds: float) -> None:
+    facts = {"recipe": asdict(recipe), "step": step, "seconds": seconds}
+    weights = {k: v.half() if v.dtype == torch.float32 and v.numel() >= _HALVED_FROM and v.ndim > 1 else v
+               for k, v in averaged.state_dict().items()}
+    for target, content in ((path, {"model": model.state_dict(), "averaged": averaged.state_dict(),
+                                    "optimiser": optimiser.state_dict()}),
+                            (path.with_name("weights.pt"), {"averaged": weights})):
+        torch.save(facts | content, target.with_suffix(".tmp"))
+        os.replace(target.with_suffix(".tmp"), target)
+
+
 def load_checkpoint(path: Path) -> tuple[torch.nn.Module, dict, int]:
-    """The averaged network of a checkpoint, its recipe, and the steps it was trained for."""
+    """The averaged network of a checkpoint or of weights.pt, its recipe, and the steps it was trained for."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         model = build(state["recipe"]["network"])

@@ -1,8 +1,12 @@
 """The two detection networks: the paper's YOLO-Semantic and our yolo_compact.
 
 Both take a thermal image (B, 1, H, W) in grey levels 0..255 (float32, raw: the network normalises), with H and W
-divisible by `stride_multiple`. `forward` gives what the loss wants; `DetectorExport` (export.py) turns that
+divisible by `stride_multiple`, and a labelling (B, 1, H / s, W / s), s = `semantics_stride`: SemanticClass by cell, any
+other value or None where nothing is known. `forward` gives what the loss wants; `DetectorExport` (export.py) turns that
 into boxes and scores. Box convention: pixel edges, see detection/types.py.
+
+What is known of the ground only ever adds to what the thermal image says, through convolutions without bias: where
+nothing is known nothing is added, whatever the weights.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.maps.classes import CLASS_COUNT
 from thermalreid_ros.training.mobilenet import MobileNetV2
 
 #: Mean and standard deviation of HIT-UAV's training frames, grey levels.
@@ -25,6 +30,11 @@ def conv_bn_act(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, slope: 
     if slope is not None:
         layers.append(nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+def planes(labelling: torch.Tensor, classes: int) -> torch.Tensor:
+    """(B, K, h, w) float32, one plane a class, of (B, 1, h, w); zeros where the value is no class."""
+    return (labelling.float() == torch.arange(classes, device=labelling.device).view(1, -1, 1, 1)).float()
 
 
 class CrossStage(nn.Module):
@@ -45,11 +55,31 @@ class CrossStage(nn.Module):
         return self.leave(torch.cat(parts, 1))
 
 
+class LabellingBranch(nn.Module):
+    """What a labelling at stride 4 says to a pyramid of `width` channels, at strides 4 and 8.
+
+    Begins at zero, so that an untrained branch changes nothing.
+    """
+
+    def __init__(self, classes: int, width: int):
+        super().__init__()
+        self.fine = nn.Conv2d(classes, 24, 3, 1, 1, bias=False)
+        self.coarse = nn.Conv2d(24, 32, 3, 2, 1, bias=False)
+        self.out = nn.ModuleList((nn.Conv2d(24, width, 1, bias=False), nn.Conv2d(32, width, 1, bias=False)))
+        for out in self.out:
+            nn.init.zeros_(out.weight)
+
+    def forward(self, labelling: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        fine = F.relu(self.fine(labelling))
+        return self.out[0](fine), self.out[1](F.relu(self.coarse(fine)))
+
+
 class YoloCompact(nn.Module):
     """Anchor-free detector for objects of 10 x 20 px: one head at stride 4 over a MobileNetV2 pyramid.
 
     Cars seen from 60-130 m span 20-110 px, persons 7-25 px: one fine level covers both once the deep
     features have been brought down to it, and a single level needs no rule for which level owns an object.
+    The labelling joins the pyramid on its way down, at strides 8 and 4.
 
     Out: (B, C + 4, H / 4, W / 4): class logits, then distances left, top, right, bottom from the cell
     centre in units of the stride (positive, through softplus).
@@ -57,9 +87,12 @@ class YoloCompact(nn.Module):
 
     stride = 4
     stride_multiple = 32
+    semantics_stride = 4
 
-    def __init__(self, width: int = 64):
+    def __init__(self, width: int = 64, semantic_classes: int = CLASS_COUNT):
         super().__init__()
+        self.semantic_classes = semantic_classes
+        self.labelling = LabellingBranch(semantic_classes, width)
         self.backbone = MobileNetV2()
         c4, c8, c16, c32 = self.backbone.channels
         self.lateral = nn.ModuleList(conv_bn_act(c, width, 1, slope=None) for c in (c4, c8, c16, c32))
@@ -73,11 +106,12 @@ class YoloCompact(nn.Module):
         nn.init.normal_(self.box_out.weight, std=0.01)
         nn.init.constant_(self.box_out.bias, 2.0)  # 2 cells = 8 px to each side, a person's scale
 
-    def forward(self, thermal: torch.Tensor) -> torch.Tensor:
+    def forward(self, thermal: torch.Tensor, semantics: torch.Tensor | None = None) -> torch.Tensor:
         f4, f8, f16, f32 = self.backbone((thermal - GREY_MEAN) / GREY_STD)
+        known4, known8 = (0.0, 0.0) if semantics is None else self.labelling(planes(semantics, self.semantic_classes))
         x = self.lateral[3](f32)
-        for lateral, merge, fine in zip(self.lateral[2::-1], self.merge, (f16, f8, f4)):
-            x = merge(lateral(fine) + F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        for lateral, merge, fine, known in zip(self.lateral[2::-1], self.merge, (f16, f8, f4), (0.0, known8, known4)):
+            x = merge(lateral(fine) + F.interpolate(x, scale_factor=2.0, mode="nearest") + known)
         return torch.cat((self.class_out(self.class_branch(x)), F.softplus(self.box_out(self.box_branch(x)))), 1)
 
 
@@ -139,13 +173,13 @@ class Darknet53(nn.Module):
 class YoloSemantic(nn.Module):
     """YOLO-Semantic (paper, section 3.3 and table 1): Darknet-53 over thermal + labelling, YOLOv3 heads.
 
-    In: thermal (B, 1, H, W) grey levels; semantics (B, K, H, W), one-hot or probabilities, zeros or None
-    where nothing is known. Out: per stride 8, 16, 32 a tensor T (B, 3 * (5 + C), U, V) as in YOLOv3:
+    Out: per stride 8, 16, 32 a tensor T (B, 3 * (5 + C), U, V) as in YOLOv3:
     tx, ty, tw, th, objectness, class logits for each of three anchors.
     """
 
     strides = (8, 16, 32)
     stride_multiple = 32
+    semantics_stride = 1
     #: width, height in pixels: k-means (k = 9, distance 1 - IoU) over the boxes of HIT-UAV train, by area.
     anchors = (
         ((10, 14), (9, 19), (18, 17)),
@@ -153,7 +187,7 @@ class YoloSemantic(nn.Module):
         ((37, 34), (46, 58), (82, 82)),
     )
 
-    def __init__(self, semantic_classes: int = 5, width: float = 0.25):
+    def __init__(self, semantic_classes: int = CLASS_COUNT, width: float = 3 / 16):
         super().__init__()
         self.semantic_classes = semantic_classes
         self.backbone = Darknet53(semantic_classes, width)
@@ -178,7 +212,8 @@ class YoloSemantic(nn.Module):
             conv_bn_act(2 * c, c, 1, slope=0.1))
 
     def forward(self, thermal: torch.Tensor, semantics: torch.Tensor | None = None) -> list[torch.Tensor]:
-        f8, f16, f32 = self.backbone((thermal - GREY_MEAN) / GREY_STD, semantics)
+        known = None if semantics is None else planes(semantics, self.semantic_classes)
+        f8, f16, f32 = self.backbone((thermal - GREY_MEAN) / GREY_STD, known)
         n32 = self.neck[0](f32)
         n16 = self.neck[1](torch.cat((F.interpolate(self.reduce[0](n32), scale_factor=2.0), f16), 1))
         n8 = self.neck[2](torch.cat((F.interpolate(self.reduce[1](n16), scale_factor=2.0), f8), 1))

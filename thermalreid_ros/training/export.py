@@ -7,6 +7,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
-from thermalreid_ros.engine.packing import MIN_ELEMENTS, pack_fp16_initializers, write_card
+from thermalreid_ros.engine.packing import pack_fp16_initializers, pack_int8_initializers, stored, write_card
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.training.detectors import GREY_MEAN, GREY_STD, YoloCompact, YoloSemantic
+from thermalreid_ros.maps.classes import CLASS_NAMES as GROUND_NAMES
+from thermalreid_ros.maps.classes import NO_DATA
+from thermalreid_ros.training.detectors import GREY_MEAN, GREY_STD, YoloCompact
 from thermalreid_ros.training.losses import cell_centres, decode_yolo
 
 OPSET = 17
@@ -28,7 +31,7 @@ MAX_DIFFERENCE = 1e-3  # ONNX against torch: scores, and boxes in pixels relativ
 
 
 class DetectorExport(nn.Module):
-    """A detector as it flies: uint8 frame in, the MAX_CANDIDATES best boxes out, by falling score."""
+    """A detector as it flies: uint8 frame and labelling in, the MAX_CANDIDATES best boxes out, by falling score."""
 
     def __init__(self, detector: nn.Module):
         super().__init__()
@@ -37,7 +40,7 @@ class DetectorExport(nn.Module):
     def forward(self, thermal: torch.Tensor, semantics: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         grey = thermal.float()
         if isinstance(self.detector, YoloCompact):
-            boxes, logits = self._compact(self.detector(grey))
+            boxes, logits = self._compact(self.detector(grey, semantics))
             best, labels = logits.max(-1)
             candidates, index = best.topk(MAX_CANDIDATES, 1)
             scores = candidates.sigmoid()
@@ -64,13 +67,14 @@ class DetectorExport(nn.Module):
 
 def export_detector(detector: nn.Module, out: Path, *, frames: Iterable[np.ndarray], frames_from: str,
                     training: Mapping[str, Any], metrics: Iterable[Mapping[str, Any]] = (),
-                    size: tuple[int, int] = (512, 640)) -> float:
+                    size: tuple[int, int] = (512, 640), int8: bool = False) -> float:
     """Write out (.onnx) and its card; returns the largest difference from torch over the frames.
 
-    frames: (H, W) uint8 real frames to compare on, from a place `frames_from` names. Batch normalisation is folded
-    and weights are rounded to the float16 they are stored in before the comparison, which is thus about the
-    arithmetic alone; the card states beside it what folding and rounding change. Raises ThermalReidError, and
-    leaves no file, where the difference exceeds MAX_DIFFERENCE.
+    frames: (H, W) uint8 real frames to compare on, from a place `frames_from` names. int8: store the large weights so
+    and the rest as float16, not all as float16. Batch normalisation is folded and weights are rounded to what they are
+    stored as before the comparison, which is thus about the arithmetic alone; the card states beside it what folding
+    and rounding change. It is made without a labelling and with one of patches. Raises ThermalReidError, and leaves no
+    file, where the difference exceeds MAX_DIFFERENCE.
     """
     frames = list(frames)
     trained = DetectorExport(detector.cpu().eval().to(memory_format=torch.contiguous_format)).eval()
@@ -79,23 +83,20 @@ def export_detector(detector: nn.Module, out: Path, *, frames: Iterable[np.ndarr
     parameters = sum(p.numel() for p in detector.parameters())
     with torch.no_grad():
         for weight in detector.parameters():
-            if weight.numel() >= MIN_ELEMENTS:
-                weight.copy_(weight.half().float())
+            weight.copy_(torch.from_numpy(stored(weight.numpy(), int8=int8)))
     wrapped = DetectorExport(detector).eval()
-    semantic_classes = detector.semantic_classes if isinstance(detector, YoloSemantic) else 0
-    arguments = [torch.zeros(1, 1, *size, dtype=torch.uint8)]
-    names = ["thermal"]
-    if semantic_classes:
-        arguments.append(torch.zeros(1, semantic_classes, *size))
-        names.append("semantics")
+    names, stride = ["thermal", "semantics"], detector.semantics_stride
+    arguments = (torch.zeros(1, 1, *size, dtype=torch.uint8),
+                 torch.full((1, 1, *(side // stride for side in size)), NO_DATA, dtype=torch.uint8))
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         draft = Path(folder) / out.name
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's remarks on constant shapes
-            torch.onnx.export(wrapped, tuple(arguments), str(draft), input_names=names,
+            torch.onnx.export(wrapped, arguments, str(draft), input_names=names,
                               output_names=["boxes", "scores", "labels"], opset_version=OPSET, dynamo=False,
-                              dynamic_axes={name: {2: "height", 3: "width"} for name in names})
-        pack_fp16_initializers(draft)
+                              dynamic_axes={"thermal": {2: "height", 3: "width"},
+                                            "semantics": {2: "rows", 3: "columns"}})
+        (pack_int8_initializers if int8 else pack_fp16_initializers)(draft)
         card = {
             "name": out.stem, "task": "detection",
             "architecture": type(detector).__name__,
@@ -103,8 +104,10 @@ def export_detector(detector: nn.Module, out: Path, *, frames: Iterable[np.ndarr
                 {"name": "thermal", "shape": [1, 1, "height", "width"], "dtype": "uint8", "layout": "NCHW",
                  "mean": [GREY_MEAN], "std": [GREY_STD], "channels": ["grey, white-hot; normalised in the graph"],
                  "typical_shape": [1, 1, *size]},
-                *([{"name": "semantics", "shape": [1, semantic_classes, "height", "width"], "dtype": "float32",
-                    "layout": "NCHW", "typical_shape": [1, semantic_classes, *size]}] if semantic_classes else []),
+                {"name": "semantics", "shape": [1, 1, "rows", "columns"], "dtype": "uint8", "layout": "NCHW",
+                 "channels": [f"class of the ground, one value to {stride} x {stride} pixels: "
+                              f"{', '.join(f'{i} {name}' for i, name in enumerate(GROUND_NAMES))}; {NO_DATA} unknown"],
+                 "typical_shape": list(arguments[1].shape)},
             ],
             "outputs": [
                 {"name": "boxes", "shape": [1, MAX_CANDIDATES, 4],
@@ -113,36 +116,37 @@ def export_detector(detector: nn.Module, out: Path, *, frames: Iterable[np.ndarr
                 {"name": "labels", "shape": [1, MAX_CANDIDATES], "dtype": "int64", "meaning": "index into classes"},
             ],
             "classes": list(CLASS_NAMES), "strides": [detector.stride_multiple], "opset": OPSET,
-            "precision": "fp32, weights stored as fp16", "training": dict(training), "metrics": list(metrics),
+            "precision": f"fp32, weights stored as {'int8 and ' if int8 else ''}fp16", "training": dict(training), "metrics": list(metrics),
             "parameters": parameters,
         }
         write_card(draft, card)
-        difference = parity(wrapped, draft, frames, semantic_classes)
+        difference = parity(wrapped, draft, frames)
         if difference > MAX_DIFFERENCE:
             raise ThermalReidError(f"{out}: ONNX differs from torch by {difference:.1e}, more than "
                                    f"{MAX_DIFFERENCE:.0e}; not written")
         card["parity"] = {"max_abs_difference": float(f"{difference:.2e}"), "data": frames_from,
-                          "rounding_difference": float(f"{parity(trained, draft, frames, semantic_classes):.2e}")}
+                          "rounding_difference": float(f"{parity(trained, draft, frames):.2e}")}
         write_card(draft, card)
         for suffix in (".onnx", ".yaml"):
             os.replace(draft.with_suffix(suffix), out.with_suffix(suffix))
     return difference
 
 
-def parity(wrapped: DetectorExport, model: Path, frames: Iterable[np.ndarray], semantic_classes: int = 0) -> float:
+def parity(wrapped: DetectorExport, model: Path, frames: Iterable[np.ndarray]) -> float:
     """Largest absolute difference, torch against ONNX Runtime on the CPU, over scores and over box edges as shares
-    of the frame's width.
+    of the frame's width; each frame once with nothing known of the ground and once with patches of every class.
 
     Candidates are paired by class, then nearest, since equal scores may be listed in either order; those that score
     under 0.01, or nearly as little as the last listed, are not compared, as the two lists may end differently.
     """
     engine = load_engine(model, providers=("cpu",))
-    worst = 0.0
-    for frame in frames:
-        thermal = np.ascontiguousarray(frame)[None, None]
-        inputs = {"thermal": thermal}
-        if semantic_classes:
-            inputs["semantics"] = np.zeros((1, semantic_classes, *frame.shape), np.float32)
+    stride, worst = wrapped.detector.semantics_stride, 0.0
+    for frame, known in product(frames, (False, True)):
+        labels = np.full((1, 1, *(side // stride for side in frame.shape)), NO_DATA, np.uint8)
+        if known:
+            rows, columns = np.indices(labels.shape[2:]) * stride // 48
+            labels[0, 0] = (rows + 2 * columns) % (len(GROUND_NAMES) + 1)  # the last is no class: unknown
+        inputs = {"thermal": np.ascontiguousarray(frame)[None, None], "semantics": labels}
         out = engine.run(inputs)
         with torch.no_grad():
             expected = [t.numpy() for t in wrapped(*(torch.from_numpy(array) for array in inputs.values()))]

@@ -1,7 +1,8 @@
-"""Losses of the two detectors.
+"""Losses of the two detectors. Nothing in them waits for the accelerator: every shape is known beforehand.
 
 Targets: `boxes` (B, M, 4) pixel edges x_min, y_min, x_max, y_max; `labels` (B, M) int64, -1 for padding,
--2 for regions whose content is not to be judged (neither object nor background).
+-2 for regions whose content is not to be judged (neither object nor background). `trained_classes` (C,) or (B, C) 0/1:
+classes that nobody looked for, in all of the images or in some of them, are left untouched there.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def compact_loss(out: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor, *
     """Task-aligned assignment (Feng et al. 2021) with binary cross-entropy on soft targets and CIoU.
 
     out (B, C + 4, h, w) as YoloCompact gives it. A cell is a candidate for an object if its centre lies in the
-    box, grown to at least three cells so that a person of 7 px has candidates too. `trained_classes` (C,) 0/1:
-    classes without examples are left untouched. Returns loss, class_loss, box_loss, positives, mean_iou.
+    box, grown to at least three cells so that a person of 7 px has candidates too. Returns loss, class_loss, box_loss,
+    positives, mean_iou.
     """
     b, channels, h, w = out.shape
     classes = channels - 4
@@ -73,16 +74,22 @@ def compact_loss(out: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor, *
         low, high = boxes[:, :, None, :2], boxes[:, :, None, 2:]
         covered = ((centres > low) & (centres < high)).all(-1)
         judged = ~((covered & (labels == IGNORE)[..., None]).any(1) & ~positive)
-        weight = judged[..., None] * trained_classes
+        weight = judged[..., None] * _of_images(trained_classes, 1)
+        matched = boxes.gather(1, owner[..., None].expand(-1, -1, 4))
 
     class_loss = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).sum()
-    total = quality[positive].sum().clamp(min=1.0)
-    matched = boxes.gather(1, owner[..., None].expand(-1, -1, 4))[positive]
-    iou_pos, ciou = complete_iou(predicted[positive], matched)
-    box_loss = ((1 - ciou) * quality[positive].clamp(min=0.05)).sum()
+    quality = torch.where(positive, quality, 0)
+    total, count = quality.sum().clamp(min=1.0), positive.sum()
+    iou, ciou = complete_iou(predicted, matched)
+    box_loss = torch.where(positive, (1 - ciou) * quality.clamp(min=0.05), 0).sum()
+    mean_iou = torch.where(positive, iou.detach(), 0).sum() / count.clamp(min=1)
     return {"loss": (class_loss + 5.0 * box_loss) / total, "class_loss": class_loss.detach() / total,
-            "box_loss": box_loss.detach() / total, "positives": positive.sum(),
-            "mean_iou": iou_pos.detach().mean() if len(iou_pos) else iou_pos.new_zeros(())}
+            "box_loss": box_loss.detach() / total, "positives": count, "mean_iou": mean_iou}
+
+
+def _of_images(trained_classes: torch.Tensor, inner: int) -> torch.Tensor:
+    """(C,) or (B, C) made to broadcast over (B, ..., C) with `inner` axes between."""
+    return trained_classes.reshape(*trained_classes.shape[:-1], *(1,) * inner, trained_classes.shape[-1])
 
 
 def decode_yolo(out: torch.Tensor, anchors: torch.Tensor, stride: int) -> tuple[torch.Tensor, ...]:
@@ -106,46 +113,48 @@ def semantic_loss(outs: list[torch.Tensor], boxes: torch.Tensor, labels: torch.T
     An anchor answers for an object if their sides differ by less than `ratio`; besides the cell that holds the
     centre its nearest horizontal and vertical neighbour answer too. Returns what compact_loss returns.
     """
-    device = outs[0].device
-    image, slot = torch.nonzero(labels >= 0, as_tuple=True)
-    gt, gt_label = boxes[image, slot], labels[image, slot]
-    gt_wh, gt_xy = gt[:, 2:] - gt[:, :2], (gt[:, 2:] + gt[:, :2]) / 2
-    ignore_image, ignore_slot = torch.nonzero(labels == IGNORE, as_tuple=True)
-    object_loss = class_loss = box_loss = outs[0].new_zeros(())
-    positives, iou_sum = 0, outs[0].new_zeros(())
+    device, batch = outs[0].device, len(labels)
+    real = labels >= 0
+    wh, xy = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-3), (boxes[..., 2:] + boxes[..., :2]) / 2
+    one_hot = F.one_hot(labels.clamp(min=0), trained_classes.shape[-1]).float()[:, :, None, None]
+    first = torch.arange(batch, device=device)[:, None, None, None]
+    which = torch.arange(3, device=device)[None, None, :, None]
+    object_loss = class_loss = box_loss = outs[0].new_zeros((), dtype=torch.float32)
+    positives, iou_sum = 0, torch.zeros((), device=device)
     for out, stride, anchor, balance in zip(outs, strides, anchors, (4.0, 1.0, 0.4)):
-        size = torch.tensor(anchor, device=device, dtype=torch.float32)
+        size = boxes.new_tensor(anchor)
         predicted, objectness, class_logits = decode_yolo(out.float(), size, stride)
         h, w = out.shape[-2:]
-        target = torch.zeros_like(objectness)
-        weight = torch.ones_like(objectness)
-        centres = cell_centres(h, w, stride, device).view(h, w, 2)
-        for i, j in zip(ignore_image.tolist(), ignore_slot.tolist()):
-            inside = ((centres > boxes[i, j, :2]) & (centres < boxes[i, j, 2:])).all(-1)
-            weight[i] = torch.where(inside, 0.0, weight[i])
-        r = gt_wh[:, None] / size[None]
-        which_gt, which_anchor = torch.nonzero(torch.maximum(r, 1 / r).amax(-1) < ratio, as_tuple=True)
-        position = gt_xy[which_gt] / stride
+        # (B, M, anchors, cells): who answers for whom
+        sides = wh[:, :, None] / size
+        suits = real[..., None] & (torch.maximum(sides, 1 / sides).amax(-1) < ratio)
+        position = xy / stride
         cell = position.floor()
-        step = torch.where(position - cell < 0.5, -1.0, 1.0)
-        cells = torch.stack((cell, cell + step * cell.new_tensor((1, 0)), cell + step * cell.new_tensor((0, 1)))).long()
-        which_gt, which_anchor = which_gt.repeat(3), which_anchor.repeat(3)
-        cx, cy = cells.reshape(-1, 2).unbind(-1)
-        valid = (cx >= 0) & (cx < w) & (cy >= 0) & (cy < h)
-        which_gt, which_anchor, cx, cy = which_gt[valid], which_anchor[valid], cx[valid], cy[valid]
-        if len(which_gt):
-            where = (image[which_gt], which_anchor, cy, cx)
-            iou, ciou = complete_iou(predicted[where], gt[which_gt])
-            box_loss = box_loss + (1 - ciou).mean()
-            order = iou.detach().argsort()  # where two objects meet in a cell the better one is written last
-            target[tuple(index[order] for index in where)] = iou.detach()[order].clamp(min=0.1)
-            weight[where] = 1.0
-            one_hot = F.one_hot(gt_label[which_gt], class_logits.shape[-1]).float()
-            bce = F.binary_cross_entropy_with_logits(class_logits[where], one_hot, reduction="none")
-            class_loss = class_loss + (bce * trained_classes).sum(-1).mean()
-            positives, iou_sum = positives + len(which_gt), iou_sum + iou.detach().sum()
+        beside = torch.where(position - cell < 0.5, -1.0, 1.0)
+        zero = torch.zeros_like(beside[..., 0])
+        x, y = (torch.stack((c, c + a, c + b), -1).long()[:, :, None] for c, a, b in (
+            (cell[..., 0], beside[..., 0], zero), (cell[..., 1], zero, beside[..., 1])))
+        chosen = suits[..., None] & (x >= 0) & (x < w) & (y >= 0) & (y < h)
+        x, y = x.clamp(0, w - 1).expand(chosen.shape), y.clamp(0, h - 1).expand(chosen.shape)
+        where = (first.expand(chosen.shape), which.expand(chosen.shape), y, x)
+        iou, ciou = complete_iou(predicted[where], boxes[:, :, None, None])
+        count = chosen.sum()
+        box_loss = box_loss + torch.where(chosen, 1 - ciou, 0).sum() / count.clamp(min=1)
+        bce = F.binary_cross_entropy_with_logits(class_logits[where], one_hot.expand(*chosen.shape, -1),
+                                                 reduction="none")
+        bce = (bce * _of_images(trained_classes, 3)).sum(-1)
+        class_loss = class_loss + torch.where(chosen, bce, 0).sum() / count.clamp(min=1)
+        with torch.no_grad():
+            # where two objects meet in a cell the better one is meant
+            flat = ((where[0] * 3 + where[1]) * h + y) * w + x
+            target = torch.zeros(objectness.numel(), device=device).scatter_reduce_(
+                0, flat.flatten(), torch.where(chosen, iou.clamp(min=0.1), 0).flatten(), "amax").view_as(objectness)
+            centres = cell_centres(h, w, stride, device)[None, None]
+            ignored = ((centres > boxes[:, :, None, :2]) & (centres < boxes[:, :, None, 2:])).all(-1)
+            ignored = (ignored & (labels == IGNORE)[..., None]).any(1).view(batch, 1, h, w)
+            weight = (~ignored | (target > 0)).float()
+            positives, iou_sum = positives + count, iou_sum + torch.where(chosen, iou, 0).sum()
         object_loss = object_loss + balance * (
             F.binary_cross_entropy_with_logits(objectness, target, reduction="none") * weight).mean()
     return {"loss": 20.0 * object_loss + 0.5 * class_loss + 2.0 * box_loss, "class_loss": class_loss.detach(),
-            "box_loss": box_loss.detach(), "positives": torch.as_tensor(positives),
-            "mean_iou": iou_sum / max(positives, 1)}
+            "box_loss": box_loss.detach(), "positives": positives, "mean_iou": iou_sum / positives.clamp(min=1)}
