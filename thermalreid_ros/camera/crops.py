@@ -33,10 +33,9 @@ def square_crop(picture: np.ndarray, box: Sequence[float], size_px: int, margin:
     longest = max(x_max - x_min, y_max - y_min)
     if not np.isfinite([x_min, y_min, x_max, y_max]).all() or longest < LEAST_BOX_PX or min(
             x_max - x_min, y_max - y_min) <= 0:
-        raise CropError(f"box {tuple(round(edge, 1) for edge in map(float, box))} is smaller than {LEAST_BOX_PX:.0f} px "
-                        "or not finite")
+        raise CropError(f"{_named(box)} is smaller than {LEAST_BOX_PX:.0f} px or not finite")
     if x_max <= 0 or y_max <= 0 or x_min >= width or y_min >= height:
-        raise CropError(f"box {tuple(round(edge, 1) for edge in map(float, box))} lies off a {width}x{height} picture")
+        raise CropError(f"{_named(box)} lies off a {width}x{height} picture")
     side = margin * longest
     left, top = 0.5 * (x_min + x_max) - 0.5 * side, 0.5 * (y_min + y_max) - 0.5 * side
     zoom = size_px / side
@@ -58,3 +57,7 @@ def square_crop(picture: np.ndarray, box: Sequence[float], size_px: int, margin:
     flags = cv2.INTER_LINEAR if interpolation is None else interpolation
     return cv2.warpAffine(picture, inverse, (size_px, size_px), flags=flags | cv2.WARP_INVERSE_MAP,
                           borderMode=cv2.BORDER_REPLICATE)
+
+
+def _named(box: Sequence[float]) -> str:
+    return f"box {tuple(round(float(edge), 1) for edge in box)}"

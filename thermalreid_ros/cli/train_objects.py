@@ -38,7 +38,8 @@ def _synthesis(args: argparse.Namespace) -> int:
     if args.embedding is not None:
         embedding = load_weights(args.embedding)[0].requires_grad_(False).to(_device(args))
     recipe = SynthesisRecipe(batch=args.batch, learning_rate=args.learning_rate, seed=args.seed)
-    weights = train(recipe, _pairs(args), args.out, minutes=args.minutes, steps=args.steps, embedding=embedding, log=_log)
+    weights = train(recipe, _pairs(args), args.out, minutes=args.minutes, steps=args.steps, embedding=embedding,
+                    log=_log)
     print(f"trained: {weights}")
     return 0
 
@@ -65,7 +66,7 @@ def _pairs(args: argparse.Namespace):
 
     pairs = read_pairs(args.pairs, _device(args))
     _log(shlex.join(["thermalreid", *sys.argv[1:]]))
-    _log(f"{len(pairs)} pairs of {pairs.identities} identities, of which {int(pairs.held_out().sum())} pairs are held out")
+    _log(f"{len(pairs)} pairs of {pairs.identities} identities; {int(pairs.held_out().sum())} pairs are held out")
     return pairs
 
 

@@ -99,7 +99,8 @@ class EmbeddingNetwork(nn.Module):
         """(N, 128) before the neck, of what a stem made."""
         seen = self.features(first).float().clamp(min=1e-4)
         power = self.power.clamp(1.0, 8.0)
-        return self.reduce(seen.pow(power).mean((2, 3)).pow(1.0 / power))
+        with torch.autocast(first.device.type, enabled=False):
+            return self.reduce(seen.pow(power).mean((2, 3)).pow(1.0 / power))
 
     def colour(self, colour: torch.Tensor) -> torch.Tensor:
         return F.normalize(self.neck(self.pooled(self.stems[0](self.colour_channels(colour)))))
@@ -288,7 +289,7 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
         with torch.autocast(kind, torch.bfloat16):
             first = torch.cat([model.stems[0](model.colour_channels(colour)),
                                model.stems[1](model.thermal_channels(thermal))])
-            pooled = model.pooled(first).float()
+            pooled = model.pooled(first)
         neck = model.neck(pooled)
         identity, label = (column[rows.flatten()] for column in (training.identity, training.label))
         terms = {"identity": F.cross_entropy(heads(neck), identity, label_smoothing=0.1),

@@ -127,8 +127,6 @@ def middle_squares(count: int, device: torch.device) -> torch.Tensor:
 
 def cut(pictures: torch.Tensor, squares: torch.Tensor, size_px: int) -> torch.Tensor:
     """float32 (N, C, size_px, size_px) of float pictures (N, C, H, W); the edge is repeated outwards."""
-    if size_px < 0.7 * pictures.shape[-1] * float(squares[:, 0].norm(dim=1).mean()):
-        pictures = F.avg_pool2d(pictures, 2)
     grid = F.affine_grid(squares, (len(pictures), 1, size_px, size_px), align_corners=False)
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

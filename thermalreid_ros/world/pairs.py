@@ -143,8 +143,8 @@ class _SessionRenderer:
         first, second = _Instant.drawn(city, PROBE_HOURS, rng), _Instant.drawn(city, (0.0, 24.0), rng)
         hours = first.hour(city), second.hour(city)
         numbers = {name: [number for kind, number in self._groups[session[0]] if kind == name] for name in CLASSES}
-        population = Population(city, plan.seed, density_of_pictures(hours[0]), numbers,
-                                layout=int(rng.integers(2**31)))
+        population = _Still(Population(city, plan.seed, density_of_pictures(hours[0]), numbers,
+                                       layout=int(rng.integers(2**31))), float(rng.uniform(0.0, 600.0)))
         camera, sensor = ColourCameraParameters().varied(rng), ThermalSensorParameters().varied(rng)
         if self._renderer is None:
             self._renderer = Renderer(city, first.weather)
@@ -169,10 +169,10 @@ class _SessionRenderer:
         write_atomically(_path(self._out, *session), buffer.getvalue())
         return len(rows)
 
-    def _near(self, population: Population, identity: Identity, camera: ColourCameraParameters,
+    def _near(self, population: _Still, identity: Identity, camera: ColourCameraParameters,
               rng: np.random.Generator) -> _Shot | None:
-        renderer, time_s = self._renderer, float(rng.uniform(0.0, 600.0))
-        view = find_view(renderer, population, identity, time_s, near_by(), rng)
+        renderer = self._renderer
+        view = find_view(renderer, population, identity, population.time_s, near_by(), rng)
         if view is None:
             return None
         view = self._window(view)
@@ -185,7 +185,7 @@ class _SessionRenderer:
         row = {"label": np.int64(CLASSES.index(identity.class_name)), "colour": _smaller(colour),
                "mask": (_smaller(255 * mask) > 127).astype(np.uint8), "near_first": _centikelvin(capture.radiance),
                "size_m": np.float32(identity.size_m)}
-        return _Shot(identity, view, time_s, row)
+        return _Shot(identity, view, row)
 
     def _window(self, view: View) -> View:
         """The view cut to the square of STORED_MARGIN around its target."""
@@ -200,7 +200,7 @@ class _SessionRenderer:
         return replace(view, intrinsics=Intrinsics(_RENDERED_PX, _RENDERED_PX, zoom * k.fx, zoom * k.fy,
                                                    zoom * (k.cx - left), zoom * (k.cy - top)))
 
-    def _again(self, population: Population, shot: _Shot, sensor: ThermalSensorParameters, stamp_ns: int,
+    def _again(self, population: _Still, shot: _Shot, sensor: ThermalSensorParameters, stamp_ns: int,
                rng: np.random.Generator) -> None:
         renderer, actors = self._renderer, list(shot.view.actors)
         target = actors[shot.view.target]
@@ -212,7 +212,7 @@ class _SessionRenderer:
         drone = np.zeros((count, DRONE_PX, DRONE_PX), np.uint16)
         masks, pixels = np.zeros((count, DRONE_PX, DRONE_PX), np.uint8), np.zeros(count, np.float32)
         for k in range(count):
-            view = find_view(renderer, population, shot.identity, shot.time_s, from_drone(self._drone), rng, 0.8)
+            view = find_view(renderer, population, shot.identity, population.time_s, from_drone(self._drone), rng, 0.8)
             if view is None:
                 continue
             capture = renderer.capture(view.pose, view.intrinsics, _with_state(view, state), colour=False)
@@ -227,11 +227,27 @@ class _SessionRenderer:
         shot.row |= {"drone": drone, "drone_mask": masks, "drone_px": pixels}
 
 
+class _Still:
+    """A population at one instant: what find_view asks of one, answered from a list."""
+
+    def __init__(self, population: Population, time_s: float):
+        self.time_s = time_s
+        self._everyone = population.at(time_s)
+        self._places = np.array([(actor.x, actor.y) for actor in self._everyone]).reshape(-1, 2)
+        self._by_name = {actor.identity.name: actor for actor in self._everyone}
+
+    def at(self, time_s: float, around: tuple[float, float], radius_m: float) -> list[Placed]:
+        near = np.hypot(*(self._places - around).T) < radius_m
+        return [self._everyone[k] for k in np.flatnonzero(near)]
+
+    def where(self, identity: Identity, time_s: float) -> Placed | None:
+        return self._by_name.get(identity.name)
+
+
 @dataclass(eq=False)
 class _Shot:
     identity: Identity
     view: View
-    time_s: float
     row: dict[str, np.ndarray]
 
 
