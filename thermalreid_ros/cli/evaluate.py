@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from thermalreid_ros.cli.arguments import positive
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 
@@ -15,8 +16,9 @@ def add_parser(subparsers) -> None:
     detection.add_argument("--images", type=Path, required=True, help="folder of the frames")
     detection.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
     detection.add_argument("--model", default="yolo_compact", help="a shipped model's name, or an .onnx file")
-    detection.add_argument("--semantics", choices=("none",), default="none",
-                           help="semantic labelling given to the model (none yet: maps come with localization)")
+    detection.add_argument("--semantics", choices=("none", "true"), default="none",
+                           help="labelling given to the model: none, or the true one of rendered frames "
+                           "(SET/masks/semantic of SET/images/thermal)")
     detection.add_argument("--dates", nargs="+", default=(), metavar="YYYYMMDD",
                            help="only frames captured on these dates (date_captured)")
     detection.add_argument("--plots", type=Path, metavar="DIR", help="write precision-recall curves and frames there")
@@ -25,6 +27,39 @@ def add_parser(subparsers) -> None:
                            "(words for people: 'HIT-UAV val')")
     add_json_option(detection)
     detection.set_defaults(part=_detection)
+    localization = parts.add_parser("localization", help="the filter and single frames on recorded flights")
+    localization.add_argument("--bag", type=Path, nargs="+", required=True, metavar="BAG", dest="bags",
+                              help="recordings as thermalreid world fly makes them")
+    localization.add_argument("--map", type=Path, nargs="+", required=True, metavar="MAP.tif", dest="maps",
+                              help="one, or those of all towns: a recording says which it was flown over")
+    localization.add_argument("--prior-error", type=positive(float), metavar="M",
+                              help="the rough position is the truth with one error of this standard deviation on each "
+                                   "axis (default: the recording's own prior)")
+    localization.add_argument("--seed", type=int, default=0, help="of that error and all that is drawn (default 0)")
+    localization.add_argument("--model", default="segmenter_compact", help="segmenter: a shipped model's name, or an "
+                              ".onnx file (default segmenter_compact)")
+    localization.add_argument("--semantics", choices=("predicted", "true"), default="predicted",
+                              help="true: the recording's own labels, the ceiling of any segmenter")
+    localization.add_argument("--label-errors", type=_share, default=0.0, metavar="SHARE",
+                              help="with --semantics true: share of the world whose labels are wrong in every frame")
+    localization.add_argument("--single-frame-every", type=int, default=8, metavar="N",
+                              help="single frames: every Nth by each method (default 8), 0 for none")
+    localization.add_argument("--plots", type=Path, metavar="DIR", help="write tracks, errors, recall and score maps")
+    localization.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    add_json_option(localization)
+    localization.set_defaults(part=_localization)
+    segmentation = parts.add_parser("segmentation", help="IoU of a segmentation model on a rendered data set")
+    segmentation.add_argument("--images", type=Path, required=True, metavar="DIR",
+                              help="folder of the frames, thermal or colour (SET/images/thermal)")
+    segmentation.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
+    segmentation.add_argument("--masks", type=Path, metavar="DIR", help="default: SET/masks/semantic")
+    segmentation.add_argument("--model", default="segmenter_compact", help="a shipped model's name, or an .onnx file")
+    segmentation.add_argument("--plots", type=Path, metavar="DIR", help="write frames with their labelling and IoU there")
+    segmentation.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    segmentation.add_argument("--card", metavar="DATA", help="note IoU and, of thermal frames, the confusion on the model's "
+                              "card, measured on this data (words for people)")
+    add_json_option(segmentation)
+    segmentation.set_defaults(part=_segmentation)
     realism = parts.add_parser("realism", help="how like real thermal frames rendered ones are")
     realism.add_argument("--images", type=Path, required=True, help="folder of the rendered frames")
     realism.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
@@ -43,13 +78,18 @@ def _detection(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.detection.detector import Detector
     from thermalreid_ros.engine import load_engine
+    from thermalreid_ros.errors import ThermalReidError
     from thermalreid_ros.evaluation.detection import SCORE_FLOOR, evaluate_detection, read_coco_set, write_plots
 
     data = read_coco_set(args.images, args.annotations, args.dates)
     engine = load_engine(args.model, threads=args.threads)
     detector = Detector(engine, score_threshold=SCORE_FLOOR, max_detections=300)
+    labellings = args.images.resolve().parent.parent / "masks" / "semantic" if args.semantics == "true" else None
+    if labellings is not None and not (detector.takes_semantics and labellings.is_dir()):
+        raise ThermalReidError(f"{labellings}: no such folder of masks" if detector.takes_semantics else
+                               f"model '{engine.card.name}' takes no labelling; use --semantics none")
     figures, results = evaluate_detection(
-        detector, data, lambda records: progress(records, description=engine.card.name, unit="frame"))
+        detector, data, lambda records: progress(records, description=engine.card.name, unit="frame"), labellings)
     print(table(["class", "AP50"], [*figures["ap50"].items(), ("mean", figures["map50"])]))
     print(table(["frames", "AP50:95", "mean IoU", "median ms"],
                 [[figures["frames"], figures["map50_95"], figures["mean_iou"], figures["median_ms"]]]))
@@ -59,6 +99,62 @@ def _detection(args: argparse.Namespace) -> int:
     write_json(args.json, figures)
     if args.card:
         _note_on_card(args, figures)
+    return 0
+
+
+def _localization(args: argparse.Namespace) -> int:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation.localization_runs import LocalizationRuns
+
+    runs = LocalizationRuns(args.maps, prior_error_m=args.prior_error, seed=args.seed, plots=args.plots,
+                            model=None if args.semantics == "true" else args.model, label_errors=args.label_errors,
+                            every=args.single_frame_every, threads=args.threads)
+    for bag in args.bags:
+        run = runs.add(bag, lambda frames, name: progress(frames, description=name, unit="frame"))
+        print(f"{run.name}: {runs.line(run)}")
+    figures = runs.figures()
+    print(table(["", "flights" if len(args.bags) > 1 else "flight"], runs.rows(figures)))
+    if figures["single_frame"]:
+        print(table(["single frame", "frames", "<= 10 m", "<= 25 m", "median m", "accepted", "their median m", "ms"],
+                    [[name.replace("_", " "), method["frames"], method["within_10m"], method["within_25m"],
+                      method["median_m"], method["accepted"], method["accepted_median_m"], method["median_ms"]]
+                     for name, method in figures["single_frame"]["methods"].items()]))
+    if args.plots:
+        print(f"plots in {args.plots}")
+    write_json(args.json, figures)
+    return 0
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+def _segmentation(args: argparse.Namespace) -> int:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.engine import load_engine
+    from thermalreid_ros.evaluation.segmentation import evaluate_segmentation, read_labelled_set, write_plots
+    from thermalreid_ros.localization.segmenter import Segmenter
+
+    data = read_labelled_set(args.images, args.annotations, args.masks)
+    engine = load_engine(args.model, threads=args.threads)
+    segmenter = Segmenter(engine)
+    figures = evaluate_segmentation(
+        segmenter, data, lambda records: progress(records, description=engine.card.name, unit="frame"))
+    print(table(["class", "IoU", *(f"as {name}" for name in engine.card.classes)],
+                [[name, value, *row] for (name, value), row in zip(figures["iou"].items(), figures["confusion"])]))
+    print(table(["frames", "mIoU", "accuracy", "median ms", *(f"mIoU {part}" for part in ("day", "night") if part in
+                                                               figures)],
+                [[figures["frames"], figures["miou"], figures["accuracy"], figures["median_ms"],
+                  *(figures[part]["miou"] for part in ("day", "night") if part in figures)]]))
+    if args.plots:
+        write_plots(args.plots, segmenter, data, figures)
+        print(f"plots in {args.plots}")
+    write_json(args.json, figures)
+    if args.card:
+        _note_segmentation(args, figures, thermal=args.images.name != "colour")
     return 0
 
 
@@ -95,14 +191,37 @@ def _note_on_card(args: argparse.Namespace, figures: dict) -> None:
     from thermalreid_ros.engine.packing import write_card
 
     path, card = open_model(args.model)
-    short = [str(Path(*item.parts[-2:])) for item in (args.images, args.annotations)]
-    command = f"thermalreid evaluate detection --model {path.stem} --images {short[0]} --annotations {short[1]}"
+    command = _short_command("detection", path, args)
     if args.dates:
         command += f" --dates {' '.join(args.dates)}"
+    if args.semantics != "none":
+        command += f" --semantics {args.semantics}"
     values = {f"AP50 {name}": value for name, value in figures["ap50"].items() if value is not None}
     values |= {"mean AP50": figures["map50"], "mean AP50:95": figures["map50_95"]}
+    write_card(path, {**card.to_mapping(), "metrics": _with_noted(card, values, args, figures, command)})
+    print(f"noted on {path.with_suffix('.yaml')}")
+
+
+def _note_segmentation(args: argparse.Namespace, figures: dict, thermal: bool) -> None:
+    """Replace the card's metrics on this data, and its confusion where the frames are thermal."""
+    from thermalreid_ros.engine.engine import open_model
+    from thermalreid_ros.engine.packing import write_card
+
+    path, card = open_model(args.model)
+    values = {f"IoU {name}": value for name, value in figures["iou"].items() if value is not None}
+    values["mIoU"] = figures["miou"]
+    metrics = _with_noted(card, values, args, figures, _short_command("segmentation", path, args))
+    confusion = {"confusion": figures["confusion"]} if thermal else {}
+    write_card(path, {**card.to_mapping(), "metrics": metrics, **confusion})
+    print(f"noted on {path.with_suffix('.yaml')}")
+
+
+def _short_command(part: str, model: Path, args: argparse.Namespace) -> str:
+    short = [str(Path(*item.parts[-2:])) for item in (args.images, args.annotations)]
+    return f"thermalreid evaluate {part} --model {model.stem} --images {short[0]} --annotations {short[1]}"
+
+
+def _with_noted(card, values: dict[str, float], args: argparse.Namespace, figures: dict, command: str) -> list[dict]:
     noted = [{"name": name, "value": round(value, 4), "data": f"{args.card}, {figures['frames']} frames",
               "command": command} for name, value in values.items()]
-    kept = [dict(metric) for metric in card.metrics if metric["command"] != command]
-    write_card(path, {**card.to_mapping(), "metrics": kept + noted})
-    print(f"noted on {path.with_suffix('.yaml')}")
+    return [dict(metric) for metric in card.metrics if metric["command"] != command] + noted

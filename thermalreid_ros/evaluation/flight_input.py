@@ -1,7 +1,7 @@
 """The recording of a flight as what localization is given, in the order in which a vehicle would give it, without ROS.
 
-Topics as in docs/world.md, pictures compressed or not. Places and axes are those of the map's grid: attitude and odometry,
-which the sensors give in true east and north, are turned by the grid's convergence at the prior.
+Topics as in docs/world.md, pictures compressed or not. Places and axes are those of the map's grid: attitude and
+odometry, which the sensors give in true east and north, are turned by the grid's convergence.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FlightInputError(ThermalReidError):
 
 @dataclass(frozen=True, eq=False)
 class FrameEvent:
-    """frame: None where labels are asked for. labels: uint8 (h, w), the recording's truth, NO_DATA where it has none."""
+    """frame: None where labels are asked for. labels: uint8 (h, w), the recording's truth, NO_DATA for none."""
 
     stamp_ns: int
     frame: ThermalFrame | None
@@ -117,8 +117,8 @@ class Flight:
         self.truth_m = np.column_stack(self._map.grid.from_geographic(latitude, longitude))
         west, south, east, north = self._map.bounds
         if not ((self.truth_m > (west, south)) & (self.truth_m < (east, north))).all(axis=1).any():
-            raise FlightInputError(f"{bag.path}: was flown {self._miss_km():.0f} km off {self._map.path}; give the map of "
-                                   f"that place ({self.custom.get('map', 'its name is not recorded')})")
+            raise FlightInputError(f"{bag.path}: was flown {self._miss_km():.0f} km off {self._map.path}; give the map "
+                                   f"of that place ({self.custom.get('map', 'its name is not recorded')})")
         self.convergence_rad = self._map.grid.convergence_rad(*self.truth_m[0])
         self.truth_poses = {stamp_of(message): (message.pose.position.z, rotation_of(_xyzw(message.pose.orientation)))
                             for message in map(bag.decode, bag.messages([TRUE_POSE]))}
@@ -170,13 +170,11 @@ class Flight:
                 yield self._sensed(message.topic, content)
         yield from waiting
 
-    def picture(self, stamp_ns: int) -> np.ndarray:
-        """The frame of a stamp in white-hot grey, uint8 (H, W)."""
-        for message in self._bag.messages([self._frames], start_ns=stamp_ns - FRAME_DELAY_NS):
+    def pictures(self, from_ns: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        """(stamp, white-hot grey, uint8 (H, W)) of the frames recorded from a time on."""
+        for message in self._bag.messages([self._frames], start_ns=from_ns):
             event = self._frame(self._bag.decode(message), labels=False)
-            if event.stamp_ns == stamp_ns:
-                return event.frame.gray8()
-        raise FlightInputError(f"{self._bag.path}: no frame of {stamp_ns} ns")
+            yield event.stamp_ns, event.frame.gray8()
 
     def _sensed(self, topic: str, content: Any) -> Event:
         stamp_ns = stamp_of(content)

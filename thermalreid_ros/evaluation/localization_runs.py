@@ -1,0 +1,112 @@
+"""Several recorded flights one after the other: the filter, single frames by each method, figures and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thermalreid_ros.engine import load_engine
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.flight_input import Flight
+from thermalreid_ros.evaluation.localization import (FlightRun, PredictedLabels, TrueLabels, flight_figures,
+                                                     pooled_figures, run_filter)
+from thermalreid_ros.evaluation.localization_single import SingleFrames, score_map
+from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
+from thermalreid_ros.localization.segmenter import Segmenter
+from thermalreid_ros.maps.store import SemanticMap
+from thermalreid_ros.ros.bag import Bag
+
+#: Of single_frame's own keys in the JSON: the method that they are of.
+SINGLE_FRAME_METHOD = "refined"
+
+
+class LocalizationRuns:
+    """maps: of all the towns. model: segmenter, None for the recordings' truth with label_errors. every: of the frames
+    that are looked at by themselves, 0 for none. plots: a folder for pictures."""
+
+    def __init__(self, maps: Sequence[Path], *, prior_error_m: float | None, seed: int, model: str | None,
+                 label_errors: float = 0.0, every: int = 8, plots: Path | None = None, threads: int = 0):
+        self._maps = {path.name: path for path in maps}
+        if len(self._maps) < len(maps):
+            raise ThermalReidError("two of the maps have the same name; recordings tell them apart by it")
+        for path in maps:
+            SemanticMap.open(path).close()
+        self._prior_error_m, self._seed, self._label_errors = prior_error_m, seed, label_errors
+        self._every, self._plots, self._threads = every, plots, threads
+        self._engine = None if model is None else load_engine(model, threads=threads)
+        self._segmenter = None if self._engine is None else Segmenter(self._engine)
+        self.runs: list[FlightRun] = []
+        self.single = SingleFrames(seed, threads) if every else None
+
+    def add(self, bag: Path, progress: Callable[..., Any]) -> FlightRun:
+        """Run one recording. progress: called with an iterable and a name."""
+        with SemanticMap.open(self._map_of(bag)) as semantic_map, Flight(
+                bag, semantic_map, prior_error_m=self._prior_error_m, seed=self._seed) as flight:
+            labelling = TrueLabels(flight, self._label_errors, self._seed) if self._segmenter is None else \
+                PredictedLabels(self._engine.card.name, self._segmenter.segment, self._segmenter.confusion)
+            localizer = Localizer(semantic_map, LocalizerConfig(seed=self._seed), labelling.confusion)
+            bar = iter(progress(range(len(flight.stamps_ns)), flight.name))
+            run = run_filter(flight, localizer, labelling, every=self._every, frame_done=lambda: next(bar, None))
+            next(bar, None)
+            self.runs.append(run)
+            if self.single is not None:
+                self.single.add(run, semantic_map, labelling.confusion)
+            if self._plots is not None:
+                self._plot(run, flight, semantic_map, labelling.confusion)
+        return run
+
+    def figures(self) -> dict[str, Any]:
+        """The contract of `thermalreid evaluate localization --json`: pooled_figures, single_frame (of the method
+        SINGLE_FRAME_METHOD, all of them under methods) and flights."""
+        if self._plots is not None and self.single is not None:
+            from thermalreid_ros.evaluation.localization_plots import plot_recall
+
+            plot_recall(self._plots / "recall.png", self.single.errors())
+        return {**pooled_figures(self.runs), "single_frame": self.single and self.single.figures(SINGLE_FRAME_METHOD),
+                "labels": "true" if self._engine is None else self._engine.card.name,
+                "label_errors": self._label_errors if self._engine is None else None,
+                "prior_error_m": self._prior_error_m, "seed": self._seed,
+                "flights_each": [flight_figures(run) for run in self.runs]}
+
+    @staticmethod
+    def line(run: FlightRun) -> str:
+        """A flight in one line."""
+        f = flight_figures(run)
+        if not f["fixes"]:
+            reason = next(iter(f["reasons"]), "no frames")
+            return f"no fix in {f['frames']} frames: {reason}"
+        return (f"{f['fixes']} fixes in {f['frames']} frames from {f['seconds_to_first_fix']:.0f} s on, median "
+                f"{f['median_m']:.1f} m, 95 % {f['p95_m']:.1f} m"
+                + (f", FALSE LOCK in {f['false_locks']} frames" if f["false_locks"] else ""))
+
+    @staticmethod
+    def rows(figures: dict[str, Any]) -> list[list[Any]]:
+        keys = ("median_m", "p95_m", "within_10m", "within_25m", "fixes", "frames", "rejected", "seconds_to_first_fix",
+                "seconds_to_converge_50", "seconds_to_converge_90", "success_rate", "false_lock_rate", "nees",
+                "ellipse95", "median_ms", "label_ms", "localize_ms")
+        return [[key.replace("_", " "), figures[key]] for key in keys] + [
+            [f"frames {verdict}", count] for verdict, count in figures["verdicts"].items()]
+
+    def _map_of(self, bag: Path) -> Path:
+        if len(self._maps) == 1:
+            return next(iter(self._maps.values()))
+        with Bag(bag) as opened:
+            name = opened.custom.get("map", "")
+        if name not in self._maps:
+            raise ThermalReidError(f"{bag}: was flown over {name or 'a map that it does not name'}, which is not "
+                                   f"among the maps given: {', '.join(sorted(self._maps))}")
+        return self._maps[name]
+
+    def _plot(self, run: FlightRun, flight: Flight, semantic_map: SemanticMap, confusion: np.ndarray | None) -> None:
+        from thermalreid_ros.evaluation import localization_plots as plots
+
+        plots.plot_track(self._plots / f"{run.name}_track.png", run, semantic_map)
+        plots.plot_errors(self._plots / f"{run.name}_errors.png", run)
+        if run.views:
+            view = max(run.views[len(run.views) // 3:][:8], key=lambda view: len(np.unique(view.mask.labels)))
+            score = score_map(view, semantic_map, confusion)
+            plots.plot_ambiguity(self._plots / f"{run.name}_ambiguity.png", *score, next(flight.pictures(
+                view.mask.stamp_ns))[1], view.mask.labels, f"{run.name}: how well one frame fits")
