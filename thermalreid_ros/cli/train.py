@@ -54,6 +54,7 @@ def add_parser(subparsers) -> None:
     export.add_argument("--licence", required=True, help="of that data, for the card")
     export.add_argument("--remark", default="", help="what else the card should say of the training")
     export.add_argument("--command", required=True, help="the training command, for the card")
+    export.add_argument("--int8", action="store_true", help="store the large weights in half the space of the others")
     export.add_argument("--out", type=Path, required=True, metavar="NAME.onnx")
     export.set_defaults(part=_export)
     train_tiles.add_parsers(parts)
@@ -68,7 +69,7 @@ def add_parser(subparsers) -> None:
                            "learning rate falls towards the end that comes first")
     segmenter.add_argument("--no-colour", action="store_true", help="leave out frames in the visible band")
     segmenter.add_argument("--limit", type=positive(int), metavar="N", help="take at most N frames of each set and split")
-    segmenter.add_argument("--batch", type=positive(int), help="default 24 for geogan, 48 for segmenter_compact")
+    segmenter.add_argument("--batch", type=positive(int), help="default 32 for geogan, 96 for segmenter_compact")
     segmenter.add_argument("--learning-rate", type=positive(float),
                            help="default 2e-4 for geogan, 2e-3 for segmenter_compact")
     segmenter.add_argument("--seed", type=int, default=1)
@@ -179,7 +180,7 @@ def _export(args: argparse.Namespace) -> int:
                 "steps": step, "images_seen": step * recipe["batch"], "recipe": recipe}
     if args.remark:
         training["remark"] = args.remark
-    difference = export_detector(detector, args.out, frames=frames, training=training,
+    difference = export_detector(detector, args.out, frames=frames, training=training, int8=args.int8,
                                  frames_from=f"{len(frames)} frames, {paths[0].name} to {paths[-1].name}")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e} at most")
     return 0

@@ -63,16 +63,15 @@ class Averaged:
     def __init__(self, model: torch.nn.Module, decay: float):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values()))  # their memory is the models'
+        self._mine, self._theirs = zip(*(pair for pair in pairs if pair[0].dtype.is_floating_point))
+        self._counts = [pair for pair in pairs if not pair[0].dtype.is_floating_point]
 
     @torch.no_grad()
-    def update(self, model: torch.nn.Module, step: int) -> None:
-        keep = min(self.decay, (1 + step) / (10 + step))
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values()))
-        mine, theirs = zip(*(pair for pair in pairs if pair[0].dtype.is_floating_point))
-        torch._foreach_lerp_(mine, theirs, 1 - keep)
-        for own, other in pairs:
-            if not own.dtype.is_floating_point:
-                own.copy_(other)
+    def update(self, step: int) -> None:
+        torch._foreach_lerp_(self._mine, self._theirs, 1 - min(self.decay, (1 + step) / (10 + step)))
+        for mine, theirs in self._counts:
+            mine.copy_(theirs)
 
 
 def build(name: str, backbone_weights: Path | None = None) -> torch.nn.Module:
@@ -131,6 +130,8 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
 
     sampler = CropSampler(sets, recipe.crop_px, recipe.seed, inversion=recipe.inversion, variation=recipe.variation,
                           semantics_stride=model.semantics_stride if recipe.semantics else 0, device=device)
+    if not isinstance(model, YoloCompact):
+        anchors = torch.tensor(model.anchors, dtype=torch.float32, device=device)
     sums: dict[str, torch.Tensor] = {}
     begun, logged = time.monotonic() - seconds, step
     saved = time.monotonic()
@@ -147,13 +148,13 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
         if isinstance(model, YoloCompact):
             terms = compact_loss(output, crops.boxes, crops.labels, stride=model.stride, trained_classes=crops.trained)
         else:
-            terms = semantic_loss(output, crops.boxes, crops.labels, strides=model.strides, anchors=model.anchors,
+            terms = semantic_loss(output, crops.boxes, crops.labels, strides=model.strides, anchors=anchors,
                                   trained_classes=crops.trained)
         optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimiser.step()
-        averaged.update(model, step)
+        averaged.update(step)
         step += 1
         for key, value in terms.items():
             sums[key] = sums.get(key, 0.0) + value.detach()

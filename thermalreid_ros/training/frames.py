@@ -26,7 +26,7 @@ _PIXELS_PER_METRE = 8.0  # where a frame's record does not tell: HIT-UAV's at 80
 _HALVED_BELOW = 0.6  # scale under which a frame is averaged 2 x 2 before it is sampled, against aliasing
 _COARSE = 6  # cells a side of the noise that wrong patches and drifting temperatures are made of
 _GHOSTS = 2  # cool or warm rectangles of a crop that are no objects
-_LARGEST_KERNEL = 7
+_BLUR_REACH = 3
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,7 @@ class CropSampler:
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def _column(self, values: np.ndarray) -> torch.Tensor:
+        """(B, ...) as (B, 1, 1, 1, ...)."""
         return self._send(np.asarray(values, np.float32))[:, None, None, None]
 
     def _pixels(self, own: _Placed, geometry: _Geometry) -> torch.Tensor:
@@ -193,9 +194,9 @@ class CropSampler:
         halved = int((geometry.scale < _HALVED_BELOW).sum())  # they come first
         theta = self._send(geometry.theta(own.size, size))
         for part, shrink in ((slice(0, halved), True), (slice(halved, None), False)):
-            frames = self._send(geometry.frame[part])
-            if not len(frames):
+            if not len(geometry.frame[part]):
                 continue
+            frames = self._send(geometry.frame[part])
             pixels = own.images[frames][:, None].float()
             if shrink:
                 pixels = F.avg_pool2d(pixels, 2)
@@ -252,27 +253,27 @@ class CropSampler:
         def some(share: float, low: float, high: float) -> np.ndarray:
             return np.where(rng.random(count) < share, rng.uniform(low, high, count), 0.0)
 
-        blurred = some(min(0.1 * wide, 0.5), 0.4, 1.0 + 0.5 * (wide - 1))
+        blurred = some(min(0.1 * wide, 0.5), 0.4, 0.4 + 0.6 * wide)
         chosen = np.flatnonzero(blurred)
         if len(chosen):
-            reach = np.arange(_LARGEST_KERNEL) - _LARGEST_KERNEL // 2
+            reach = np.arange(-_BLUR_REACH, _BLUR_REACH + 1)
             taps = np.exp(-0.5 * (reach / blurred[chosen, None]) ** 2)
-            taps = self._send((taps / taps.sum(1, keepdims=True)).astype(np.float32))
+            taps = self._column((taps / taps.sum(1, keepdims=True)))
             index = self._send(chosen)
-            pixels = F.pad(crops[index, 0][None], (_LARGEST_KERNEL // 2,) * 4, mode="reflect")
-            pixels = F.conv2d(pixels, taps[:, None, None, :], groups=len(chosen))
-            crops[index, 0] = F.conv2d(pixels, taps[:, None, :, None], groups=len(chosen))[0]
+            pixels = F.pad(crops[index], (_BLUR_REACH,) * 4, mode="reflect")
+            pixels = sum(pixels[..., i:i + size] * taps[..., i] for i in range(len(reach)))
+            crops[index] = sum(pixels[..., i:i + size, :] * taps[..., i] for i in range(len(reach)))
         for _ in range(_GHOSTS):
-            level = some(0.12, 5.0, 25.0) * rng.choice((-1.0, -1.0, 1.0), count)
+            level = wide * some(0.12, 5.0, 20.0) * rng.choice((-1.0, -1.0, 1.0), count)
             self._add(crops, level, lambda marked: self._ghosts(marked, rng))
         inverted = rng.random(count) < self.inversion
         grey = self._column(np.where(inverted, 255.0, 0.0)) + self._column(np.where(inverted, -1.0, 1.0)) * crops
         grey = 255 * (grey / 255).clamp(1e-4, 1).pow(self._column(np.exp(rng.uniform(-0.3, 0.3, count) * wide)))
         gain = np.exp(rng.uniform(-0.35, 0.25, count) * wide)
         grey = (grey - 127.5) * self._column(gain) + self._column(127.5 + rng.uniform(-25, 25, count) * wide)
-        self._add(grey, some(0.3, 2.0, 12.0 * wide), lambda marked: F.interpolate(
+        self._add(grey, wide * some(0.3, 2.0, 12.0), lambda marked: F.interpolate(
             self._noise(marked, _COARSE), (size, size), mode="bicubic"))
-        self._add(grey, some(0.3, 1.0, 6.0 * wide), lambda marked: self._noise(marked, size))
+        self._add(grey, wide * some(0.3, 1.0, 6.0), lambda marked: self._noise(marked, size))
         return grey.round().clamp(0, 255)
 
     def _add(self, crops: torch.Tensor, level: np.ndarray, pattern: Callable[[int], torch.Tensor]) -> None:

@@ -122,7 +122,7 @@ def semantic_loss(outs: list[torch.Tensor], boxes: torch.Tensor, labels: torch.T
     object_loss = class_loss = box_loss = outs[0].new_zeros((), dtype=torch.float32)
     positives, iou_sum = 0, torch.zeros((), device=device)
     for out, stride, anchor, balance in zip(outs, strides, anchors, (4.0, 1.0, 0.4)):
-        size = boxes.new_tensor(anchor)
+        size = torch.as_tensor(anchor, dtype=torch.float32, device=device)
         predicted, objectness, class_logits = decode_yolo(out.float(), size, stride)
         h, w = out.shape[-2:]
         # (B, M, anchors, cells): who answers for whom
