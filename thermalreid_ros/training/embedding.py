@@ -27,9 +27,17 @@ from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.cmc import cmc_figures, guessing, over_draws, true_rank
 from thermalreid_ros.files import write_atomically
-from thermalreid_ros.training.detection import Averaged
 from thermalreid_ros.training.mobilenet import InvertedResidual
-from thermalreid_ros.training.pairs import Pairs, celsius, cut, middle_squares, random_squares, soften, vary_light
+from thermalreid_ros.training.pairs import (
+    MovingAverage,
+    Pairs,
+    celsius,
+    cut,
+    middle_squares,
+    random_squares,
+    soften,
+    vary_light,
+)
 
 SIZE_PX = 96
 DIMENSIONS = 128
@@ -247,7 +255,7 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
     model = EmbeddingNetwork().to(device, memory_format=torch.channels_last)
     heads = nn.Linear(DIMENSIONS, training.identities, bias=False).to(device)
     nn.init.normal_(heads.weight, std=0.01)
-    averaged = Averaged(model, recipe.ema)
+    averaged = MovingAverage(model, recipe.ema)
     parameters = [*model.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(
         [{"params": [p for p in parameters if (p.ndim > 1) == decayed],
@@ -260,14 +268,14 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
             raise ThermalReidError(f"{path}: made with another recipe or other data; choose another --out")
         model.load_state_dict(state["model"])
         heads.load_state_dict(state["heads"])
-        averaged.model.load_state_dict(state["averaged"])
+        averaged.network.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
         step, before_s = state["step"], state["seconds"]
         log(f"resumed at step {step}, after {before_s:.0f} s")
 
     def save(seconds: float) -> None:
         torch.save({"recipe": asdict(recipe), "step": step, "seconds": seconds, "model": model.state_dict(),
-                    "heads": heads.state_dict(), "averaged": averaged.model.state_dict(),
+                    "heads": heads.state_dict(), "averaged": averaged.network.state_dict(),
                     "optimiser": optimiser.state_dict()}, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
 
@@ -300,7 +308,7 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 10.0)
         optimiser.step()
-        averaged.update(model, step)
+        averaged.update(step)
         step += 1
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value.detach()
@@ -312,13 +320,13 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
             save(seconds)
             saved = time.monotonic()
     save(time.monotonic() - begun)
-    figures = evaluate(averaged.model, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
+    figures = evaluate(averaged.network, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
     figures |= {"training": {"pairs": len(training), "identities": training.identities, "steps": step,
                              "images_seen": 2 * step * recipe.identities * recipe.each, "seed": recipe.seed}}
     write_atomically(out / "metrics.json", json.dumps(figures, indent=1) + "\n")
     log(json.dumps(figures))
     weights = {name: value.half() if value.dtype.is_floating_point else value
-               for name, value in averaged.model.state_dict().items()}
+               for name, value in averaged.network.state_dict().items()}
     torch.save({"averaged": weights, "recipe": asdict(recipe), "step": step, "metrics": figures}, out / "weights.pt")
     return out / "weights.pt"
 

@@ -23,8 +23,16 @@ from torch import nn
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
-from thermalreid_ros.training.detection import Averaged
-from thermalreid_ros.training.pairs import Pairs, celsius, cut, middle_squares, random_squares, soften, vary_light
+from thermalreid_ros.training.pairs import (
+    MovingAverage,
+    Pairs,
+    celsius,
+    cut,
+    middle_squares,
+    random_squares,
+    soften,
+    vary_light,
+)
 from thermalreid_ros.training.synthesizers import (
     EXCESS_SCALE_K,
     MEAN_SCALE_K,
@@ -143,7 +151,7 @@ class _Trainer:
         self.recipe, self.kind, self.embedding = recipe, torch.device(device).type, embedding
         self.generators = Generators().to(device, memory_format=torch.channels_last)
         self.discriminators = _Discriminators().to(device, memory_format=torch.channels_last)
-        self.averaged = Averaged(self.generators, recipe.ema)
+        self.averaged = MovingAverage(self.generators, recipe.ema)
         fused = self.kind == "cuda"
         self.optimisers = [torch.optim.Adam(net.parameters(), recipe.learning_rate, recipe.betas, fused=fused)
                            for net in (self.generators, self.discriminators)]
@@ -193,7 +201,7 @@ class _Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(g.parameters(), 1000.0)
         self.optimisers[0].step()
-        self.averaged.update(g, number)
+        self.averaged.update(number)
 
         with torch.autocast(self.kind, torch.bfloat16):
             judged = [(d.mean(batch.colour, mean_target), d.mean(batch.colour, mean.detach())),
@@ -251,7 +259,7 @@ def train(recipe: SynthesisRecipe, pairs: Pairs, out: Path, *, minutes: float, s
             raise ThermalReidError(f"{path}: made with another recipe; choose another --out")
         trainer.generators.load_state_dict(state["generators"])
         trainer.discriminators.load_state_dict(state["discriminators"])
-        trainer.averaged.model.load_state_dict(state["averaged"])
+        trainer.averaged.network.load_state_dict(state["averaged"])
         for optimiser, own in zip(trainer.optimisers, state["optimisers"]):
             optimiser.load_state_dict(own)
         step, before_s = state["step"], state["seconds"]
@@ -260,7 +268,7 @@ def train(recipe: SynthesisRecipe, pairs: Pairs, out: Path, *, minutes: float, s
     def save(seconds: float) -> None:
         state = {"recipe": _plain(recipe), "step": step, "seconds": seconds,
                  "generators": trainer.generators.state_dict(), "discriminators": trainer.discriminators.state_dict(),
-                 "averaged": trainer.averaged.model.state_dict(),
+                 "averaged": trainer.averaged.network.state_dict(),
                  "optimisers": [optimiser.state_dict() for optimiser in trainer.optimisers]}
         torch.save(state, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
@@ -286,13 +294,13 @@ def train(recipe: SynthesisRecipe, pairs: Pairs, out: Path, *, minutes: float, s
             save(seconds)
             saved = time.monotonic()
     save(time.monotonic() - begun)
-    figures = evaluate(trainer.averaged.model, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
+    figures = evaluate(trainer.averaged.network, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
     figures |= {"training": {"pairs": len(train_rows), "identities": int(pairs.identity[train_rows].unique().numel()),
                              "steps": step, "images_seen": step * recipe.batch, "seed": recipe.seed}}
     write_atomically(out / "metrics.json", json.dumps(figures, indent=1) + "\n")
     log(json.dumps(figures))
     weights = {name: value.half() if value.dtype.is_floating_point else value
-               for name, value in trainer.averaged.model.state_dict().items()}
+               for name, value in trainer.averaged.network.state_dict().items()}
     torch.save({"averaged": weights, "recipe": _plain(recipe), "step": step, "metrics": figures}, out / "weights.pt")
     return out / "weights.pt"
 
