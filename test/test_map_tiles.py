@@ -138,3 +138,10 @@ def test_failed_writing_leaves_the_old_file(semantic_map, tmp_path):
 def test_impossible_tilings(values):
     with pytest.raises(TilesError):
         Tiling(*values)
+
+
+def test_a_map_of_one_cell_has_no_rows_above_it(tmp_path):
+    build_map(OsmFile(300, 300).write(tmp_path / "area.osm"), tmp_path / "map.tif", resolution_m=2.0)
+    with SemanticMap.open(tmp_path / "map.tif") as small:
+        tiles = Tiles(small, TILING)
+        assert tiles.runs_near(150.0, 150.0, 2000.0) == [slice(0, len(tiles))]

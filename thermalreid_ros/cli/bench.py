@@ -1,4 +1,4 @@
-"""`thermalreid bench`: speed per model, topic to topic, of transport, tile search and rendering, as a table and as JSON."""
+"""`thermalreid bench`: speed per model, topic to topic, of transport, tile search and rendering; a table and JSON."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def add_parser(subparsers) -> None:
     preview.add_argument("map", type=Path, metavar="MAP.tif")
     preview.add_argument("--out", type=Path, required=True, metavar="PNG")
     preview.set_defaults(part=_preview)
-    describe = parts.add_parser("describe", help="compute the descriptors of a map's tiles, which localization searches")
+    describe = parts.add_parser("describe", help="compute the descriptors of its tiles, which localization searches")
     describe.add_argument("map", type=Path, metavar="MAP.tif")
     describe.add_argument("--model", default="tile_distance", metavar="NAME", help="name or .onnx file (tile_distance)")
     add_provider_options(describe)

@@ -21,7 +21,7 @@ def add_parsers(parts) -> None:
     train.add_argument("--group", type=positive(int), default=64, metavar="N",
                        help="places of a batch that lie near each other (64)")
     train.add_argument("--learning-rate", type=positive(float), default=2e-3)
-    train.add_argument("--queries", type=int, default=2048, metavar="N", help="views to validate with; 0: do not (2048)")
+    train.add_argument("--queries", type=int, default=2048, metavar="N", help="views to validate with (2048)")
     train.add_argument("--seed", type=int, default=1)
     train.add_argument("--device", default="cpu", help="cpu or cuda")
     train.add_argument("--out", type=Path, required=True,

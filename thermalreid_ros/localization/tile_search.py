@@ -1,4 +1,4 @@
-"""The paper's localization: the tile of the map that is closest to a labelling, by the distance that MobileNetV2 learnt.
+"""The paper's localization: the tile of the map that is closest to a labelling, by a distance that MobileNetV2 learnt.
 
 A network turns labellings of 128 x 128 m, north up, into unit vectors; the distance of two is 1 minus their dot
 product, 0 to 2. Those of a map's tiles are computed once (`describe_map`) and lie beside the map; a search is a matrix

@@ -80,7 +80,7 @@ class Tiles:
 
     def runs_near(self, x: float, y: float, radius_m: float) -> list[slice]:
         """Runs of rows, ascending, that hold all tiles whose centres are within radius_m of a point, and others."""
-        rows = len(self._starts) // self._cell_columns
+        rows = (len(self._starts) - 1) // self._cell_columns
         left, bottom = np.floor((np.array([x, y]) - radius_m) / CELL_M).astype(int)
         right, top = np.floor((np.array([x, y]) + radius_m) / CELL_M).astype(int)
         left, right = max(left, 0), min(right, self._cell_columns - 1)

@@ -165,7 +165,7 @@ class _Run:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimiser.step()
-        self.averaged.update(self.model, self.step)
+        self.averaged.update(self.step)
         self.step += 1
         return torch.stack([loss.detach(), closest])
 

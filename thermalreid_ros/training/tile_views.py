@@ -1,8 +1,8 @@
 """Tiles and frames' labellings of them, made from maps alone on the device that trains: no rendering, no copies.
 
-A view is what `localization.ground.rectify` makes of a frame's labelling: ground seen through a camera's footprint, with
-the errors of attitude, altitude, segmenter and map in it. Pictures are uint8, row 0 = north, NO_DATA where nothing
-is known.
+A view is what `localization.ground.rectify` makes of a frame's labelling: ground seen through a camera's footprint,
+with the errors of attitude, altitude, segmenter and map in it. Pictures are uint8, row 0 = north, NO_DATA where
+nothing is known.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class ViewRecipe:
 class MapAtlas:
     """Whole maps at 1 m/px on a device: classes, heights and numbers of buildings in one int32 a pixel.
 
-    `places`: (P, 2) float32 centres worth learning, `place_maps`: (P,) the maps they are in. `held_out`: bool (P,), the
-    eastern quarter of each map's places; `usable`: bool (P,), those far enough west of it. `tile_centres`: (T, 2) of each
-    map as it is searched in flight.
+    `places`: (P, 2) float32 centres worth learning, `place_maps`: (P,) the maps they are in. `held_out`: bool (P,),
+    the eastern quarter of each map's places; `usable`: bool (P,), those far enough west of it. `tile_centres`: (T, 2)
+    of each map as it is searched in flight.
     """
 
     def __init__(self, paths: Sequence[Path], device: str):
