@@ -72,6 +72,7 @@ class SemanticMap:
             if base.count != 2 or set(base.dtypes) != {"uint8"} or not base.crs or base.res[0] != base.res[1]:
                 raise MapError(f"{path}: its bands or its grid have been changed since it was built; {remedy}")
             levels = [base, *(rasterio.open(path, overview_level=i) for i in range(len(base.overviews(1))))]
+            base.read(window=Window(base.width - 1, base.height - 1, 1, 1))  # what a file cut short lacks
         except (RasterioError, OSError):
             raise MapError(f"{path}: not a whole GeoTIFF; {remedy}") from None
         return cls(path, levels, cache_blocks)
