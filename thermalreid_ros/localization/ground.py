@@ -66,7 +66,7 @@ def ground_offsets(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float
 
     NaN at and above the horizon and beyond max_range_m from the point below the camera.
     """
-    directions = _directions(intrinsics, rotation, height_m, pixels)
+    directions = view_directions(intrinsics, rotation, height_m, pixels)
     below = -directions[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         offsets = directions[:, :2] * (height_m / below)[:, None]
@@ -86,7 +86,7 @@ def ground_pixels(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
 def footprint_centre(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
                      max_range_m: float = MAX_RANGE_M) -> np.ndarray | None:
     """The offset, float64 (2,), of the centroid of the ground that a frame shows; None where it shows none."""
-    directions = _directions(intrinsics, rotation, height_m, _lattice(intrinsics))
+    directions = view_directions(intrinsics, rotation, height_m, _lattice(intrinsics))
     offsets = ground_offsets(intrinsics, rotation, height_m, _lattice(intrinsics), max_range_m)
     seen = np.isfinite(offsets[:, 0])
     if not seen.any():
@@ -107,7 +107,7 @@ def rectify(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, he
         raise LocalizationError(f"no patch of the ground has pixels of {metres_per_pixel:g} m")
     centre = None if centre_offset_m is None else np.asarray(centre_offset_m, np.float64)
     if size_px is None:
-        box = _box(intrinsics, rotation, height_m, max_range_m)
+        box = footprint_box(intrinsics, rotation, height_m, max_range_m)
         low, high = (np.zeros(2), np.zeros(2)) if box is None else box
         if centre is None:
             centre = 0.5 * (low + high)
@@ -149,7 +149,7 @@ def sample(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, hei
     _check_mask(mask, intrinsics)
     if count < 1:
         raise LocalizationError(f"{count} samples of the ground: ask for one or more")
-    box = _box(intrinsics, rotation, height_m, max_range_m)
+    box = footprint_box(intrinsics, rotation, height_m, max_range_m)
     offsets, pixels = np.zeros((0, 2)), np.zeros((0, 2))
     start, tried = 0, 4 * count
     while box is not None and len(offsets) < count and tried <= 256 * count:
@@ -174,10 +174,10 @@ def _lattice(intrinsics: Intrinsics) -> np.ndarray:
     return np.column_stack([u.ravel(), v.ravel()])
 
 
-def _box(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
+def footprint_box(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
          max_range_m: float) -> tuple[np.ndarray, np.ndarray] | None:
     """The corners (low, high), offsets, of a box about the ground within range that a frame shows; None if none."""
-    directions = _directions(intrinsics, rotation, height_m, _lattice(intrinsics))
+    directions = view_directions(intrinsics, rotation, height_m, _lattice(intrinsics))
     away = np.hypot(directions[:, 0], directions[:, 1])
     with np.errstate(divide="ignore", invalid="ignore"):
         reach = np.where(-directions[:, 2] > _STEEPEST * away, height_m * away / -directions[:, 2], np.inf)
@@ -188,7 +188,7 @@ def _box(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
     return points.min(axis=0), points.max(axis=0)
 
 
-def _directions(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
+def view_directions(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
                 pixels: np.ndarray | None) -> np.ndarray:
     """Directions on the grid, float64 (N, 3), of length 1 along the optical axis."""
     _check(rotation, height_m)

@@ -14,7 +14,7 @@ from thermalreid_ros.maps.store import SemanticMap
 
 STEP_M = 3.0
 _NORTH_UP = 0.5 * np.pi
-_CLOSEST = 0.8  # of the camera's height: what is as high as that would fill the view
+CLOSEST = 0.8  # of the camera's height: what is as high as that would fill the view
 
 
 def seen_window(semantic_map: SemanticMap, x: float, y: float, offset_m: np.ndarray, height_m: float,
@@ -31,7 +31,7 @@ def seen_window(semantic_map: SemanticMap, x: float, y: float, offset_m: np.ndar
     # Buildings that reach into the view stand in it or nearer.
     margin = tuple(int(size + abs(0.5 * reach) / metres_per_pixel) for size, reach in zip(size_px, (north, east)))
     highest = semantic_map.heights(x + 0.75 * east, y + 0.75 * north, _NORTH_UP, metres_per_pixel, margin).max()
-    for h in np.arange(0.5 * step_m, min(float(highest), _CLOSEST * height_m) + 0.5 * step_m, step_m):
+    for h in np.arange(0.5 * step_m, min(float(highest), CLOSEST * height_m) + 0.5 * step_m, step_m):
         nearer = 1.0 - h / height_m
         pixel = metres_per_pixel if same_direction else metres_per_pixel * nearer
         heights = semantic_map.heights(x + nearer * east, y + nearer * north, _NORTH_UP, pixel, size_px)

@@ -239,7 +239,8 @@ def _coarse(template: _Template, semantic_map: SemanticMap, x: float, y: float, 
     classes = seen_window(semantic_map, x, y, template.offset_m, template.height_m, 0.5 * pixel, (2 * side, 2 * side),
                           same_direction=True)
     correlator = _Correlator(_fields(classes, template.classes, log_table, settings.blur_m / (0.5 * pixel), 2))
-    errors = list(product(_steps(0.0, settings.yaw_sigma_rad, (-2, 0, 2)), _steps(0.0, settings.scale_sigma, (-2, 0, 2))))
+    errors = list(product(_steps(0.0, settings.yaw_sigma_rad, (-2, 0, 2)),
+                          _steps(0.0, settings.scale_sigma, (-2, 0, 2))))
     volume = np.stack([correlator.scores(template.at(yaw, scale, pixel))
                        + np.float32(_prior(yaw, scale, settings) / template.points) for yaw, scale in errors])
     best = volume.max(axis=0)
