@@ -28,6 +28,16 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
             parser.add_argument("--embedding", type=Path, metavar="WEIGHTS.pt",
                                 help="of `train embedding`: synthesis then learns to be recognised by it")
         parser.set_defaults(part=run)
+    export = parts.add_parser("export-objects", help="trained synthesis and embedding to ONNX models with their cards")
+    export.add_argument("--synthesis", type=Path, metavar="WEIGHTS.pt")
+    export.add_argument("--embedding", type=Path, metavar="WEIGHTS.pt")
+    export.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="a set to measure the parity on")
+    export.add_argument("--data", required=True, help="what they were trained on, for the cards")
+    export.add_argument("--licence", required=True, help="of that data, for the cards")
+    export.add_argument("--command", required=True, help="the training commands, for the cards")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR",
+                        help="gets thermalgan.onnx, thermal_synthesis.onnx and reid_embedding.onnx")
+    export.set_defaults(part=_export)
 
 
 def _synthesis(args: argparse.Namespace) -> int:
@@ -50,6 +60,22 @@ def _embedding(args: argparse.Namespace) -> int:
     recipe = EmbeddingRecipe(identities=args.batch, learning_rate=args.learning_rate, seed=args.seed)
     weights = train(recipe, _pairs(args), args.out, minutes=args.minutes, steps=args.steps, log=_log)
     print(f"trained: {weights}")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from thermalreid_ros.training import export_objects
+    from thermalreid_ros.training.pairs import read_pairs
+
+    if args.synthesis is None and args.embedding is None:
+        raise ThermalReidError("nothing to export: give --synthesis, --embedding or both")
+    if not args.out.is_dir():
+        raise ThermalReidError(f"{args.out}: no such folder to export to")
+    about = {"data": args.data, "licence": args.licence, "command": args.command}
+    written = export_objects.export_trained(read_pairs([args.pairs]), args.out, synthesis=args.synthesis,
+                                            embedding=args.embedding, about=about, data_from=args.pairs.name)
+    for path, difference in written.items():
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e} at most")
     return 0
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -397,6 +398,6 @@ def load_weights(path: Path) -> tuple[EmbeddingNetwork, dict]:
         model = EmbeddingNetwork()
         model.load_state_dict({name: value.float() if value.dtype.is_floating_point else value
                                for name, value in state["averaged"].items()})
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ThermalReidError(f"{path}: no weights of an embedding ({str(error).splitlines()[0]})") from None
     return model.eval(), {name: value for name, value in state.items() if name != "averaged"}

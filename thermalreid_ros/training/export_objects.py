@@ -20,10 +20,13 @@ from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.engine.packing import MIN_ELEMENTS, pack_fp16_initializers, write_card
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.training.embedding import DIMENSIONS, EmbeddingNetwork
+from thermalreid_ros.training.embedding import DIMENSIONS, EmbeddingNetwork, colour_batch
 from thermalreid_ros.training.embedding import SIZE_PX as EMBEDDING_PX
+from thermalreid_ros.training.embedding import load_weights as load_embedding
 from thermalreid_ros.training.export import fold_normalisation
-from thermalreid_ros.training.synthesis import SIZE_PX, Generators
+from thermalreid_ros.training.pairs import Pairs, celsius, cut, middle_squares
+from thermalreid_ros.training.synthesis import SIZE_PX, Generators, make_batch
+from thermalreid_ros.training.synthesis import load_weights as load_generators
 from thermalreid_ros.training.synthesizers import EXCESS_SCALE_K, MEAN_SCALE_K, RELATIVE_SCALE_K, conditions_of
 
 OPSET = 17
@@ -118,6 +121,58 @@ def export_embedding(network: EmbeddingNetwork, out: Path, *, photographs: Itera
         "classes": list(CLASS_NAMES), "crop_margin": MARGIN,
     }
     return _export(EmbeddingExport(network), out, inputs, card, **facts)
+
+
+def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding: Path | None,
+                   about: Mapping[str, Any], data_from: str) -> dict[Path, float]:
+    """Export what `train synthesis` and `train embedding` left in weights.pt, with the figures measured there, to
+    models in the folder out: {model: largest difference from torch}. pairs: to compare on, from a set that data_from
+    names. about: data, licence and command, for the cards."""
+    rows = torch.arange(min(len(pairs), 8))
+    written: dict[Path, float] = {}
+    if synthesis is not None:
+        generators, state = load_generators(synthesis)
+        colour = make_batch(pairs, rows, False).colour
+        photographs = [_picture(picture) for picture in (colour + 1.0) * 127.5]
+        for name, key, export in (("thermalgan", "thermalgan", export_thermalgan),
+                                  ("thermal_synthesis", "conditional", export_conditional)):
+            own = state["metrics"].get(key, {})
+            offsets = dict(own.get("mean_offsets_k", {}))
+            if offsets:
+                offsets["any"] = [round(float(v), 3) for v in np.mean(list(offsets.values()), axis=0)]
+            shares = [{"name": f"{figure}, {when} instant", "value": own[when][figure]} for when in ("first", "second")
+                      if when in own for figure in ("ssim", "mask_iou")]
+            errors = {when: {figure: value for figure, value in own[when].items() if "_k" in figure}
+                      for when in ("first", "second") if when in own}
+            written[out / f"{name}.onnx"] = export(
+                generators, out / f"{name}.onnx", photographs=photographs,
+                **_facts(state, about, shares, f"{len(rows)} photographs of {data_from}"),
+                extra={"mean_offsets_k": offsets, "errors_k": errors})
+    if embedding is not None:
+        network, state = load_embedding(embedding)
+        photographs = [_picture(picture) for picture in colour_batch(pairs, rows, False)]
+        seen = celsius(pairs.drone[rows, 0])[:, None]
+        thermal = list(cut(seen, middle_squares(len(rows), seen.device), EMBEDDING_PX)[:, 0].numpy())
+        shares = [{"name": f"{figure}, {gallery}", "value": state["metrics"][gallery][figure]}
+                  for gallery in ("mixed", "same_class") if gallery in state["metrics"]
+                  for figure in ("r1", "r5", "nauc20")]
+        written[out / "reid_embedding.onnx"] = export_embedding(
+            network, out / "reid_embedding.onnx", photographs=photographs, thermal=thermal,
+            **_facts(state, about, shares, f"{len(rows)} crops of each band of {data_from}"))
+    return written
+
+
+def _facts(state: Mapping[str, Any], about: Mapping[str, Any], shares: list[dict[str, Any]],
+           data_from: str) -> dict[str, Any]:
+    training = state["metrics"].get("training", {})
+    held_out = f"identities held out of the training set ({training.get('identities', 0)} trained on)"
+    return {"data_from": data_from, "training": {**about, **training, "recipe": state["recipe"]},
+            "metrics": [{**share, "data": held_out, "command": about["command"]} for share in shares]}
+
+
+def _picture(colour: torch.Tensor) -> np.ndarray:
+    """uint8 (S, S, 3) of (3, S, S), 0 to 255."""
+    return np.ascontiguousarray(colour.round().clamp(0, 255).permute(1, 2, 0).to(torch.uint8).numpy())
 
 
 def _synthesis_inputs(photographs: Iterable[np.ndarray]) -> list[dict[str, np.ndarray]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -378,6 +379,6 @@ def load_weights(path: Path) -> tuple[Generators, dict]:
         generators = Generators()
         generators.load_state_dict({name: value.float() if value.dtype.is_floating_point else value
                                     for name, value in state["averaged"].items()})
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ThermalReidError(f"{path}: no weights of synthesis ({str(error).splitlines()[0]})") from None
     return generators.eval(), {name: value for name, value in state.items() if name != "averaged"}

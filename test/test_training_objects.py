@@ -1,0 +1,151 @@
+"""Training of synthesis and embedding: small, on the CPU, with numbers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from thermalreid_ros.cli import main
+from thermalreid_ros.errors import ThermalReidError
+
+torch = pytest.importorskip("torch", reason="the training extra is not installed")
+
+from thermalreid_ros.training import embedding, synthesis  # noqa: E402
+from thermalreid_ros.training.pairs import cut, middle_squares, random_squares, read_pairs, soften  # noqa: E402
+from thermalreid_ros.training.synthesizers import UNet, conditions_of, ssim  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """36 identities, 9 of each class, seen in 2 sessions: bright squares, the warmer the redder."""
+    out = tmp_path_factory.mktemp("pairs")
+    (out / "sessions").mkdir()
+    rng = np.random.default_rng(0)
+    names = [f"{kind}-{number:04d}" for number in range(9) for kind in ("car", "person", "bicycle", "dog")]
+    for view in range(2):
+        colour = rng.integers(60, 90, (36, 128, 128, 3), dtype=np.uint8)
+        mask = np.zeros((36, 128, 128), np.uint8)
+        mask[:, 40:88, 30:98] = 1
+        heat = np.linspace(0, 20, 36)[:, None, None]
+        colour[..., 0] += (mask * (40 + 5 * heat)).astype(np.uint8)
+        near = (28000 + 100 * mask * heat + rng.normal(0, 20, mask.shape)).astype(np.uint16)
+        drone = np.stack([picture[16:112, 16:112] for picture in near])[:, None]
+        np.savez(out / "sessions" / f"000_{view:02d}.npz", label=np.tile(np.arange(4), 9), colour=colour, mask=mask,
+                 near_first=near, near_second=near, drone=drone, drone_px=np.full((36, 1), 40, np.float32),
+                 identity=np.array(names), seed=7, first=np.float32([12, 6.85, 0, 0.5, 2, 0]),
+                 second=np.float32([3, 6.85, 0, -0.5, 2, 0]))
+    return out
+
+
+def test_sets_are_read_and_split_by_identity(folder):
+    pairs = read_pairs([folder])
+    assert len(pairs) == 72 and pairs.identities == 36
+    assert int(pairs.held_out().sum()) == 8  # number 7 of each class, twice
+    rest = pairs.only(~pairs.held_out())
+    assert rest.identities == 32 and rest.colour.shape == (64, 3, 128, 128)
+    with pytest.raises(ThermalReidError, match="world pairs"):
+        read_pairs([folder / "sessions"])
+
+
+def test_the_middle_square_is_the_middle():
+    ramp = torch.arange(128.0).add(0.5).expand(1, 1, 128, 128)
+    crop = cut(ramp, middle_squares(1, ramp.device), 96)
+    side = 128 * 1.5 / 1.8
+    expected = 64 - side / 2 + (torch.arange(96) + 0.5) * side / 96
+    torch.testing.assert_close(crop[0, 0, 5], expected, atol=1e-3, rtol=0)
+    torch.manual_seed(0)
+    squares = random_squares(4000, ramp.device, margin=(1.3, 1.75))
+    assert abs(float((squares[:, 0, 0] < 0).float().mean()) - 0.5) < 0.05
+    assert 1.3 / 1.8 <= float(squares[:, 0, 0].abs().min()) and float(squares[:, 0, 0].abs().max()) <= 1.75 / 1.8
+
+
+def test_softening_keeps_the_mean_and_takes_the_detail():
+    torch.manual_seed(0)
+    noise = torch.randn(3, 2, 64, 64)
+    soft = soften(noise, torch.tensor([64.0, 32.0, 12.0]))
+    torch.testing.assert_close(soft[0], noise[0], atol=1e-3, rtol=0)
+    assert float(soft[1].std()) < 0.7 and float(soft[2].std()) < 0.25
+    torch.testing.assert_close(soften(torch.full((1, 1, 64, 64), 5.0), torch.tensor([10.0])),
+                               torch.full((1, 1, 64, 64), 5.0))
+
+
+def test_similarity_is_one_for_equals_and_falls_with_noise():
+    torch.manual_seed(0)
+    picture = torch.randn(1, 1, 32, 32).cumsum(2)
+    assert float(ssim(picture, picture, 10.0).mean()) == pytest.approx(1.0, abs=1e-5)
+    assert float(ssim(picture, picture + torch.randn_like(picture) * 3, 10.0).mean()) < 0.8
+
+
+def test_mean_maps_are_level_on_the_object_and_around_it():
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 2:6, 2:6] = 1
+    excess = 3.0 + 4.0 * mask
+    level, mean = synthesis.mean_map(excess, mask)
+    torch.testing.assert_close(level, excess)
+    assert float(mean) == pytest.approx(7.0)
+
+
+def test_conditions_change_what_the_generator_makes():
+    torch.manual_seed(0)
+    net = UNet(3, 2, conditions=5, widths=(4, 8, 8, 8, 8)).eval()
+    for up in net.up:
+        torch.nn.init.normal_(up.modulation.weight)
+    picture = torch.randn(1, 3, 32, 32)
+    noon, night = (conditions_of(*(torch.tensor([v]) for v in values)) for values in ((12., 20., 0., .8),
+                                                                                     (0., 5., 1., -.5)))
+    assert net(picture, noon).shape == (1, 2, 32, 32)
+    assert float((net(picture, noon) - net(picture, night)).detach().abs().max()) > 1e-3
+
+
+def test_losses_fall_as_the_bands_agree():
+    torch.manual_seed(0)
+    recipe = embedding.EmbeddingRecipe()
+    centres = torch.randn(6, 1, 16) * 3
+    near = [embedding.embedding_losses(centres + noise * torch.randn(6, 4, 16), centres + noise * torch.randn(6, 4, 16),
+                                       recipe) for noise in (0.01, 3.0)]
+    for name in ("triplet", "centre", "contrast"):
+        assert float(near[0][name]) < float(near[1][name]) - 0.2
+    # K equal pictures share the likelihood.
+    assert float(near[0]["contrast"]) == pytest.approx(np.log(4), abs=0.05)
+
+
+def test_photographs_and_thermal_pictures_of_a_batch_are_of_different_sessions(folder):
+    pairs = read_pairs([folder])
+    sampler = embedding._Sampler(pairs, embedding.EmbeddingRecipe(identities=6, each=3))
+    for _ in range(20):
+        colour, thermal = sampler()
+        assert colour.shape[1:] == (3,) and not set(colour.ravel()) & set(thermal.ravel())
+        assert (pairs.identity[colour] == pairs.identity[thermal]).all()
+
+
+@pytest.mark.parametrize("part", ["synthesis", "embedding"])
+def test_training_goes_on_where_it_stopped_and_is_exported(folder, tmp_path, capsys, part):
+    command = ["train", part, "--pairs", str(folder), "--batch", "4", "--out", str(tmp_path / "run")]
+    assert main([*command, "--steps", "1"]) == 0
+    assert main([*command, "--steps", "2"]) == 0
+    assert "resumed at step 1" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert figures["training"]["steps"] == 2
+    if part == "embedding":
+        assert figures["mixed"]["probes"] == 8 and figures["mixed"]["gallery"] == 4
+        assert figures["training"]["identities"] == 32
+    else:
+        assert len(figures["conditional"]["mean_offsets_k"]["car"]) == len(synthesis.QUANTILES)
+        assert figures["thermalgan"]["second"]["mean_mae_k"] < 40
+    assert main([*command, "--learning-rate", "0.5", "--steps", "3"]) == 2
+    assert "another recipe" in capsys.readouterr().err
+    assert main(["train", "export-objects", f"--{part}", str(tmp_path / "run" / "weights.pt"), "--pairs", str(folder),
+                 "--data", "squares", "--licence", "Apache-2.0", "--command", "none", "--out", str(tmp_path)]) == 0
+    wanted = {"synthesis": ["thermal_synthesis", "thermalgan"], "embedding": ["reid_embedding"]}[part]
+    assert sorted(path.stem for path in tmp_path.glob("*.onnx")) == wanted
+
+
+def test_faults_are_named_in_one_line(folder, tmp_path, capsys):
+    assert main(["train", "embedding", "--pairs", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
+    assert "world pairs" in capsys.readouterr().err
+    assert main(["train", "export-objects", "--pairs", str(folder), "--data", "-", "--licence", "-", "--command", "-",
+                 "--out", str(tmp_path)]) == 2
+    (tmp_path / "weights.pt").write_bytes(b"no")
+    assert main(["train", "export-objects", "--embedding", str(tmp_path / "weights.pt"), "--pairs", str(folder),
+                 "--data", "-", "--licence", "-", "--command", "-", "--out", str(tmp_path)]) == 2
+    assert "weights.pt" in capsys.readouterr().err
