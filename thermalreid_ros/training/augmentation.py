@@ -52,10 +52,10 @@ class Augmentation:
             torch.stack((mirror * sin * stretch * (width / height), cos / stretch, slide[:, 1]), 1)), 1)
         grid = F.affine_grid(theta, [b, 1, height, width], align_corners=False)
         moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-        # what lies outside is sampled as 0: so labels travel as their distance from 255
-        distance = (NO_DATA - labels.float())[:, None]
-        distance = F.grid_sample(distance, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-        return moved, (NO_DATA - distance[:, 0].round()).to(torch.uint8)
+        # what lies outside is the frame mirrored, and is judged too: a frame scaled down would else teach little
+        labels = F.grid_sample(labels.float()[:, None], grid, mode="nearest", padding_mode="reflection",
+                               align_corners=False)
+        return moved, labels[:, 0].round().to(torch.uint8)
 
     def thermal_radiometry(self, x: torch.Tensor) -> torch.Tensor:
         b = len(x)

@@ -44,7 +44,7 @@ class SegmentationRecipe:
     network: str
     steps: int = 0
     minutes: float = 0.0
-    batch: int = 48
+    batch: int = 96
     learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.02
@@ -57,7 +57,7 @@ class SegmentationRecipe:
 
 #: What differs from SegmentationRecipe's own values; GeoGAN's are the paper's.
 RECIPES = {
-    "geogan": {"batch": 24, "learning_rate": 2e-4, "betas": (0.5, 0.999), "weight_decay": 0.0, "ema": 0.999},
+    "geogan": {"batch": 32, "learning_rate": 2e-4, "betas": (0.5, 0.999), "weight_decay": 0.0, "ema": 0.999},
     "segmenter_compact": {},
 }
 
@@ -159,7 +159,7 @@ def train(recipe: SegmentationRecipe, frames: LabelledFrames, out: Path, *, vali
         rate = min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
         for key, value in trainer.step(images, labels, recipe.learning_rate * rate).items():
             sums[key] = sums[key] + value if key in sums else value
-        averaged.update(trainer.network, step)
+        averaged.update(step)
         step += 1
         seconds = earlier + time.monotonic() - begun
         last = _progress(recipe, step, seconds) >= 1
@@ -319,7 +319,6 @@ def _load(path: Path) -> dict:
     """On the CPU: load_state_dict takes each tensor to its place, and an optimiser's step counts belong there."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ThermalReidError(f"{path}: not readable as a checkpoint ({str(error).splitlines()[0]})") from None
-    except Exception as error:  # pickle's own errors, which torch passes on
-        raise ThermalReidError(f"{path}: not readable as a checkpoint ({type(error).__name__})") from None
+    except Exception as error:  # zip's, pickle's and torch's own errors share no base class
+        raise ThermalReidError(f"{path}: not readable as a checkpoint ({type(error).__name__}); take another or train "
+                               "again") from None
