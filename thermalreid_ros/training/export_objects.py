@@ -1,4 +1,4 @@
-"""Synthesis and embedding to ONNX with their cards: what flies takes raw pictures and gives degrees and unit vectors."""
+"""Synthesis and embedding to ONNX with their cards: raw pictures go in, degrees and unit vectors come out."""
 
 from __future__ import annotations
 
