@@ -42,3 +42,37 @@ def convolution_facts(height=32, width=40, channels=16) -> dict:
         "outputs": [{"name": "features", "shape": [1, channels, height, width], "meaning": "activations"}],
         "opset": 17, "training": {"data": "none", "licence": "Apache-2.0"},
     }
+
+
+def grey_segmenter(path: Path, *, step: int = 51) -> Path:
+    """NAME.onnx and NAME.yaml: a segmenter whose label is the grey level divided by `step`, sure of itself."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    from thermalreid_ros.maps.classes import CLASS_NAMES
+
+    numbers = {"first": np.array([0]), "last": np.array([1]), "axis": np.array([1])}
+    graph = helper.make_graph(
+        [helper.make_node("Slice", ["image", "first", "last", "axis"], ["channel"]),
+         helper.make_node("Squeeze", ["channel", "axis"], ["grey"]),
+         helper.make_node("Div", ["grey", "step"], ["labels"]),
+         helper.make_node("Mul", ["labels", "nothing"], ["zeros"]),
+         helper.make_node("Add", ["zeros", "sure"], ["confidence"])],
+        "grey_segmenter",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 3, "height", "width"])],
+        [helper.make_tensor_value_info(name, TensorProto.UINT8, [1, "height", "width"])
+         for name in ("labels", "confidence")],
+        [numpy_helper.from_array(value.astype(np.int64), name) for name, value in numbers.items()]
+        + [numpy_helper.from_array(np.uint8(value), name)
+           for name, value in (("step", step), ("nothing", 0), ("sure", 240))])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    outputs = [{"name": name, "shape": [1, "height", "width"], "dtype": "uint8"} for name in ("labels", "confidence")]
+    write_card(path, {
+        "task": "segmentation", "architecture": "grey levels", "classes": list(CLASS_NAMES), "strides": [32],
+        "inputs": [{"name": "image", "shape": [1, 3, "height", "width"], "dtype": "uint8", "layout": "NCHW",
+                    "typical_shape": [1, 3, 256, 320]}],
+        "outputs": outputs, "opset": 17, "training": {"data": "none", "licence": "Apache-2.0"},
+        "confusion": (0.9 * np.eye(5) + 0.02).tolist()})
+    return path
