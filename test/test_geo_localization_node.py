@@ -211,7 +211,11 @@ def test_a_flight_is_localized_and_every_message_is_of_its_frame(flight, graph):
     assert seen.shape == (256, 320)
     assert (seen == flown.picture(stamp_to_ns(mask.header.stamp)) // STEP).mean() > 0.99
     pictures = graph.collect(Image, "localization/image", qos.OVERLAY)
-    wait_until(lambda: flown.see() and pictures, 20.0, "a picture")
+    maps = graph.collect(Image, "semantics/map", qos.CAMERA_OUT)
+    wait_until(lambda: flown.see() and pictures and maps, 20.0, "pictures")
+    stamp_ns = stamp_to_ns(maps[0].header.stamp)
+    assert stamp_ns in {stamp_to_ns(f.header.stamp) for f in flown.fixes} and maps[0].encoding == "mono8"
+    assert (image_to_array(maps[0]) == flown.picture(stamp_ns) // STEP).mean() > 0.9
     assert (pictures[0].encoding, pictures[0].width, pictures[0].height) == ("bgr8", 512, 512)
 
 

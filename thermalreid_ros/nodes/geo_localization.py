@@ -134,7 +134,7 @@ class GeoLocalizationNode(ThermalNode):
         self.catch_up("camera_infos", "attitudes", "odometry", "heights", "priors")
         result = self._localizer.process(mask, self._intrinsics) if self._intrinsics is not None else \
             LocalizationResult(frame.stamp_ns, Verdict.NO_INPUT, "no thermal/camera_info yet")
-        self._out.result(result, message.header, mask.inference_ms)
+        self._out.result(result, mask, self._intrinsics, message.header)
 
 
 def main() -> int:

@@ -11,6 +11,8 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from sensor_msgs.msg import Image, NavSatFix
 from std_msgs.msg import Header, String
 
+from thermalreid_ros.camera.geometry import Intrinsics
+from thermalreid_ros.localization.alignment import align
 from thermalreid_ros.localization.overlay import draw_result
 from thermalreid_ros.localization.types import LocalizationError, LocalizationResult, PositionFix, SemanticMask, Verdict
 from thermalreid_ros.maps.classes import CLASS_NAMES
@@ -42,20 +44,25 @@ class LocalizationOutput:
         node.diagnostics.note("tf", "map -> odom" if self._broadcaster is not None else "none")
         self._labels = node.publisher(String, "semantics/labels", qos.LATCHED)
         self._mask = node.publisher(Image, "semantics/mask", qos.CAMERA_OUT)
+        self._seen_map = node.publisher(Image, "semantics/map", qos.CAMERA_OUT)
         self._fix = node.publisher(NavSatFix, "localization/fix", qos.RESULTS)
         self._pose = node.publisher(PoseWithCovarianceStamped, "localization/pose", qos.RESULTS)
         self._status = node.publisher(LocalizationStatus, "localization/status", qos.RESULTS)
         self._picture = node.publisher(Image, "localization/image", qos.OVERLAY)
 
     def label_table(self) -> None:
-        """Say what the values in semantics/mask mean; once, for it is latched."""
+        """Say what the values in semantics/mask and semantics/map mean; once, for it is latched."""
         self._labels.publish(String(data=json.dumps(dict(enumerate(CLASS_NAMES)))))
 
     def mask(self, mask: SemanticMask, header: Header) -> None:
         self._mask.publish(places.mask_to_image(mask, header))
 
-    def result(self, result: LocalizationResult, header: Header, inference_ms: float) -> None:
-        """Publish the status, and a fix with all that goes with it where there is one that passes the gate."""
+    def result(self, result: LocalizationResult, mask: SemanticMask, intrinsics: Intrinsics | None,
+               header: Header) -> None:
+        """Publish the status, and a fix with all that goes with it where there is one that passes the gate.
+
+        intrinsics: None where they are not known, and so no fix is.
+        """
         diagnostics, values = self._node.diagnostics, self._node.values
         if result.fix is not None:
             try:
@@ -63,10 +70,12 @@ class LocalizationOutput:
                 result = replace(result, fix=self.gate.check(result.fix, age_s, values.max_age_s))
             except LocalizationError as error:
                 result = replace(result, fix=None, verdict=Verdict.REFUSED, reason=str(error))
-        self.status(result, header, inference_ms)
+        self.status(result, header, mask.inference_ms)
         if result.fix is not None:
             self._publish(result.fix, header)
             diagnostics.processed("fixes")
+            if self._seen_map.get_subscription_count():
+                self._publish_map(result.fix, mask, intrinsics, header)
         elif result.verdict in (Verdict.NO_INPUT, Verdict.REFUSED):
             diagnostics.refused("fixes", result.reason)
         if self._picture.get_subscription_count():
@@ -90,6 +99,12 @@ class LocalizationOutput:
                                               self.height_sigma_m))
         if self._broadcaster is not None and (transform := self.map_to_odom.transform(fix)) is not None:
             self._broadcaster.sendTransform(transform)
+
+    def _publish_map(self, fix: PositionFix, mask: SemanticMask, intrinsics: Intrinsics, header: Header) -> None:
+        """The map as the camera sees it, drawn onto the labelling (the paper's S_G)."""
+        aligned = align(self._map, mask, intrinsics, fix.rotation, fix.height_m, fix.x, fix.y)
+        self._node.diagnostics.sample("map_agreement", aligned.agreement)
+        self._seen_map.publish(places.mask_to_image(replace(mask, labels=aligned.labels), header))
 
     def _drawn(self, result: LocalizationResult) -> np.ndarray:
         best = result.fix or next(iter(result.candidates), None)
