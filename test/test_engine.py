@@ -6,7 +6,7 @@ import yaml
 from tiny_models import convolution, convolution_facts
 
 from thermalreid_ros.engine import EngineError, ModelCard, load_engine
-from thermalreid_ros.engine.packing import pack_fp16_initializers, write_card
+from thermalreid_ros.engine.packing import pack_fp16_initializers, pack_int8_initializers, stored, write_card
 
 onnxruntime = pytest.importorskip("onnxruntime")
 IMAGE = np.random.default_rng(3).random((1, 1, 32, 40), dtype=np.float32)
@@ -188,6 +188,34 @@ def test_packed_casts_are_folded_at_load(tmp_path):
     onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     nodes = onnx.load(str(tmp_path / "optimised.onnx")).graph.node
     assert "Cast" not in {node.op_type for node in nodes} and "Conv" in {node.op_type for node in nodes}
+
+
+def test_bytes_with_a_scale_a_channel_are_folded_at_load_as_well(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = convolution(tmp_path / "wide.onnx", channels=48)
+    whole = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(str(model)).graph.initializer}
+    before = load_engine(model, providers=("cpu",)).run({"image": IMAGE})["features"]
+    packing = pack_int8_initializers(model)
+    write_card(model, convolution_facts(channels=48))
+    assert packing.packed == 2 and packing.bytes_after < 0.3 * packing.bytes_before
+    kinds = {tensor.name: tensor.data_type for tensor in onnx.load(str(model)).graph.initializer}
+    assert kinds["deep_int8"] == onnx.TensorProto.INT8
+    assert kinds["weights_fp16"] == onnx.TensorProto.FLOAT16  # nine weights a channel
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(str(tmp_path / "optimised.onnx")).graph
+    assert not {"Cast", "Mul"} & {node.op_type for node in graph.node}
+    folded = next(value for value in map(onnx.numpy_helper.to_array, graph.initializer)
+                  if value.shape == whole["deep"].shape)
+    np.testing.assert_array_equal(folded, stored(whole["deep"], int8=True))
+    step = np.abs(whole["deep"]).max((1, 2, 3), keepdims=True) / 127
+    assert (np.abs(folded - whole["deep"]) <= 0.5001 * step).all()
+    after = load_engine(model, providers=("cpu",)).run({"image": IMAGE})["features"]
+    assert 0 < np.abs(after - before).max() < 2e-2 * np.abs(before).max()
+    again = model.read_bytes()
+    assert pack_int8_initializers(model).packed == 0 and model.read_bytes() == again
 
 
 def test_packing_leaves_values_beyond_half_precision(tmp_path):

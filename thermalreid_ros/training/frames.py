@@ -147,7 +147,7 @@ class CropSampler:
     another frame's.
     """
 
-    max_objects = 48
+    max_objects = 100
 
     def __init__(self, sets: Sequence[TrainingSet], size_px: int, seed: int, *, inversion: float = 0.15,
                  variation: float = 1.0, semantics_stride: int = 0, device: str = "cpu"):
@@ -371,7 +371,7 @@ class _Placed:
             (moved[..., 2:] - moved[..., :2]).prod(2), 1e-6)
         labels[(share < 0.45) & (labels != PADDING)] = IGNORE
         labels[share < 0.15] = PADDING
-        order = np.argsort(labels == PADDING, axis=1, kind="stable")
+        order = np.argsort(np.where(labels < 0, labels + 3, 0), axis=1, kind="stable")  # objects, IGNORE, PADDING
         order = order[:, :min(most, int((labels != PADDING).sum(1).max()))]
         labels = np.take_along_axis(labels, order, 1)
         boxes = np.take_along_axis(clipped, order[..., None], 1)
