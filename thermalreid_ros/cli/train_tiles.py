@@ -20,6 +20,8 @@ def add_parsers(parts) -> None:
     train.add_argument("--batch", type=positive(int), default=512, metavar="N", help="places a step (512)")
     train.add_argument("--group", type=positive(int), default=64, metavar="N",
                        help="places of a batch that lie near each other (64)")
+    train.add_argument("--dimension", type=positive(int), default=64, metavar="D",
+                       help="numbers of a descriptor: a search reads D for each tile (64)")
     train.add_argument("--learning-rate", type=positive(float), default=2e-3)
     train.add_argument("--queries", type=int, default=2048, metavar="N", help="views to validate with (2048)")
     train.add_argument("--seed", type=int, default=1)
@@ -44,7 +46,8 @@ def _train(args: argparse.Namespace) -> int:
 
     if args.device != "cpu" and not torch.cuda.is_available():
         raise ThermalReidError(f"--device {args.device}: torch sees no accelerator here; use --device cpu")
-    recipe = TileRecipe(args.batch, args.group, learning_rate=args.learning_rate, seed=args.seed)
+    recipe = TileRecipe(args.batch, args.group, dimension=args.dimension, learning_rate=args.learning_rate,
+                        seed=args.seed)
     print(shlex.join(["thermalreid", *sys.argv[1:]]), flush=True)
     weights = train(recipe, args.maps, args.out, minutes=args.minutes, device=args.device, queries=args.queries,
                     log=lambda line: print(line, flush=True))

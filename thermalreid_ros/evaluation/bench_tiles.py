@@ -20,7 +20,7 @@ COUNTS = (10_000, 100_000, 1_000_000)
 RADII_M = (300.0, 800.0, 2000.0, np.inf)
 
 
-def time_tile_search(counts: Sequence[int] = COUNTS, *, dimension: int = 128, runs: int = 50, seed: int = 1,
+def time_tile_search(counts: Sequence[int] = COUNTS, *, dimension: int = 64, runs: int = 50, seed: int = 1,
                      tick: Callable[[], Any] = lambda: None) -> dict[str, Any]:
     """Search square maps of about so many tiles, with random descriptors on disk, for the ten closest.
 

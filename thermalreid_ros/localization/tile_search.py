@@ -24,8 +24,6 @@ from thermalreid_ros.maps.tiles import (
 )
 
 _BATCH = 32
-# Every float16 by its bits: five times as fast as numpy's own conversion.
-_FLOAT16 = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +94,7 @@ class TileSearch:
 
     def _read(self, start: int, stop: int) -> _Run:
         rows, centres = self._rows[start:stop], self._tiles.centres[start:stop]
-        values = _FLOAT16[rows.view(np.uint16)] if rows.dtype == np.float16 else rows.astype(np.float32)
-        return _Run(np.ascontiguousarray(values.T), *np.ascontiguousarray(centres.T))
+        return _Run(np.ascontiguousarray(rows.T).astype(np.float32, copy=False), *np.ascontiguousarray(centres.T))
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from thermalreid_ros.training.mobilenet import MobileNetV2
 from thermalreid_ros.training.tile_views import PLACE_STEP_M, MapAtlas, ViewRecipe, ViewSampler
 
 RADII_M = (300.0, 800.0)  # of the rough position, at which recall is measured
+CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.pt"
 _VALIDATION_BATCH = 10**9  # numbers that no training reaches
 _CHUNK = 256
 _LOG_S, _CHECKPOINT_S = 10.0, 60.0
@@ -40,7 +41,7 @@ class TileRecipe:
     batch: int = 512  # places, each a tile and a view
     group: int = 64  # places of a batch that lie near each other
     width: float = 0.5
-    dimension: int = 128
+    dimension: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     ema: float = 0.999
@@ -56,7 +57,7 @@ class TileDescriptor(nn.Module):
     last features are read together instead of averaged.
     """
 
-    def __init__(self, width: float = 0.5, dimension: int = 128):
+    def __init__(self, width: float = 0.5, dimension: int = 64):
         super().__init__()
         self.backbone = MobileNetV2(CLASS_COUNT, width, fixed_statistics=False)
         channels, cells = self.backbone.channels[-1], LOCALIZATION_TILING.size_px // 32
@@ -88,12 +89,13 @@ def train(recipe: TileRecipe, maps: list[Path], out: Path, *, minutes: float, de
 
     The learning rate falls with the share of the time that has passed. weights.pt holds the averaged network as
     float16 and, at the end, recall on the part of each map that was held out (queries: views for that, 0 for none).
-    A checkpoint of another recipe or other maps is refused; minutes may change. Ctrl-C writes a checkpoint.
+    A checkpoint of another recipe or other maps is refused; minutes may change. Both files are written every minute,
+    and on Ctrl-C.
     """
     out.mkdir(parents=True, exist_ok=True)
     if recipe.batch % recipe.group:
         raise ThermalReidError(f"a batch of {recipe.batch} places is no whole number of groups of {recipe.group}")
-    path = out / "checkpoint.pt"
+    path = out / CHECKPOINT
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
     torch.backends.cudnn.benchmark = True
@@ -124,16 +126,15 @@ def train(recipe: TileRecipe, maps: list[Path], out: Path, *, minutes: float, de
                 logged_step, logged_s = run.step, run.seconds
                 sums.zero_()
             if run.seconds - saved_s >= _CHECKPOINT_S:
-                run.save(path)
+                run.save(out)
                 saved_s = run.seconds
     finally:
-        run.save(path)
-        _save_weights(run, out / "weights.pt", maps, {})
+        run.save(out)
     if queries:
         metrics = validate(run.averaged.model, sampler, queries)
         log(json.dumps(metrics))
-        _save_weights(run, out / "weights.pt", maps, metrics)
-    return out / "weights.pt"
+        run.save_weights(out, metrics)
+    return out / WEIGHTS
 
 
 class _Run:
@@ -169,10 +170,17 @@ class _Run:
         self.step += 1
         return torch.stack([loss.detach(), closest])
 
-    def save(self, path: Path) -> None:
+    def save(self, out: Path) -> None:
+        self.save_weights(out, {})
         _write({"recipe": asdict(self.recipe), "maps": self.maps, "model": self.model.state_dict(),
                 "averaged": self.averaged.model.state_dict(), "sharpness": self.sharpness.detach(),
-                "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds}, path)
+                "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds}, out / CHECKPOINT)
+
+    def save_weights(self, out: Path, metrics: dict) -> None:
+        state = {key: value.half() if value.is_floating_point() else value
+                 for key, value in self.averaged.model.state_dict().items()}
+        _write({"recipe": asdict(self.recipe), "maps": self.maps, "model": state, "step": self.step,
+                "seconds": self.seconds, "metrics": metrics}, out / WEIGHTS)
 
     def resume(self, path: Path) -> str:
         try:
@@ -257,13 +265,6 @@ def validate(model: TileDescriptor, sampler: ViewSampler, queries: int, radii_m:
                                     "recall5": float((best <= step_m).mean()), "median_m": float(np.median(first)),
                                     "tiles": float(tiles.mean())}
     return summary
-
-
-def _save_weights(run: _Run, path: Path, maps: list[Path], metrics: dict) -> None:
-    state = {key: value.half() if value.is_floating_point() else value
-             for key, value in run.averaged.model.state_dict().items()}
-    _write({"recipe": asdict(run.recipe), "maps": [Path(name).stem for name in maps], "model": state,
-            "step": run.step, "seconds": run.seconds, "metrics": metrics}, path)
 
 
 def _write(state: dict, path: Path) -> None:
