@@ -54,10 +54,11 @@ def add_parser(subparsers) -> None:
     segmentation.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
     segmentation.add_argument("--masks", type=Path, metavar="DIR", help="default: SET/masks/semantic")
     segmentation.add_argument("--model", default="segmenter_compact", help="a shipped model's name, or an .onnx file")
-    segmentation.add_argument("--plots", type=Path, metavar="DIR", help="write frames with their labelling and IoU there")
+    segmentation.add_argument("--plots", type=Path, metavar="DIR",
+                              help="write frames with their labelling and IoU there")
     segmentation.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
-    segmentation.add_argument("--card", metavar="DATA", help="note IoU and, of thermal frames, the confusion on the model's "
-                              "card, measured on this data (words for people)")
+    segmentation.add_argument("--card", metavar="DATA", help="note IoU and, of thermal frames, the confusion on the "
+                              "model's card, measured on this data (words for people)")
     add_json_option(segmentation)
     segmentation.set_defaults(part=_segmentation)
     realism = parts.add_parser("realism", help="how like real thermal frames rendered ones are")

@@ -68,7 +68,8 @@ def add_parser(subparsers) -> None:
     segmenter.add_argument("--minutes", type=positive(float), help="end after so many minutes from the first step; the "
                            "learning rate falls towards the end that comes first")
     segmenter.add_argument("--no-colour", action="store_true", help="leave out frames in the visible band")
-    segmenter.add_argument("--limit", type=positive(int), metavar="N", help="take at most N frames of each set and split")
+    segmenter.add_argument("--limit", type=positive(int), metavar="N",
+                           help="take at most N frames of each set and split")
     segmenter.add_argument("--batch", type=positive(int), help="default 32 for geogan, 96 for segmenter_compact")
     segmenter.add_argument("--learning-rate", type=positive(float),
                            help="default 2e-4 for geogan, 2e-3 for segmenter_compact")
@@ -84,6 +85,8 @@ def add_parser(subparsers) -> None:
     labelling.add_argument("--licence", required=True, help="of that data, for the card")
     labelling.add_argument("--remark", default="", help="what else the card should say of the training")
     labelling.add_argument("--command", required=True, help="the training command, for the card")
+    labelling.add_argument("--int8", action="store_true",
+                           help="store the large weights in half the space of the others")
     labelling.add_argument("--out", type=Path, required=True, metavar="NAME.onnx")
     labelling.set_defaults(part=_export_segmenter)
 
@@ -204,7 +207,7 @@ def _export_segmenter(args: argparse.Namespace) -> int:
     if args.remark:
         training["remark"] = args.remark
     parity = export_segmenter(network, args.out, frames=frames, training=training, evaluation=facts["evaluation"],
-                              frames_from=f"{len(frames)} frames, {paths[0].name} to {paths[-1].name}")
+                              int8=args.int8, frames_from=f"{len(frames)} frames, {paths[0].name} to {paths[-1].name}")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {100 * parity['labels_agreement']:.4f} % of the labels "
           f"as torch gives them")
     return 0

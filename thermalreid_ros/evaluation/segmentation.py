@@ -44,8 +44,9 @@ def read_labelled_set(images: Path, annotations: Path, masks: Path | None = None
         raise ThermalReidError(f"{annotations}: no frames")
     found = {}
     for kind, folder in (("frame", images), ("mask", masks)):
-        found[kind] = [next((path for suffix in (name.suffix, ".png", ".jpg", ".webp")
-                             if (path := folder / name.with_suffix(suffix)).is_file()), folder / name) for name in names]
+        found[kind] = [
+            next((path for suffix in (name.suffix, ".png", ".jpg", ".webp")
+                  if (path := folder / name.with_suffix(suffix)).is_file()), folder / name) for name in names]
         if missing := next((path for path in found[kind] if not path.is_file()), None):
             raise ThermalReidError(f"{missing}: not there, but listed in {annotations}; check "
                                    f"--{'images' if kind == 'frame' else 'masks'}")
@@ -122,6 +123,7 @@ def write_plots(folder: Path, segmenter: Segmenter, data: LabelledSet, found: di
     bars = axes.bar(names, values, color=[np.array(CLASS_COLOURS_RGB[CLASS_NAMES.index(name)]) / 255 for name in names])
     axes.bar_label(bars, fmt="%.2f")
     axes.axhline(found["miou"], color="0.3", linewidth=1)
-    axes.set(ylim=(0, 1.05), ylabel="IoU", title=f"{found['model']}: mIoU {found['miou']:.3f}, {found['frames']} frames")
+    axes.set(ylim=(0, 1.05), ylabel="IoU",
+             title=f"{found['model']}: mIoU {found['miou']:.3f}, {found['frames']} frames")
     figure.savefig(folder / "iou.png", dpi=120)
     pyplot.close(figure)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from thermalreid_ros.engine import load_engine
-from thermalreid_ros.engine.packing import MIN_ELEMENTS, pack_fp16_initializers, write_card
+from thermalreid_ros.engine.packing import pack_fp16_initializers, pack_int8_initializers, stored, write_card
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.classes import CLASS_NAMES
 from thermalreid_ros.training.export import OPSET, fold_normalisation
@@ -45,14 +45,14 @@ class SegmenterExport(nn.Module):
 
 def export_segmenter(network: nn.Module, out: Path, *, frames: Iterable[np.ndarray], frames_from: str,
                      training: Mapping[str, Any], evaluation: Mapping[str, Any],
-                     size_px: tuple[int, int] = SIZE_PX) -> dict[str, float]:
+                     size_px: tuple[int, int] = SIZE_PX, int8: bool = False) -> dict[str, float]:
     """Write out (.onnx) and its card; returns what `parity` found.
 
     frames: (H, W, 3) uint8 RGB to compare on, from a place `frames_from` names; they are reduced to size_px. As in
     export_detector, normalisation is folded and weights are rounded before the comparison, and the card states beside
-    it what that changes. evaluation: as training.segmentation.evaluate gives it, may be empty; the card's `confusion`
-    is that of thermal frames. Raises ThermalReidError, and leaves no file, where more than MAX_DIFFERENCE of a
-    frame's pixels differ.
+    it what that changes. int8: store the large weights so. evaluation: as training.segmentation.evaluate gives it, may
+    be empty; the card's `confusion` is that of thermal frames. Raises ThermalReidError, and leaves no file, where more
+    than MAX_DIFFERENCE of a frame's pixels differ.
     """
     pictures = [np.ascontiguousarray(reduce_picture(frame, size_px).transpose(2, 0, 1)[None]) for frame in frames]
     trained = SegmenterExport(network.cpu().eval().to(memory_format=torch.contiguous_format)).eval()
@@ -60,8 +60,7 @@ def export_segmenter(network: nn.Module, out: Path, *, frames: Iterable[np.ndarr
     fold_normalisation(rounded.network)
     with torch.no_grad():
         for weight in rounded.parameters():
-            if weight.numel() >= MIN_ELEMENTS:
-                weight.copy_(weight.half().float())
+            weight.copy_(torch.from_numpy(stored(weight.numpy(), int8=int8)))
     width, height = size_px
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         draft = Path(folder) / out.name
@@ -72,7 +71,7 @@ def export_segmenter(network: nn.Module, out: Path, *, frames: Iterable[np.ndarr
                               dynamo=False, dynamic_axes={
                                   "image": {2: "height", 3: "width"}, "labels": {1: "height", 2: "width"},
                                   "confidence": {1: "height", 2: "width"}})
-        pack_fp16_initializers(draft)
+        (pack_int8_initializers if int8 else pack_fp16_initializers)(draft)
         card = {
             "name": out.stem, "task": "segmentation", "architecture": type(network).__name__,
             "inputs": [{"name": "image", "shape": [1, 3, "height", "width"], "dtype": "uint8", "layout": "NCHW",
@@ -84,7 +83,8 @@ def export_segmenter(network: nn.Module, out: Path, *, frames: Iterable[np.ndarr
                 {"name": "confidence", "shape": [1, "height", "width"], "dtype": "uint8",
                  "meaning": "probability of the label, 255 = 1"}],
             "classes": list(CLASS_NAMES), "strides": [network.stride_multiple], "opset": OPSET,
-            "precision": "fp32, weights stored as fp16", "training": dict(training), "metrics": _metrics(evaluation, training),
+            "precision": f"fp32, weights stored as {'int8 and ' if int8 else ''}fp16",
+            "training": dict(training), "metrics": _metrics(evaluation, training),
             "parameters": sum(p.numel() for p in rounded.parameters()),
         }
         if "thermal" in evaluation:
@@ -92,8 +92,8 @@ def export_segmenter(network: nn.Module, out: Path, *, frames: Iterable[np.ndarr
         write_card(draft, card)
         found = parity(rounded, draft, pictures)
         if found["max_abs_difference"] > MAX_DIFFERENCE:
-            raise ThermalReidError(f"{out}: {found['max_abs_difference']:.1e} of a frame's pixels differ between ONNX and "
-                                   f"torch, more than {MAX_DIFFERENCE:.0e}; not written")
+            raise ThermalReidError(f"{out}: {found['max_abs_difference']:.1e} of a frame's pixels differ between ONNX "
+                                   f"and torch, more than {MAX_DIFFERENCE:.0e}; not written")
         card["parity"] = {**{key: float(f"{value:.6g}") for key, value in found.items()}, "data": frames_from,
                           "meaning": "max_abs_difference: largest share of a frame's pixels with another label, or "
                                      "confidence more than one level away",
@@ -105,9 +105,9 @@ def export_segmenter(network: nn.Module, out: Path, *, frames: Iterable[np.ndarr
 
 
 def parity(wrapped: SegmenterExport, model: Path, pictures: Iterable[np.ndarray]) -> dict[str, float]:
-    """Torch against ONNX Runtime on the CPU over pictures (1, 3, H, W) uint8. max_abs_difference: the largest share of a
-    picture's pixels whose label differs or whose confidence differs by more than one level; labels_agreement: share of
-    all pixels; confidence_difference: the largest, 0 to 1."""
+    """Torch against ONNX Runtime on the CPU over pictures (1, 3, H, W) uint8. max_abs_difference: the largest share of
+    a picture's pixels whose label differs or whose confidence differs by more than one level; labels_agreement: share
+    of all pixels; confidence_difference: the largest, 0 to 1."""
     engine = load_engine(model, providers=("cpu",))
     worst, largest, agreeing = 0.0, 0, []
     for picture in pictures:

@@ -167,11 +167,11 @@ def train(recipe: SegmentationRecipe, frames: LabelledFrames, out: Path, *, vali
             means = {k: round(float(v) / (step - logged), 4) for k, v in sums.items()}
             seconds = earlier + time.monotonic() - begun  # the reading above has waited for the device
             if not all(math.isfinite(value) for value in means.values()):
-                raise ThermalReidError(f"training diverged before step {step} ({means}); {path} holds the state before; "
-                                       "choose a lower --learning-rate")
+                raise ThermalReidError(f"training diverged before step {step} ({means}); {path} holds the state "
+                                       "before, choose a lower --learning-rate")
             sums, logged = {}, step
-            log(f"step {step}  {100 * _progress(recipe, step, seconds):.0f} %  {means}  rate {rate:.3f}  {seconds:.0f} s"
-                f"  {recipe.batch * step / seconds:.0f} frames/s")
+            log(f"step {step}  {100 * _progress(recipe, step, seconds):.0f} %  {means}  rate {rate:.3f}  "
+                f"{seconds:.0f} s  {recipe.batch * step / seconds:.0f} frames/s")
             with (out / "log.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, "seconds": round(seconds, 1), **means}) + "\n")
             if time.monotonic() - saved > checkpoint_seconds and not last:
@@ -263,7 +263,8 @@ class _Trainer:
 def evaluate(network: torch.nn.Module, frames: LabelledFrames, device: str = "cpu", batch: int = 32) -> dict:
     """Figures of evaluation.confusion by band ("thermal", "visible"), with `frames` and the pixels' `counts`."""
     network = network.to(device).eval()
-    bands = {"thermal": (frames.thermal[..., None], np.arange(len(frames))), "visible": (frames.colour, frames.colour_of)}
+    bands = {"thermal": (frames.thermal[..., None], np.arange(len(frames))),
+             "visible": (frames.colour, frames.colour_of)}
     found = {}
     for band, (pictures, labelling) in bands.items():
         counts = torch.zeros(CLASS_COUNT**2 + 1, dtype=torch.int64)

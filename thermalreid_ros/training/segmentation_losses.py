@@ -14,8 +14,8 @@ from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA
 
 def class_weights(shares: torch.Tensor, power: float = 0.3, emphasis: tuple[float, ...] = (1, 1.2, 1.2, 1, 1)
                   ) -> torch.Tensor:
-    """(C,) weights of classes that fill these shares of the ground: share ** -power, at most 4 times the least, times an
-    emphasis (roads and buildings, by which a place is known); their mean over pixels is 1."""
+    """(C,) weights of classes that fill these shares of the ground: share ** -power, at most 4 times the least, times
+    an emphasis (roads and buildings, by which a place is known); their mean over pixels is 1."""
     weight = shares.clamp(min=1e-4) ** -power
     weight = weight.clamp(max=4 * float(weight.min())) * torch.tensor(emphasis, dtype=shares.dtype)
     return weight / (weight * shares).sum()
