@@ -9,6 +9,7 @@ so that each identity is seen in other places, from other sides, at other hours.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ from thermalreid_ros.world.workers import run_in_order
 NEAR_PX = 128
 DRONE_PX = 96
 _RENDERED_PX = 192  # of the views near by, averaged to NEAR_PX: the city is sampled once per pixel
+_CROWD_M = 60.0  # beyond which others are specks in a view near by, and too many
 #: What the weather and the sun were, columns of the arrays `first` and `second`.
 CONDITIONS = ("solar_hour", "air_c", "cloud_cover", "sin_sun_elevation", "wind_m_s", "wetness")
 
@@ -172,7 +174,7 @@ class _SessionRenderer:
     def _near(self, population: _Still, identity: Identity, camera: ColourCameraParameters,
               rng: np.random.Generator) -> _Shot | None:
         renderer = self._renderer
-        view = find_view(renderer, population, identity, population.time_s, near_by(), rng)
+        view = find_view(renderer, population.within(_CROWD_M), identity, population.time_s, near_by(), rng)
         if view is None:
             return None
         view = self._window(view)
@@ -231,13 +233,19 @@ class _Still:
     """A population at one instant: what find_view asks of one, answered from a list."""
 
     def __init__(self, population: Population, time_s: float):
-        self.time_s = time_s
+        self.time_s, self._farthest_m = time_s, np.inf
         self._everyone = population.at(time_s)
         self._places = np.array([(actor.x, actor.y) for actor in self._everyone]).reshape(-1, 2)
         self._by_name = {actor.identity.name: actor for actor in self._everyone}
 
+    def within(self, farthest_m: float) -> _Still:
+        """The same, blind to who is farther from the camera than so."""
+        nearer = copy.copy(self)
+        nearer._farthest_m = farthest_m
+        return nearer
+
     def at(self, time_s: float, around: tuple[float, float], radius_m: float) -> list[Placed]:
-        near = np.hypot(*(self._places - around).T) < radius_m
+        near = np.hypot(*(self._places - around).T) < min(radius_m, self._farthest_m)
         return [self._everyone[k] for k in np.flatnonzero(near)]
 
     def where(self, identity: Identity, time_s: float) -> Placed | None:
