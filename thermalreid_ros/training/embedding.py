@@ -46,6 +46,7 @@ DIMENSIONS = 128
 #: of 20 px still have some.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 48, 3, 1), (6, 64, 3, 2), (6, 96, 2, 1))
 _RING = 0.12  # share of the crop's side that counts as surroundings, at each edge
+_LOG_EVERY_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
         os.replace(path.with_suffix(".tmp"), path)
 
     begun = time.monotonic() - before_s
-    saved, sums, logged = time.monotonic(), {}, step
+    saved, spoken, sums, logged = time.monotonic(), time.monotonic(), {}, step
     model.train()
     while True:
         seconds = time.monotonic() - begun
@@ -304,7 +305,8 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
         terms = {"identity": F.cross_entropy(heads(neck), identity, label_smoothing=0.1),
                  "class": F.cross_entropy(model.classes(neck), label)}
         terms |= embedding_losses(*neck.view(2, p, k, -1), recipe)
-        loss = terms["identity"] + 0.3 * terms["class"] + terms["triplet"] + terms["centre"] + terms["contrast"]
+        loss = (terms["identity"] + 0.3 * terms["class"] + 0.5 * terms["triplet"] + terms["centre"]
+                + terms["contrast"])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 10.0)
@@ -313,10 +315,10 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
         step += 1
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value.detach()
-        if step % 200 == 0:
+        if time.monotonic() - spoken > _LOG_EVERY_S:
             line = {name: round(float(value) / (step - logged), 4) for name, value in sums.items()}
             log(f"step {step}  {100 * progress:.0f} %  {step / max(seconds, 1e-9):.1f} steps/s  {line}")
-            sums, logged = {}, step
+            sums, logged, spoken = {}, step, time.monotonic()
         if time.monotonic() - saved > checkpoint_every_s:
             save(seconds)
             saved = time.monotonic()

@@ -50,6 +50,7 @@ from thermalreid_ros.training.synthesizers import (
 SIZE_PX = 128
 #: Quantiles of what the predicted mean temperature lacks, from which several probes are made.
 QUANTILES = (0.5, 0.15, 0.85, 0.3, 0.7)
+_LOG_EVERY_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ def train(recipe: SynthesisRecipe, pairs: Pairs, out: Path, *, minutes: float, s
         os.replace(path.with_suffix(".tmp"), path)
 
     begun = time.monotonic() - before_s
-    saved, sums, logged = begun + before_s, {}, step
+    saved, spoken, sums, logged = time.monotonic(), time.monotonic(), {}, step
     trainer.generators.train()
     while True:
         seconds = time.monotonic() - begun
@@ -287,10 +288,10 @@ def train(recipe: SynthesisRecipe, pairs: Pairs, out: Path, *, minutes: float, s
         step += 1
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value.detach()
-        if step % 200 == 0:
+        if time.monotonic() - spoken > _LOG_EVERY_S:
             line = {name: round(float(value) / (step - logged), 4) for name, value in sums.items()}
             log(f"step {step}  {100 * progress:.0f} %  {step / max(seconds, 1e-9) * recipe.batch:.0f} pairs/s  {line}")
-            sums, logged = {}, step
+            sums, logged, spoken = {}, step, time.monotonic()
         if time.monotonic() - saved > checkpoint_every_s:
             save(seconds)
             saved = time.monotonic()
