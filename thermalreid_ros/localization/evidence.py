@@ -6,7 +6,7 @@ segmenter takes for what with how the world differs from its map. The map is blu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -103,28 +103,33 @@ class Evidence:
     """Points of the ground with labels, float32 (K, 2) and uint8 (K,), each worth `weights` (K,) independent points.
 
     camera_m: float32 (K, 2), the vehicle's odometry where they were seen; offsets_m from the point below the camera.
+    heights_m: float32 (K,), the camera's above the ground.
     """
 
     camera_m: np.ndarray
     offsets_m: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
+    heights_m: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @classmethod
     def joined(cls, parts: list[Evidence]) -> Evidence:
-        return cls(*(np.concatenate([getattr(part, name) for part in parts])
-                     for name in ("camera_m", "offsets_m", "labels", "weights")))
+        return cls(*(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(cls)))
+
+    def chosen(self, pick: np.ndarray) -> Evidence:
+        """Some of the points, by a mask or by their numbers."""
+        return Evidence(*(getattr(self, item.name)[pick] for item in fields(self)))
 
     def thinned(self, count: int, rng: np.random.Generator) -> Evidence:
         """At most `count` of the points, which then are worth as much as all."""
         if len(self) <= count:
             return self
         pick = rng.choice(len(self), count, replace=False)
-        scale = np.float32(self.weights.sum() / self.weights[pick].sum())
-        return Evidence(self.camera_m[pick], self.offsets_m[pick], self.labels[pick], self.weights[pick] * scale)
+        some = self.chosen(pick)
+        return replace(some, weights=some.weights * np.float32(self.weights.sum() / some.weights.sum()))
 
 
 class GroundSeen:
@@ -169,4 +174,5 @@ class GroundSeen:
         nearer = 1.0 - np.minimum(lean_m[labels] / height_m, 0.5)
         weight = np.full(len(labels), self.cell_m ** 2 / area_per_point_m2, np.float32)
         return Evidence(np.broadcast_to(camera_m.astype(np.float32), offsets.shape),
-                        (offsets * nearer[:, None]).astype(np.float32), labels, weight), new
+                        (offsets * nearer[:, None]).astype(np.float32), labels, weight,
+                        np.full(len(labels), height_m, np.float32)), new

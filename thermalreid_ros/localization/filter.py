@@ -23,7 +23,7 @@ class SearchSettings:
     drift_m2_per_m: how fast places blur with the way flown. floor: probability that is always spread over the area.
     nearby_m: what counts as the same place."""
 
-    cell_m: float = 4.0
+    cell_m: float = 6.0
     yaw_steps_rad: tuple[float, ...] = tuple(np.radians([-4.0, -2.0, 0.0, 2.0, 4.0]))
     yaw_sigma_rad: float = np.radians(2.0)
     drift_m2_per_m: float = 0.1
@@ -75,17 +75,18 @@ class GridSearch:
         if not block.done:
             return False
         self._pending = None
-        logp = self.logp
-        if self._blur_m2 >= (0.5 * self.settings.cell_m) ** 2:
+        if self._blur_m2 >= (0.7 * self.settings.cell_m) ** 2:
             sigma = np.sqrt(self._blur_m2) / self.settings.cell_m
-            p = np.exp(logp - logp.max())
-            logp = np.stack([np.log(np.maximum(cv2.GaussianBlur(plane, (0, 0), sigma), 1e-30)) for plane in p])
+            p = np.exp(self.logp)
+            for plane in p:
+                cv2.GaussianBlur(plane, (0, 0), sigma, plane)
+            self.logp = np.log(np.maximum(p, 1e-30))
             self._blur_m2 = 0.0
-        logp = logp + block.scores
-        logp -= _log_sum(logp)
-        floor = np.log(self.settings.floor) + self._prior[None] + self._yaw_prior[:, None, None]
-        self.logp = np.logaddexp(logp, floor)
+        self.logp += block.scores
         self.logp -= _log_sum(self.logp)
+        floor = np.log(self.settings.floor) + self._prior
+        for plane, yaw in zip(self.logp, self._yaw_prior):
+            np.maximum(plane, floor + yaw, out=plane)
         self.points += float(block.evidence.weights.sum())
         self.blocks += 1
         return True
@@ -132,9 +133,14 @@ class _Block:
         columns = np.clip(np.arange(column, column + size), 0, coarse.count - 1)
         used = np.unique(evidence.labels)
         maps = coarse.log_likelihood[used][:, rows[:, None], columns[None]]
-        self._maps = dict(zip(used, np.fft.rfft2(maps, (self._size, self._size), axes=(1, 2))))
+        self._maps = {label: cv2.dft(self._padded(plane)) for label, plane in zip(used, maps)}
         self.scores = np.empty((len(self._yaws), search.count, search.count), np.float32)
         self._next = 0
+
+    def _padded(self, plane: np.ndarray) -> np.ndarray:
+        padded = np.zeros((self._size, self._size), np.float32)
+        padded[:plane.shape[0], :plane.shape[1]] = plane
+        return padded
 
     @property
     def done(self) -> bool:
@@ -149,11 +155,11 @@ class _Block:
         total = None
         for label, spectrum in self._maps.items():
             here = evidence.labels == label
-            splat = np.zeros((self._size, self._size), np.float32)
-            np.add.at(splat, (index[here, 1], index[here, 0]), evidence.weights[here])
-            product = spectrum * np.conj(np.fft.rfft2(splat))
+            splat = np.bincount(index[here, 1] * self._size + index[here, 0], evidence.weights[here],
+                                self._size ** 2).astype(np.float32).reshape(self._size, self._size)
+            product = cv2.mulSpectrums(spectrum, cv2.dft(splat, nonzeroRows=int(index[here, 1].max()) + 1), 0, conjB=True)
             total = product if total is None else total + product
-        scores = np.fft.irfft2(total, (self._size, self._size))
+        scores = cv2.idft(total, flags=cv2.DFT_REAL_OUTPUT | cv2.DFT_SCALE, nonzeroRows=self._size)
         # Index 0 of the correlation puts the vehicle `margin` cells before the first cell of the search.
         self.scores[self._next] = scores[:self._count, :self._count]
         self._next += 1
@@ -168,13 +174,17 @@ def _log_sum(logp: np.ndarray) -> float:
 class ParticleSettings:
     """Standard deviations of the errors at first, and of their walk by the second.
 
-    walk_m: of the position, metres by the root of a second. way: of the odometry's scale and heading, at first.
+    sharpness: how much more a point of evidence is worth near the right place than in the search, where it would have
+    to tell right places from wrong ones. walk_m: of the position, metres by the root of a second. way: of the odometry's scale and heading, at first.
     way_walk: of its heading by the root of a second.
     """
 
     count: int = 1500
+    sharpness: float = 2.0
     yaw_sigma_rad: float = np.radians(2.0)
     yaw_walk_rad: float = np.radians(0.1)
+    tilt_sigma_rad: float = float(np.radians(0.7))
+    tilt_walk_rad: float = float(np.radians(0.05))
     scale_sigma: float = 0.025
     scale_walk: float = 0.0005
     way_sigma: float = 0.015
@@ -184,56 +194,73 @@ class ParticleSettings:
 
 
 class Particles:
-    """Hypotheses of state, float64 (N, 6): x, y, yaw error, log of the height's correction, odometry's turn and log
-    of its scale's correction; weights sum to 1."""
+    """Hypotheses of state, float64 (N, 8), weights sum to 1.
 
-    X, Y, YAW, SCALE, TURN, WAY = range(6)
+    x, y; how far the attitude is turned counter-clockwise; the log of what the height is to be multiplied by; the
+    turn of the odometry that puts it right and the log of its scale; rotations about x and y that put tilts right.
+    """
+
+    X, Y, YAW, SCALE, TURN, WAY, TILT_X, TILT_Y = range(8)
 
     def __init__(self, x: float, y: float, spread_m: float, yaw: float, settings: ParticleSettings,
                  rng: np.random.Generator):
         s, n = settings, settings.count
         self.settings, self._rng = settings, rng
-        sigma = np.array([spread_m, spread_m, 0.7 * s.yaw_sigma_rad, s.scale_sigma, s.way_sigma, s.way_sigma])
-        self.state = np.array([x, y, yaw, 0.0, 0.0, 0.0]) + rng.normal(size=(n, 6)) * sigma
+        sigma = np.array([spread_m, spread_m, 0.7 * s.yaw_sigma_rad, s.scale_sigma, s.way_sigma, s.way_sigma,
+                          s.tilt_sigma_rad, s.tilt_sigma_rad])
+        self.state = np.array([x, y, yaw, 0.0, 0.0, 0.0, 0.0, 0.0]) + rng.normal(size=(n, 8)) * sigma
         self.weights = np.full(n, 1.0 / n)
 
     def move(self, step_m: np.ndarray, seconds: float) -> None:
         """Follow the odometry by step_m (2,) within a time."""
-        s, state, n = self.settings, self.state, len(self.state)
+        s, state = self.settings, self.state
         turn, way = state[:, self.TURN], np.exp(state[:, self.WAY])
         c, si = np.cos(turn) * way, np.sin(turn) * way
         state[:, self.X] += c * step_m[0] - si * step_m[1]
         state[:, self.Y] += si * step_m[0] + c * step_m[1]
-        walk = np.array([s.walk_m, s.walk_m, s.yaw_walk_rad, s.scale_walk, s.way_walk, 0.0]) * np.sqrt(seconds)
-        state += self._rng.normal(size=(n, 6)) * walk
-        # Errors do not walk away for good: drawn back to what is likely.
-        state[:, self.YAW] *= 1.0 - 0.5 * seconds * (s.yaw_walk_rad / s.yaw_sigma_rad) ** 2
-        state[:, self.SCALE] *= 1.0 - 0.5 * seconds * (s.scale_walk / s.scale_sigma) ** 2
-        state[:, self.TURN] *= 1.0 - 0.5 * seconds * (s.way_walk / s.way_sigma) ** 2
+        walk = np.array([s.walk_m, s.walk_m, s.yaw_walk_rad, s.scale_walk, s.way_walk, 0.0, s.tilt_walk_rad,
+                         s.tilt_walk_rad])
+        state += self._rng.normal(size=state.shape) * walk * np.sqrt(seconds)
+        # Errors do not walk away for good: they are drawn back to what is likely.
+        likely = np.array([s.yaw_sigma_rad, s.scale_sigma, s.way_sigma, s.way_sigma, s.tilt_sigma_rad, s.tilt_sigma_rad])
+        state[:, self.YAW:] *= 1.0 - 0.5 * seconds * (walk[self.YAW:] / likely) ** 2
 
-    def log_likelihood(self, evidence: Evidence, camera_m: np.ndarray, field: EvidenceField) -> np.ndarray:
-        """Of each particle, float64 (N,). camera_m: (2,), the odometry now; earlier points are seen from where the
-        odometry says that the vehicle was then."""
-        state = self.state.astype(np.float32)
-        scale = np.exp(state[:, self.SCALE])
+    def places(self, evidence: Evidence, camera_m: np.ndarray, state: np.ndarray | None = None
+               ) -> tuple[np.ndarray, np.ndarray]:
+        """(x, y), float32 (N, K), where the points of evidence lie on the map in each of the states. camera_m: (2,),
+        the odometry now; earlier points are seen from where the odometry says that the vehicle was then."""
+        state = (self.state if state is None else state).astype(np.float32)
+        (dx, dy), height = evidence.offsets_m.T, evidence.heights_m
+        tilt_x, tilt_y, scale = state[:, self.TILT_X, None], state[:, self.TILT_Y, None], np.exp(state[:, self.SCALE])
+        farther = 1.0 + tilt_x * (dy / height) - tilt_y * (dx / height)  # small rotations of each line of sight
+        east, north = dx * farther - tilt_y * height, dy * farther + tilt_x * height
         c, s = (np.cos(state[:, self.YAW]) * scale)[:, None], (np.sin(state[:, self.YAW]) * scale)[:, None]
-        dx, dy = evidence.offsets_m.T
-        x = state[:, self.X, None] + c * dx + s * dy
-        y = state[:, self.Y, None] - s * dx + c * dy
+        x = state[:, self.X, None] + c * east + s * north
+        y = state[:, self.Y, None] - s * east + c * north
         back = evidence.camera_m - camera_m.astype(np.float32)
         if np.abs(back).max() > 0.01:
             way = np.exp(state[:, self.WAY])
             c, s = (np.cos(state[:, self.TURN]) * way)[:, None], (np.sin(state[:, self.TURN]) * way)[:, None]
             x += c * back[:, 0] - s * back[:, 1]
             y += s * back[:, 0] + c * back[:, 1]
-        return field.at(evidence.labels[None], x, y) @ evidence.weights
+        return x, y
 
-    def weigh(self, log_likelihood: np.ndarray) -> None:
-        logw = np.log(np.maximum(self.weights, 1e-300)) + log_likelihood
+    def weigh(self, evidence: Evidence, camera_m: np.ndarray, field: EvidenceField) -> None:
+        """Take evidence in; resamples where few particles bear the weight."""
+        log_likelihood = field.at(evidence.labels[None], *self.places(evidence, camera_m)) @ evidence.weights
+        logw = np.log(np.maximum(self.weights, 1e-300)) + self.settings.sharpness * log_likelihood
         weights = np.exp(logw - logw.max())
         self.weights = weights / weights.sum()
         if 1.0 / (self.weights ** 2).sum() < 0.5 * len(self.weights):
             self.resample()
+
+    def correction(self) -> np.ndarray:
+        """The rotation, float64 (3, 3), that puts the attitude right: to be multiplied from the left."""
+        mean = self.mean
+        c, s = np.cos(mean[self.YAW]), np.sin(mean[self.YAW])
+        u, _, vt = np.linalg.svd(np.eye(3) + np.array([[0, 0, mean[self.TILT_Y]], [0, 0, -mean[self.TILT_X]],
+                                                       [-mean[self.TILT_Y], mean[self.TILT_X], 0]]))
+        return np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]]) @ u @ vt
 
     def resample(self) -> None:
         """Systematic resampling, then a little noise of the cloud's own shape, so that copies part."""
@@ -243,8 +270,8 @@ class Particles:
         self.weights = np.full(n, 1.0 / n)
         centred = self.state - self.state.mean(axis=0)
         h = self.settings.roughening  # kernel smoothing that keeps mean and covariance (Liu and West, 2001)
-        noise = self._rng.normal(size=(n, n if n < 1 else 6)) @ np.linalg.cholesky(
-            centred.T @ centred / n + 1e-12 * np.eye(6)).T
+        noise = self._rng.normal(size=centred.shape) @ np.linalg.cholesky(
+            centred.T @ centred / n + 1e-12 * np.eye(centred.shape[1])).T
         self.state = self.state.mean(axis=0) + np.sqrt(1.0 - h * h) * centred + h * noise
 
     @property
@@ -253,6 +280,6 @@ class Particles:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Of all six, float64 (6, 6)."""
+        """Of the state, float64 (8, 8)."""
         centred = self.state - self.mean
         return (centred * self.weights[:, None]).T @ centred

@@ -33,8 +33,8 @@ class LocalizerConfig:
     blur_m: how far the map may lie off. off_map_penalty: nats a point outside of the map. max_range_m: of ground that
     is looked at. vegetation_m: how high vegetation is on the whole. points: most that are looked up in a frame.
 
-    Search. search_sigmas, search_limit_m: half the side of the area that is searched. block_points: effective points
-    that are gathered for a step of it. yaws_a_frame: how much of a step is done with each frame.
+    Search. search_sigmas, search_limit_m: half the side of the area that is searched. block_points, check_points:
+    effective points that are gathered for a step of it, before there are particles and beside them. yaws_a_frame: how much of a step is done with each frame.
 
     Gates. lock_share, lock_points, lock_blocks: probability near the best place, evidence, and steps in a row that
     agree, for a fix. uniform_share: of one class, from which on a frame shows too little. spread_limit_m,
@@ -53,7 +53,7 @@ class LocalizerConfig:
     seed: int = 0
     cell_m: float = 2.0
     again_m: float = 300.0
-    area_per_point_m2: float = 1000.0
+    area_per_point_m2: float = 300.0
     doubt: float = 0.2
     blur_m: float = 3.0
     off_map_penalty: float = 0.1
@@ -62,20 +62,20 @@ class LocalizerConfig:
     points: int = 400
     search_sigmas: float = 3.0
     search_limit_m: float = 1200.0
-    block_points: float = 2.0
+    block_points: float = 6.0
+    check_points: float = 20.0
     yaws_a_frame: int = 2
-    lock_share: float = 0.98
-    lock_points: float = 8.0
-    lock_blocks: int = 3
+    lock_share: float = 0.97
+    lock_points: float = 20.0
+    lock_blocks: int = 2
     uniform_share: float = 0.96
     spread_limit_m: float = 20.0
     share_limit: float = 0.9
     agree_m: float = 40.0
     fit_limit: float = 0.0
-    fit_points: float = 6.0
+    fit_points: float = 20.0
     prior_chi2: float = 13.8
     floor_m: float = 1.5
-    tilt_sigma_rad: float = float(np.radians(0.7))
     relief_m: float = 1.2
     attitude_age_s: float = 0.1
     odometry_age_s: float = 0.3
@@ -316,7 +316,7 @@ class Localizer:
         """What is new in a frame, put where the search and the particles take it from."""
         if evidence is None or not new.any():
             return None
-        fresh = Evidence(evidence.camera_m[new], evidence.offsets_m[new], evidence.labels[new], evidence.weights[new])
+        fresh = evidence.chosen(new)
         self._pool.append(fresh)
         self._recent.append((self._travelled_m, fresh))
         while self._recent[0][0] < self._travelled_m - 150.0:
@@ -325,7 +325,8 @@ class Localizer:
 
     def _search_on(self, frame: _Frame) -> None:
         c, search = self.config, self._search
-        if not search.busy and sum(float(part.weights.sum()) for part in self._pool) >= c.block_points:
+        enough = c.block_points if self._particles is None else c.check_points
+        if not search.busy and sum(float(part.weights.sum()) for part in self._pool) >= enough:
             if np.hypot(*(frame.camera_m - self._coarse_camera_m)) > 300.0:
                 s = search.settings.cell_m * search.count / 2
                 self._look_around(np.array([search.x_min + s, search.y_min + s]) + frame.camera_m)
@@ -363,30 +364,25 @@ class Localizer:
             c = self.config
             self._fine = EvidenceField(self.map, self._table, x, y, c.max_range_m + 220.0, 1.0, c.blur_m,
                                        c.off_map_penalty)
-        self._particles.weigh(self._particles.log_likelihood(evidence, frame.camera_m, self._fine))
+        self._particles.weigh(evidence, frame.camera_m, self._fine)
 
     def _track(self, frame: _Frame, evidence: Evidence | None, fresh: Evidence | None) -> None:
         if fresh is not None:
             self._weigh(frame, fresh.thinned(self.config.points, self._rng))
         if evidence is None or self._fine is None:
             return
-        state = self._particles.mean
-        at = state[:2] + self._true_offsets(evidence, state)
-        gain = self._fine.at(evidence.labels, *at.T.astype(np.float32)) - self._fine.log_marginal[evidence.labels]
-        self._frame_fit = float(gain.mean())
-        self._frame_seen = float(self._fine.seen_at(*at.T).mean())
+        self._frame_fit, self._frame_seen = self._gain(evidence, frame)
         if fresh is not None:
-            at = state[:2] + self._true_offsets(fresh, state)
-            gain = self._fine.at(fresh.labels, *at.T.astype(np.float32)) - self._fine.log_marginal[fresh.labels]
             keep = np.exp(-float(fresh.weights.sum()) / self.config.fit_points)
-            self._fit = keep * self._fit + (1.0 - keep) * float(gain.mean())
+            self._fit = keep * self._fit + (1.0 - keep) * self._gain(fresh, frame)[0]
             self._fit_weight = keep * self._fit_weight + (1.0 - keep)
 
-    @staticmethod
-    def _true_offsets(evidence: Evidence, state: np.ndarray) -> np.ndarray:
-        scale = np.exp(state[Particles.SCALE])
-        c, s = np.cos(state[Particles.YAW]) * scale, np.sin(state[Particles.YAW]) * scale
-        return evidence.offsets_m @ np.array([[c, -s], [s, c]])
+    def _gain(self, evidence: Evidence, frame: _Frame) -> tuple[float, float]:
+        """(nats a point by which the map at the estimated place explains labels better than an average place does,
+        how much of the ground in view is mapped)."""
+        (x,), (y,) = self._particles.places(evidence, frame.camera_m, self._particles.mean[None])
+        gain = self._fine.at(evidence.labels, x, y) - self._fine.log_marginal[evidence.labels]
+        return float(gain.mean()), float(self._fine.seen_at(x, y).mean())
 
     # Outcomes
 
@@ -437,19 +433,14 @@ class Localizer:
         aim = evidence.offsets_m.mean(axis=0)
         far = float(np.hypot(*aim))
         along = aim / far if far > 1e-6 else np.array([1.0, 0.0])
-        # A tilt moves the ground in view, and so the camera; farther along the line of sight than across it.
-        sigma_across = c.tilt_sigma_rad * frame.height_m
-        sigma_along = np.hypot(c.tilt_sigma_rad * (frame.height_m + far ** 2 / frame.height_m),
-                               c.relief_m * far / frame.height_m)
-        outer = np.outer(along, along)
-        total = covariance[:2, :2] + c.floor_m ** 2 * np.eye(2) + sigma_along ** 2 * outer + \
-            sigma_across ** 2 * (np.eye(2) - outer)
+        # Hills between what is below and what is in view move it along the line of sight.
+        total = covariance[:2, :2] + c.floor_m ** 2 * np.eye(2) + \
+            (c.relief_m * far / frame.height_m) ** 2 * np.outer(along, along)
         x, y = float(state[0]), float(state[1])
         turn = -self.map.grid.convergence_rad(x, y)  # grid axes to true ones
         to_true = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         latitude, longitude = self.map.grid.to_geographic(np.array([x]), np.array([y]))
-        cy, sy = np.cos(state[Particles.YAW]), np.sin(state[Particles.YAW])
-        rotation = np.array([[cy, sy, 0.0], [-sy, cy, 0.0], [0.0, 0.0, 1.0]]) @ frame.rotation
+        rotation = self._particles.correction() @ frame.rotation
         return PositionFix(frame.stamp_ns, float(latitude[0]), float(longitude[0]), x, y,
                            to_true @ total @ to_true.T, rotation, frame.height_m * float(np.exp(state[Particles.SCALE])),
                            float(np.sqrt(covariance[Particles.YAW, Particles.YAW])))
