@@ -25,7 +25,7 @@ from thermalreid_ros.evaluation.replay import MATCH_IOU, FrameRecord, Replay, fr
 from thermalreid_ros.files import shipped, write_atomically
 from thermalreid_ros.ros.bag import Bag
 
-PICTURES_LIMIT_BYTES = 3_800_000  # a third more as base64; the page stays under 6 MB
+PICTURES_LIMIT_BYTES = 2_300_000  # a third more as base64; with a flight and the city the page stays under 6 MB
 QUALITIES = (60, 45, 30, 20)
 MAX_PICTURES = 400
 HISTOGRAM_BINS = 24
@@ -35,15 +35,18 @@ _DTYPES = {"mono16": np.uint16, "16UC1": np.uint16, "32FC1": np.float32}
 _PLOT_WIDTH, _LEFT = 1160, 44
 
 
-def write_page(path: str | Path, replay: Replay, *, command: str, city: np.ndarray | None = None) -> Path:
+def write_page(path: str | Path, replay: Replay, *, command: str, city: np.ndarray | None = None,
+               flight: str = "") -> Path:
     """Write the page of a replay; its folder is made. command: what the page says it was made by. city: a picture of
-    the virtual city to show below, uint8 RGB."""
+    the virtual city to show below, uint8 RGB. flight: the part about a flight, as page_flight makes it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomically(path, page(replay, dict(_pictures(replay.bag)), command=command, city=city))
+    return write_atomically(path, page(replay, dict(_pictures(replay.bag)), command=command, city=city,
+                                         flight=flight))
 
 
-def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str, city: np.ndarray | None = None) -> str:
+def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str, city: np.ndarray | None = None,
+         flight: str = "") -> str:
     """The page as text. pictures: (H, W) uint8 of each frame, by its capture stamp (ns); all of one size."""
     stamps = _thinned(sorted(pictures))
     by_stamp = {frame.stamp_ns: frame for frame in replay.frames}
@@ -67,7 +70,7 @@ def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str, city:
         timeline=_timeline(records, places, data), histogram=_histogram(replay.frames),
         counters=_rows(_counters(replay, figures)), facts=_rows(_facts(replay)),
         recording=_rows(sorted((key, value) for key, value in replay.custom.items() if key != "command")),
-        command=escape(command), city=_city(city), data=_json(data), classes=_json(CLASS_NAMES),
+        command=escape(command), city=_city(city), flight=flight, data=_json(data), classes=_json(CLASS_NAMES),
         colours=_json([_hex(colour) for colour in CLASS_COLOURS_BGR]),
         scale=f"{np.percentile(distances or [1.0], 90) or 1.0:.6f}", first=_telling(data))
 

@@ -18,14 +18,15 @@ from thermalreid_ros.evaluation.flight_input import Flight, OdometryEvent, Prior
 from thermalreid_ros.evaluation.localization import CHI2_95, dead_reckoning, error_figures
 from thermalreid_ros.evaluation.localization_drawing import (ESTIMATE, ODOMETRY, PRIOR, VERDICT_COLOURS,
                                                              covariance_ellipse, map_picture)
+from thermalreid_ros.evaluation.replay import Replay
 from thermalreid_ros.evaluation.replay_places import PlaceRecord
 from thermalreid_ros.localization.types import Verdict
 from thermalreid_ros.maps.store import SemanticMap
 
 PICTURE_SIZE, PICTURE_QUALITY = (400, 320), 45
-MARGIN_M = 90.0
+MARGIN_M, NEAR_M = 90.0, 160.0  # around all that is shown; across the close-up
 _PLOT_WIDTH, _PLOT_HEIGHT, _LEFT = 1160, 150, 44
-_TOP_M = 60.0  # of the plot of errors
+_TOP_M = (20.0, 60.0)  # of the plot of errors, at least and at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,12 @@ class ShownFlight:
     prior_sigma_m: float
     command: str
 
+    @property
+    def blind_m(self) -> np.ndarray:
+        """Where odometry, begun at the rough prior, has the camera: float64 (F, 2)."""
+        way = np.array([frame.odometry_m for frame in self.frames])
+        return self.prior_m + way - way[0]
+
 
 def shown_flight(flight: Flight, semantic_map: SemanticMap, places: Mapping[int, PlaceRecord]) -> ShownFlight:
     """A flight with what nodes said of its frames, by stamp."""
@@ -92,12 +99,19 @@ def _shown(flight: Flight, semantic_map: SemanticMap, stamp_ns: int, odometry_m:
                       turn @ np.reshape(place.covariance_m2, (2, 2)) @ turn.T)
 
 
+def flight_section_of(replay: Replay) -> str:
+    """The part of the page about the recording of a flight that was replayed with a map."""
+    with SemanticMap.open(replay.map) as semantic_map, Flight(replay.bag, semantic_map) as flight:
+        return flight_section(shown_flight(flight, semantic_map, replay.places), semantic_map)
+
+
 def flight_section(shown: ShownFlight, semantic_map: SemanticMap) -> str:
     """The part of the page, HTML with a script of its own."""
     low, high, metres_per_pixel = _extent(shown, semantic_map)
     size = high - low
-    picture = map_picture(semantic_map, 0.5 * (low + high), tuple(size), metres_per_pixel)
-    width, height = picture.shape[1], picture.shape[0]
+    width, height = (round(float(side / metres_per_pixel)) for side in size)
+    picture = map_picture(semantic_map, 0.5 * (low + high), tuple(size),
+                          max(0.6 * metres_per_pixel, semantic_map.resolution_m))  # finer, for the close-up
 
     def pixel(place: np.ndarray) -> list[float]:
         return [round(float((place[0] - low[0]) / metres_per_pixel), 1),
@@ -117,15 +131,16 @@ def flight_section(shown: ShownFlight, semantic_map: SemanticMap) -> str:
                 pixel(shown.prior_m), shown.prior_sigma_m / metres_per_pixel),
         truth=_points(map(pixel, (frame.true_m for frame in shown.frames))),
         odometry=_points(map(pixel, (frame.odometry_m for frame in shown.frames))),
-        fixes="".join(f'<circle cx="{x}" cy="{y}" r="2.2"/>' for x, y in (pixel(frame.fix_m) for frame in fixes)),
+        blind=_points(map(pixel, shown.blind_m)),
+        fixes="".join(f'<circle cx="{x}" cy="{y}" r="1.6"/>' for x, y in (pixel(frame.fix_m) for frame in fixes)),
         bar=_scale_bar(height, metres_per_pixel), chart=_chart(shown, places), verdicts=_legend(shown),
         command=escape(shown.command), attribution=escape(semantic_map.attribution), data=_json(data),
-        first=min(first + 10, len(data) - 1))
+        near=f"{NEAR_M:.0f}", reach=f"{0.5 * NEAR_M / metres_per_pixel:.1f}", first=min(first + 10, len(data) - 1))
 
 
 def _extent(shown: ShownFlight, semantic_map: SemanticMap) -> tuple[np.ndarray, np.ndarray, float]:
     """South-west and north-east corner of what is shown, four wide to three high, and its metres a pixel."""
-    ways = np.vstack([[frame.true_m, frame.odometry_m] for frame in shown.frames] + [shown.prior_m[None]])
+    ways = np.vstack([[frame.true_m, frame.odometry_m] for frame in shown.frames] + [shown.blind_m])
     low, high = ways.min(axis=0) - MARGIN_M, ways.max(axis=0) + MARGIN_M
     size = high - low
     grow = np.maximum(np.array([4 / 3 * size[1], 3 / 4 * size[0]]) - size, 0.0)
@@ -148,7 +163,8 @@ def _frame(frame: ShownFrame, pixel, metres_per_pixel: float, place: float) -> d
 
 def _tiles(shown: ShownFlight, fixes: Sequence[ShownFrame]) -> str:
     errors = error_figures([frame.error_m for frame in fixes])
-    drift = np.hypot(*(shown.frames[-1].odometry_m - shown.frames[-1].true_m))
+    last = shown.frames[-1]
+    drift, blind = (np.hypot(*(place - last.true_m)) for place in (last.odometry_m, shown.blind_m[-1]))
 
     def text(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
@@ -158,20 +174,25 @@ def _tiles(shown: ShownFlight, fixes: Sequence[ShownFrame]) -> str:
              (f"{text(errors['median_m'], '.1f')} m", f"median error; 95 %: {text(errors['p95_m'], '.1f')} m"),
              (text(float(np.mean([frame.held for frame in fixes])) if fixes else None, ".0%"),
               "of the 95 % ellipses hold the truth"),
-             (f"{drift:.1f} m", "odometry alone, at the end")]
+             (f"{blind:.0f} m", f"odometry alone at the end, begun at the rough prior; {drift:.0f} m, begun at the "
+              "true place")]
     return "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
                    for value, name in tiles)
 
 
 def _chart(shown: ShownFlight, places: Mapping[int, float]) -> str:
-    """Errors over time, cut at _TOP_M, with the radius that the published covariance claims, and the verdicts."""
+    """Errors over time, with the radius that the published covariance claims, and the verdicts."""
+    claimed = [3.0 * float(np.sqrt(np.trace(frame.covariance_m2))) for frame in shown.frames if frame.fix_m is not None]
+    errors = [frame.error_m for frame in shown.frames if frame.fix_m is not None]
+    top_m = float(np.clip(max([*claimed, *errors], default=0.0), *_TOP_M))
+
     def y_of(metres: float) -> float:
-        return round(_PLOT_HEIGHT * (1.0 - min(metres, _TOP_M) / _TOP_M), 1)
+        return round(_PLOT_HEIGHT * (1.0 - min(metres, top_m) / top_m), 1)
 
     width = (_PLOT_WIDTH - _LEFT) / len(shown.frames)
     parts = [f'<line class="axis" x1="{_LEFT}" x2="{_PLOT_WIDTH}" y1="{y_of(step)}" y2="{y_of(step)}"/>'
              f'<text x="{_LEFT - 6}" y="{y_of(step) + 4}" text-anchor="end">{step} m</text>'
-             for step in (0, 20, 40, 60)]
+             for step in range(0, int(top_m) + 1, 10 if top_m < 40.0 else 20)]
     drift = []
     for number, frame in enumerate(shown.frames):
         x = places[number]
