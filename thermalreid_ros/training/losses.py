@@ -15,18 +15,26 @@ import torch.nn.functional as F
 PADDING, IGNORE = -1, -2
 
 
+_EPS = 1e-7
+
+
+def plain_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """IoU of boxes (..., 4), broadcast."""
+    inter = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    areas = ((box[..., 2:] - box[..., :2]).clamp(min=_EPS).prod(-1) for box in (a, b))
+    return inter / (next(areas) + next(areas) - inter + _EPS)
+
+
 def complete_iou(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """IoU and CIoU (Zheng et al. 2020) of boxes (..., 4), broadcast."""
-    eps = 1e-7
-    inter = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
-    wh_a, wh_b = (a[..., 2:] - a[..., :2]).clamp(min=eps), (b[..., 2:] - b[..., :2]).clamp(min=eps)
-    iou = inter / (wh_a.prod(-1) + wh_b.prod(-1) - inter + eps)
+    iou = plain_iou(a, b)
+    wh_a, wh_b = (a[..., 2:] - a[..., :2]).clamp(min=_EPS), (b[..., 2:] - b[..., :2]).clamp(min=_EPS)
     hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
     centre = ((a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2).square().sum(-1)
     aspect = (4 / math.pi**2) * (torch.atan(wh_a[..., 0] / wh_a[..., 1]) - torch.atan(wh_b[..., 0] / wh_b[..., 1])) ** 2
     with torch.no_grad():
-        weight = aspect / (1 - iou + aspect + eps)
-    return iou, iou - centre / (hull.square().sum(-1) + eps) - weight * aspect
+        weight = aspect / (1 - iou + aspect + _EPS)
+    return iou, iou - centre / (hull.square().sum(-1) + _EPS) - weight * aspect
 
 
 def cell_centres(height: int, width: int, stride: int, device) -> torch.Tensor:
@@ -55,7 +63,7 @@ def compact_loss(out: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor, *
         middle, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2
         reach = half.clamp(min=1.5 * stride)
         inside = ((centres[None, None] - middle[:, :, None]).abs() < reach[:, :, None]).all(-1) & real[..., None]
-        iou, _ = complete_iou(boxes[:, :, None], predicted[:, None])  # (B, M, N)
+        iou = plain_iou(boxes[:, :, None], predicted[:, None])  # (B, M, N)
         score = logits.sigmoid().gather(2, labels.clamp(min=0)[:, None].expand(-1, h * w, -1)).transpose(1, 2)
         alignment = torch.where(inside, score**alpha * iou.clamp(min=1e-3) ** beta, 0)
         threshold = alignment.topk(min(topk, h * w), -1).values[..., -1:]
