@@ -109,7 +109,7 @@ def plot_ambiguity(path: Path, score: np.ndarray, extent: tuple[float, float, fl
 
     score: (h, w), row 0 north, higher fits better. extent: west, east, south, north. labels: uint8 (h, w).
     """
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.4), layout="constrained", width_ratios=(1, 1, 1.1))
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 5), layout="constrained", width_ratios=(1, 1, 1.1))
     table = np.zeros((256, 3), np.uint8)
     table[:len(CLASS_COLOURS_RGB)] = CLASS_COLOURS_RGB
     axes[0].imshow(frame, cmap="gray")
