@@ -7,6 +7,7 @@ by 1 - h / H, for some heights h tells which rays do. Over the distances that ma
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from thermalreid_ros.maps.classes import SemanticClass
@@ -27,13 +28,19 @@ def seen_window(semantic_map: SemanticMap, x: float, y: float, offset_m: np.ndar
     looked for in: only then the window does not depend on the place.
     """
     east, north = (float(v) for v in offset_m)
+    height, width = size_px
     classes = semantic_map.window(x + east, y + north, _NORTH_UP, metres_per_pixel, size_px)
-    # Buildings that reach into the view stand in it or nearer.
-    margin = tuple(int(size + abs(0.5 * reach) / metres_per_pixel) for size, reach in zip(size_px, (north, east)))
-    highest = semantic_map.heights(x + 0.75 * east, y + 0.75 * north, _NORTH_UP, metres_per_pixel, margin).max()
-    for h in np.arange(0.5 * step_m, min(float(highest), CLOSEST * height_m) + 0.5 * step_m, step_m):
+    # Buildings that reach into the view stand in it or nearer, down to half of the distance.
+    high = height + int(abs(0.5 * north) / metres_per_pixel)
+    wide = width + int(abs(0.5 * east) / metres_per_pixel)
+    heights = semantic_map.heights(x + 0.75 * east, y + 0.75 * north, _NORTH_UP, metres_per_pixel, (high, wide))
+    for h in np.arange(0.5 * step_m, min(float(heights.max()), CLOSEST * height_m) + 0.5 * step_m, step_m):
         nearer = 1.0 - h / height_m
-        pixel = metres_per_pixel if same_direction else metres_per_pixel * nearer
-        heights = semantic_map.heights(x + nearer * east, y + nearer * north, _NORTH_UP, pixel, size_px)
-        classes[heights >= h] = SemanticClass.BUILDING
+        # Of the window's middle in the picture of heights, pixels right and down from its middle.
+        middle = np.array([east, -north]) * (nearer - 0.75) / metres_per_pixel
+        scale = 1.0 if same_direction else nearer
+        corner = middle + 0.5 * np.array([wide - 1, high - 1]) - 0.5 * scale * np.array([width - 1, height - 1])
+        matrix = np.array([[scale, 0.0, corner[0]], [0.0, scale, corner[1]]])
+        there = cv2.warpAffine(heights, matrix, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+        classes[there >= h] = SemanticClass.BUILDING
     return classes

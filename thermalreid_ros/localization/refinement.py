@@ -34,15 +34,15 @@ class RefinementSettings:
 
     coarse_m: float = 4.0
     fine_m: float = 2.0
-    blur_m: float = 3.0
+    blur_m: float = 2.0
     doubt: float = 0.15
     off_map: float = 0.7
     yaw_sigma_rad: float = np.radians(2.0)
     scale_sigma: float = 0.02
     tilt_sigma_rad: float = np.radians(1.0)
-    area_per_point_m2: float = 400.0
-    max_points: float = 40.0
-    floor_m: float = 2.0
+    area_per_point_m2: float = 100.0
+    max_points: float = 120.0
+    floor_m: float = 1.5
     apart_m: float = 25.0
     places: int = 3
 
@@ -134,6 +134,7 @@ class _Template:
         self._classes = [c for c in range(CLASS_COUNT) if (patch.labels == c).any()]
         self._weights = [np.where(patch.labels == c, weight, 0) for c in self._classes]
         self._reduced: dict[float, tuple[int, list[np.ndarray]]] = {}
+        self._turned: dict[tuple[float, float, float], np.ndarray] = {}
 
     @property
     def classes(self) -> list[int]:
@@ -145,6 +146,12 @@ class _Template:
 
     def at(self, yaw: float, scale: float, pixel_m: float) -> np.ndarray:
         """Weights, float32 (classes, n, n), that sum to 1, about `offset_m`, with errors of yaw and height out."""
+        key = (yaw, scale, pixel_m)
+        if key not in self._turned:
+            self._turned[key] = self._turn(*key)
+        return self._turned[key]
+
+    def _turn(self, yaw: float, scale: float, pixel_m: float) -> np.ndarray:
         factor, channels = self._at_resolution(pixel_m)
         patch, n = self.patch, self.side_px(pixel_m)
         c, s = (1.0 + scale) * np.cos(yaw) * pixel_m, (1.0 + scale) * np.sin(yaw) * pixel_m
@@ -184,17 +191,15 @@ def _log_table(table: np.ndarray, off_map: float) -> np.ndarray:
     return np.log(np.vstack([table, outside])).T.astype(np.float32)
 
 
-def _fields(classes: np.ndarray, chosen: list[int], log_table: np.ndarray, blur_px: float,
-            reduce: int = 1) -> list[np.ndarray]:
-    """Log-likelihoods, float32 (h, w), of each chosen label over a window, blurred, then reduced."""
+def _fields(classes: np.ndarray, chosen: list[int], log_table: np.ndarray, blur_px: float) -> list[np.ndarray]:
+    """Log-likelihoods, float32 (h / 2, w / 2), of each chosen label over a window, blurred: what is narrower than
+    the pixels of the score still weighs there."""
     index = np.minimum(classes, CLASS_COUNT)
     likelihood = np.exp(log_table)
     fields = []
     for c in chosen:
         field = cv2.GaussianBlur(likelihood[c].take(index), (0, 0), blur_px)
-        if reduce > 1:
-            field = cv2.resize(field, None, fx=1 / reduce, fy=1 / reduce, interpolation=cv2.INTER_AREA)
-        fields.append(cv2.log(field))
+        fields.append(cv2.log(cv2.resize(field, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)))
     return fields
 
 
@@ -237,8 +242,8 @@ def _coarse(template: _Template, semantic_map: SemanticMap, x: float, y: float, 
     reach, n = int(np.ceil(radius_m / pixel)), template.side_px(pixel)
     side = 2 * reach + n
     classes = seen_window(semantic_map, x, y, template.offset_m, template.height_m, 0.5 * pixel, (2 * side, 2 * side),
-                          same_direction=True)
-    correlator = _Correlator(_fields(classes, template.classes, log_table, settings.blur_m / (0.5 * pixel), 2))
+                          1.5 * pixel, same_direction=True)
+    correlator = _Correlator(_fields(classes, template.classes, log_table, settings.blur_m / (0.5 * pixel)))
     errors = list(product(_steps(0.0, settings.yaw_sigma_rad, (-2, 0, 2)),
                           _steps(0.0, settings.scale_sigma, (-2, 0, 2))))
     volume = np.stack([correlator.scores(template.at(yaw, scale, pixel))
@@ -261,8 +266,9 @@ def _fine(template: _Template, semantic_map: SemanticMap, near: _Place, log_tabl
     pixel = settings.fine_m
     reach, n = int(np.ceil(4.0 * settings.coarse_m / pixel)), template.side_px(pixel)
     side = 2 * reach + n
-    classes = seen_window(semantic_map, near.x, near.y, template.offset_m, template.height_m, pixel, (side, side))
-    correlator = _Correlator(_fields(classes, template.classes, log_table, settings.blur_m / pixel))
+    classes = seen_window(semantic_map, near.x, near.y, template.offset_m, template.height_m, 0.5 * pixel,
+                          (2 * side, 2 * side), 2.0 * pixel)
+    correlator = _Correlator(_fields(classes, template.classes, log_table, settings.blur_m / (0.5 * pixel)))
     errors = list(product(_steps(near.yaw, settings.yaw_sigma_rad, (-1, -0.5, 0, 0.5, 1)),
                           _steps(near.scale, settings.scale_sigma, (-1, 0, 1))))
     volume = np.stack([correlator.scores(template.at(yaw, scale, pixel))
