@@ -202,6 +202,7 @@ def test_flights_without_fixes_false_locks_and_rates():
     pooled = pooled_figures([never, false, *good])
     assert pooled["flights"] == 4 and pooled["success_rate"] == 0.5 and pooled["false_lock_rate"] == 0.25
     assert pooled["seconds_to_converge_50"] == 10.0 and pooled["seconds_to_converge_90"] is None
+    assert pooled["without_uniform"] == {key: pooled[key] for key in pooled["without_uniform"]}
     assert pooled["fixes"] == 4 and pooled["rejected"] == 6 and pooled["within_25m"] == 0.75
 
 

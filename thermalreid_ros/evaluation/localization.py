@@ -10,7 +10,7 @@ Errors are horizontal, metres, of the camera's place as published against the re
 | success | a flight that converges, has no false lock and whose last fix is within 25 m |
 | NEES | squared error in units of the published covariance: 2 on average where that is honest |
 | ellipse95 | share of the fixes whose 95 % ellipse holds the truth |
-| uniform | a frame of which one class covers more than 90 %: it can hardly be placed |
+| uniform | a frame of which one class covers more than 90 %; a flight of which more than half of the frames are so |
 """
 
 from __future__ import annotations
@@ -248,8 +248,8 @@ def flight_figures(run: FlightRun) -> dict[str, Any]:
 
 
 def pooled_figures(runs: Sequence[FlightRun]) -> dict[str, Any]:
-    """The same over all fixes of several flights, and the rates over flights. A flight that never converges counts as
-    converging after all others."""
+    """The same over all fixes of several flights, and the rates over flights; those over ground that mostly looks the
+    same are left out under without_uniform. A flight that never converges counts as converging after all others."""
     each = [flight_figures(run) for run in runs]
     fixes = [outcome for run in runs for outcome in run.fixes]
     outcomes = [outcome for run in runs for outcome in run.outcomes]
@@ -259,14 +259,21 @@ def pooled_figures(runs: Sequence[FlightRun]) -> dict[str, Any]:
         **error_figures([outcome.distance_m for outcome in fixes]),
         "fixes": len(fixes), "frames": len(outcomes), "rejected": len(outcomes) - len(fixes),
         "seconds_to_first_fix": float(np.median(first)) if first else None,
-        "seconds_to_converge_50": _converged([f["seconds_to_converge"] for f in each], 0.5),
-        "seconds_to_converge_90": _converged([f["seconds_to_converge"] for f in each], 0.9),
         **_honesty([outcome.nees for outcome in fixes]),
-        "flights": len(runs),
-        "success_rate": float(np.mean([f["success"] for f in each])),
-        "false_lock_rate": float(np.mean([f["false_locks"] > 0 for f in each])),
+        **_rates(each), "without_uniform": _rates([f for f in each if f["uniform_share"] <= 0.5]),
         **_times([outcome.label_ms for outcome in outcomes], [outcome.localize_ms for outcome in outcomes]),
         "verdicts": dict(verdicts.most_common()),
+    }
+
+
+def _rates(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of flights, by their figures."""
+    return {
+        "flights": len(each),
+        "success_rate": float(np.mean([f["success"] for f in each])) if each else None,
+        "false_lock_rate": float(np.mean([f["false_locks"] > 0 for f in each])) if each else None,
+        "seconds_to_converge_50": _converged([f["seconds_to_converge"] for f in each], 0.5),
+        "seconds_to_converge_90": _converged([f["seconds_to_converge"] for f in each], 0.9),
     }
 
 
