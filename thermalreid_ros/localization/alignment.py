@@ -32,11 +32,11 @@ _ONE_HOT = np.eye(256, CLASS_COUNT, dtype=np.float32)[:, 1:].copy()
 
 @dataclass(frozen=True)
 class FlowSettings:
-    """levels: (width that the labelling is reduced to, blur there in pixels, steps) from coarse to fine. field_steps: of the smooth
-    field, on the last level. tolerance: difference of soft labels at which a pixel counts a quarter. points: how many
-    independent ones all pixels together are worth. shift, turn, bend: what to expect (standard deviations) of the
-    plane's motion, its linear and its perspective part, in widths of the picture. smooth, field: reach and size of the
-    field, in widths. max_motion: mean motion, in widths, from which on the map shows another place."""
+    """levels: (width that the labelling is reduced to, blur there in pixels, steps) from coarse to fine. field_steps:
+    of the smooth field, on the last level. tolerance: difference of soft labels at which a pixel counts a quarter.
+    points: how many independent ones all pixels together are worth. shift, turn, bend: what to expect (standard
+    deviations) of the plane's motion, its linear and its perspective part, in widths of the picture. smooth, field:
+    reach and size of the field, in widths. max_motion: mean motion, in widths, from which on it is another place."""
 
     levels: tuple[tuple[int, float, int], ...] = ((80, 4.0, 4), (80, 2.0, 4), (160, 2.0, 1))
     field_steps: int = 2
