@@ -17,22 +17,27 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from osm_files import OsmFile
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, Imu, NavSatFix, Range
 from std_msgs.msg import Header, String
 from tiny_models import grey_segmenter
 
 from thermalreid_ros.camera.geometry import Intrinsics, Pose, quaternion_of, rotation_of, rotation_of_rpy
+from thermalreid_ros.evaluation.replay import run_replay
 from thermalreid_ros.maps.build import build_map
 from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA
 from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.msg import LocalizationStatus
 from thermalreid_ros.ros import qos
+from thermalreid_ros.ros.bag import message_types, write_bag
 from thermalreid_ros.ros.convert import array_to_image, image_to_array, ns_to_stamp, stamp_to_ns
 
 STEP = 51  # grey levels of a class
 HEIGHT_M, SPEED_M_S, PERIOD_S = 90.0, 12.0, 0.5
 CAMERA = Intrinsics.from_field_of_view(320, 256, np.radians(57.0))
 START_NS = 1_700_000_000_000_000_000
+TOPICS = {Image: "thermal/image_raw", CameraInfo: "thermal/camera_info", Imu: "imu/data", Odometry: "odom",
+          Range: "altitude", NavSatFix: "prior/fix"}
 ANY_AGE = ("-p", "max_age_s:=0.0")
 
 
@@ -53,28 +58,21 @@ def model(tmp_path_factory):
     return grey_segmenter(tmp_path_factory.mktemp("model") / "grey.onnx")
 
 
-class Flight:
-    """Straight over the map, towards the north-east; sends what the vehicle's sensors say and waits for the outcome.
+class Course:
+    """Straight over the map, towards the north-east, and what the vehicle's sensors say; `say` takes it.
 
     All that it says is right but the prior, which is 60 m off, and the odometry's origin.
     """
 
-    def __init__(self, graph, start_node, map_path, model, *arguments: str, **environment: str):
-        self.graph, self.map = graph, SemanticMap.open(map_path)
-        self.status = graph.collect(LocalizationStatus, "localization/status", qos.RESULTS)
-        self.fixes = graph.collect(NavSatFix, "localization/fix", qos.RESULTS)
-        self.poses = graph.collect(PoseWithCovarianceStamped, "localization/pose", qos.RESULTS)
-        self.masks = graph.collect(Image, "semantics/mask", qos.CAMERA_OUT)
-        self.node = start_node("geo_localization", "-p", f"map:={map_path}", "-p", f"model:={model}", "-p", "threads:=1",
-                               *ANY_AGE, *arguments, **environment)
-        self.frames = graph.publisher(Image, "thermal/image_raw", qos.CAMERA_OUT)
-        self._out = {kind: graph.publisher(kind, topic, qos.RESULTS) for kind, topic in (
-            (CameraInfo, "thermal/camera_info"), (Imu, "imu/data"), (Odometry, "odom"), (Range, "altitude"),
-            (NavSatFix, "prior/fix"))}
+    def __init__(self, map_path):
+        self.map = SemanticMap.open(map_path)
         self.yaw = np.radians(40.0)  # of the grid
         self.course = np.array((np.cos(self.yaw), np.sin(self.yaw)))
         self.convergence = self.map.grid.convergence_rad(450.0, 400.0)
         self.number = 0
+
+    def say(self, message) -> None:
+        raise NotImplementedError
 
     def place(self, stamp_ns: int) -> np.ndarray:
         return np.array((180.0, 160.0)) + self.course * SPEED_M_S * (stamp_ns - START_NS) / 1e9
@@ -88,9 +86,6 @@ class Flight:
 
     def header(self, stamp_ns: int, frame_id: str = "thermal_optical_frame") -> Header:
         return Header(stamp=ns_to_stamp(stamp_ns), frame_id=frame_id)
-
-    def say(self, message) -> None:
-        self._out[type(message)].publish(message)
 
     def camera_info(self, stamp_ns: int, camera: Intrinsics = CAMERA) -> None:
         self.say(CameraInfo(header=self.header(stamp_ns), width=camera.width, height=camera.height,
@@ -126,17 +121,39 @@ class Flight:
             for name in ("attitude", "odometry", "height"):
                 if name not in without:
                     getattr(self, name)(stamp_ns + step * 1_000_000)
-        time.sleep(0.05)
 
     def send(self, pixels: np.ndarray, stamp_ns: int, **fields) -> None:
         message = array_to_image(pixels, "mono8", self.header(stamp_ns))
         for name, value in fields.items():
             setattr(message, name, value)
-        self.frames.publish(message)
+        self.say(message)
 
     def next_stamp(self) -> int:
         self.number += 1
         return START_NS + round(self.number * PERIOD_S * 1e9)
+
+
+class Flight(Course):
+    """Sends what the sensors say to the node, and waits for the outcome."""
+
+    def __init__(self, graph, start_node, map_path, model, *arguments: str, **environment: str):
+        super().__init__(map_path)
+        self.graph = graph
+        self.status = graph.collect(LocalizationStatus, "localization/status", qos.RESULTS)
+        self.fixes = graph.collect(NavSatFix, "localization/fix", qos.RESULTS)
+        self.poses = graph.collect(PoseWithCovarianceStamped, "localization/pose", qos.RESULTS)
+        self.masks = graph.collect(Image, "semantics/mask", qos.CAMERA_OUT)
+        self.node = start_node("geo_localization", "-p", f"map:={map_path}", "-p", f"model:={model}", "-p", "threads:=1",
+                               *ANY_AGE, *arguments, **environment)
+        self._out = {kind: graph.publisher(kind, topic, qos.CAMERA_OUT if kind is Image else qos.RESULTS)
+                     for kind, topic in TOPICS.items()}
+
+    def say(self, message) -> None:
+        self._out[type(message)].publish(message)
+
+    def sensors(self, stamp_ns: int, without: tuple[str, ...] = ()) -> None:
+        super().sensors(stamp_ns, without)
+        time.sleep(0.05)  # on other topics: nothing else says that they have come before the frame
 
     def outcome(self, stamp_ns: int, words: str = "") -> LocalizationStatus:
         """The status of a frame, the first whose reason holds these words."""
@@ -168,6 +185,33 @@ class Flight:
                     f"{self.status[-1].reason}")
 
 
+class Recording(Course):
+    """Writes it all into a recording, with the truth."""
+
+    def __init__(self, map_path):
+        super().__init__(map_path)
+        self._messages = []
+
+    def say(self, message, topic: str = "") -> None:
+        self._messages.append((topic or TOPICS[type(message)], stamp_to_ns(message.header.stamp), message))
+
+    def write(self, path, frames: int):
+        for _ in range(frames):
+            stamp_ns = self.next_stamp()
+            self.sensors(stamp_ns)
+            self.send(self.picture(stamp_ns), stamp_ns)
+            latitude, longitude = map(float, self.map.grid.to_geographic(*self.place(stamp_ns)))
+            self.say(NavSatFix(header=self.header(stamp_ns), latitude=latitude, longitude=longitude), "truth/fix")
+        store = message_types()
+        decoded = [(f"/{topic}", stamp_ns, store.deserialize_cdr(serialize_message(message), name_of(type(message))))
+                   for topic, stamp_ns, message in sorted(self._messages, key=lambda item: item[1])]
+        return write_bag(path, decoded, {"units": "agc8"})
+
+
+def name_of(kind: type) -> str:
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+
+
 @pytest.fixture
 def flight(graph, start_node, map_path, model):
     flown = []
@@ -190,6 +234,7 @@ def test_a_flight_is_localized_and_every_message_is_of_its_frame(flight, graph):
     assert {stamp_to_ns(s.header.stamp) for s in flown.status} == frames and len(flown.status) == len(frames)
     assert json.loads(tables[0].data) == {str(k): name for k, name in enumerate(CLASS_NAMES)}
     localized = {stamp_to_ns(s.header.stamp): s for s in flown.status if s.verdict == "localized"}
+    wait_until(lambda: len(flown.poses) >= len(localized) and len(flown.fixes) >= len(localized), 5.0, "the last fix")
     assert [stamp_to_ns(f.header.stamp) for f in flown.fixes] == sorted(localized)
     for fix, pose in zip(flown.fixes, flown.poses):
         stamp_ns = stamp_to_ns(fix.header.stamp)
@@ -322,6 +367,19 @@ def test_without_a_map_the_node_stays_unconfigured_and_can_be_asked_again(graph,
     assert graph.call(GetState, "/geo_localization/get_state", GetState.Request()).current_state.label == "unconfigured"
     shutil.copy(map_path, path)
     assert change(Transition.TRANSITION_CONFIGURE) and change(Transition.TRANSITION_ACTIVATE)
+
+
+def test_a_replay_with_a_map_is_measured_against_the_truth(ros_domain, map_path, model, tmp_path):
+    bag = Recording(map_path).write(tmp_path / "bag", frames=50)
+    replay = run_replay(bag, map_path=map_path, segmenter=str(model), detect=False, rate=2.0)
+    figures = replay.figures()
+    assert figures["frames_in"] == 50 and set(replay.exit_codes.values()) == {0}
+    assert figures["fixes"] >= 3 and figures["fixes"] + figures["rejected"] >= 25  # the rest was overtaken
+    assert figures["fix_median_m"] < 5.0 and figures["within_25m"] == 1.0
+    assert 0.0 < figures["seconds_to_first_fix"] < 25.0 and figures["fix_latency_ms"]["median"] > 0.0
+    stamps = {START_NS + round(number * PERIOD_S * 1e9) for number in range(1, 51)}
+    assert replay.places.keys() <= stamps and sum(figures["verdicts"].values()) == len(replay.places)
+    assert all(place.verdict == "localized" for place in replay.places.values() if place.fix is not None)
 
 
 def test_map_to_odom_is_broadcast_where_tf2_is_installed(flight, graph, tmp_path):

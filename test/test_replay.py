@@ -196,6 +196,7 @@ def test_a_node_that_cannot_start_is_named_with_its_reason(start_replay):
     ({"bag_path": NIGHT, "probe": "/absent.png"}, "/absent.png: the probe cannot be read"),
     ({"bag_path": NIGHT, "params_file": "/absent.yaml"}, "/absent.yaml: no such parameter file"),
     ({"bag_path": NIGHT, "map_path": "/absent.tif"}, "/absent.tif: no such map"),
+    ({"bag_path": NIGHT, "detect": False}, "give a map"),
 ])
 def test_faults_of_inputs_come_before_any_process(arguments, fault):
     with pytest.raises(ValueError, match=fault):

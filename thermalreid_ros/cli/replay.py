@@ -21,6 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--rate", type=positive, default=1.0, help="speed; 2: twice as fast as recorded (default 1)")
     parser.add_argument("--model", help="detector, instead of the one in the parameter file")
     parser.add_argument("--segmenter", metavar="MODEL", help="of the localization, likewise")
+    parser.add_argument("--no-detection", dest="detect", action="store_false",
+                        help="localize alone, on a machine too slow for all nodes at once")
     parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of the nodes (default: the shipped)")
     parser.add_argument("--domain", type=int, metavar="ID", help="ROS domain (default: that of the environment)")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write a page of what they saw to DIR/index.html")
@@ -32,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from thermalreid_ros.evaluation.replay import run_replay
 
     replay = run_replay(args.bag, probe=args.probe, probe_class=args.probe_class, rate=args.rate, model=args.model,
-                        map_path=args.map, segmenter=args.segmenter, params_file=args.params, domain_id=args.domain,
-                        progress=progress, say=print)
+                        map_path=args.map, segmenter=args.segmenter, detect=args.detect, params_file=args.params,
+                        domain_id=args.domain, progress=progress, say=print)
     figures = replay.figures()
     print(summary(figures))
     write_json(args.json, figures)
@@ -65,6 +67,7 @@ def command(args: argparse.Namespace) -> str:
     parts += [f"--probe-class {args.probe_class}"] if args.probe_class else []
     parts += [f"--map {args.map.name}"] if args.map else []
     parts += [f"--rate {args.rate:g}"] + ([f"--model {args.model}"] if args.model else [])
+    parts += [] if args.detect else ["--no-detection"]
     return " ".join(parts)
 
 

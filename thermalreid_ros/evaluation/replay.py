@@ -189,17 +189,20 @@ class Replay:
 
 def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_class: str = "", rate: float = 1.0,
                params_file: str | Path | None = None, model: str | None = None, domain_id: int | None = None,
-               map_path: str | Path | None = None, segmenter: str | None = None,
+               map_path: str | Path | None = None, segmenter: str | None = None, detect: bool = True,
                progress: Callable[..., Any] | None = None, say: Callable[[str], None] = lambda line: None) -> Replay:
     """Start the nodes, play the recording to them, collect what they say, end them.
 
     probe: thermal crop of the object to be found. map_path: of the ground below; without, nothing is localized.
-    model, segmenter: of detection and localization, instead of those in the parameter file.
+    model, segmenter: of detection and localization, instead of those in the parameter file. detect: whether to start
+    detection and reid at all, which cost most.
     domain_id: ROS domain of their own, by default the environment's.
     progress: makes a tqdm-like bar, called with total= and description=. say: told what happens, line by line.
     Raises ReplayError, ThermalReidError of the inputs, and ProcessDied where a node ends early. All processes have
     ended when this returns or raises, KeyboardInterrupt included.
     """
+    if not detect and (map_path is None or probe is not None):
+        raise ReplayError("without detection there is nothing to run but localization: give a map, and no probe")
     own_parameters = params_file is not None
     params_file = Path(params_file or shipped("config") / "thermalreid.yaml")
     if not params_file.is_file():
@@ -218,9 +221,11 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
                     map=None if map_path is None else Path(map_path))
     # A recording may say what its pixels mean; whoever gives parameters knows better.
     common = {} if own_parameters or "units" not in custom else {"thermal_units": custom["units"]}
-    arguments = {"detection": common | ({} if model is None else {"model": model}),
-                 "reid": common | ({} if probe is None else {"probe_file": str(Path(probe).absolute()),
-                                                             "probe_class": probe_class})}
+    arguments = {}
+    if detect:
+        arguments["detection"] = common | ({} if model is None else {"model": model})
+        arguments["reid"] = common | ({} if probe is None else {"probe_file": str(Path(probe).absolute()),
+                                                                "probe_class": probe_class})
     if map_path is not None:
         arguments[LOCALIZATION] = common | {"map": str(Path(map_path).absolute())} | \
             ({} if segmenter is None else {"model": segmenter})
@@ -324,9 +329,9 @@ def _watch(recorder: _Recorder, supervisor: Supervisor, frames_in: int, progress
             if not recorder.seen and time.monotonic() - began_s > FIRST_FRAME_WITHIN_S:
                 raise ReplayError(f"no frame arrived within {FIRST_FRAME_WITHIN_S:.0f} s; {PLAYER} says: "
                                   f"{' | '.join(supervisor.processes[PLAYER].lines) or 'nothing'}")
-            if bar is not None and recorder.detected > shown:
-                bar.update(recorder.detected - shown)
-                shown = recorder.detected
+            if bar is not None and (done := recorder.done) > shown:
+                bar.update(done - shown)
+                shown = done
             time.sleep(0.05)
         supervisor.check(PLAYER)
         recorder.heard_s = time.monotonic()
@@ -336,7 +341,7 @@ def _watch(recorder: _Recorder, supervisor: Supervisor, frames_in: int, progress
         recorder.await_diagnostics()
     finally:
         if bar is not None:
-            bar.update(recorder.detected - shown)
+            bar.update(recorder.done - shown)
             bar.close()
 
 
@@ -404,9 +409,14 @@ class _Recorder:
         return False
 
     @property
+    def done(self) -> int:
+        """Frames of which the first node has said what came of them."""
+        return self.detected if "detection" in self.nodes else len(self.places)
+
+    @property
     def worked_off(self) -> int:
         """Frames of which all nodes have said what came of them, as far as can be told from their number."""
-        return min(self.matched, len(self.places)) if LOCALIZATION in self.nodes else self.matched
+        return min([self.matched] * ("reid" in self.nodes) + [len(self.places)] * (LOCALIZATION in self.nodes))
 
     def await_diagnostics(self, timeout_s: float = 2.5) -> None:
         """Wait for a status of each that is newer than this call: its counters are then final."""
