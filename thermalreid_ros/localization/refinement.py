@@ -30,7 +30,8 @@ class RefinementSettings:
     label outside of the map is worth less than on average ground. yaw_sigma_rad, scale_sigma, tilt_sigma_rad: errors to
     expect of yaw, height (as a share) and roll or pitch; yaw and height are searched to three times theirs.
     area_per_point_m2: seen ground that counts as one independent point; max_points: all of it at most. floor_m: the
-    standard deviation that errors of the map leave. apart_m: from where on a place is another one."""
+    standard deviation that errors of the map leave. apart_m: from where on a place is another one. places: how many are
+    looked at finely."""
 
     coarse_m: float = 4.0
     fine_m: float = 2.0
@@ -52,8 +53,8 @@ class Refinement:
     """Where a labelling fits best. (x, y): of the camera. yaw_error_rad: by how much the attitude that the patch was
     laid out with is turned too far; scale_error: by which share its height was too large. covariance_m2: float64
     (2, 2), grid axes, of errors about this place. score: mean log-likelihood, nats a label. margin: how much better it
-    is than the best place more than `apart_m` away, nats of all its independent points together. mapped_share: of the
-    patch, on the map. candidates: the places that fit, best first."""
+    is than the best place more than `apart_m` away, nats of all its independent points together; infinite where the
+    area holds no other place. mapped_share: of the patch, on the map. candidates: the places that fit, best first."""
 
     x: float
     y: float
