@@ -108,7 +108,8 @@ class Course:
 
     def prior(self, stamp_ns: int, error_m=(50.0, -33.0), **changes) -> None:
         latitude, longitude = map(float, self.map.grid.to_geographic(*(self.place(stamp_ns) + error_m)))
-        values = dict(latitude=latitude, longitude=longitude, position_covariance=[2500.0, 0, 0, 0, 2500.0, 0, 0, 0, 1.0],
+        covariance = np.diag((2500.0, 2500.0, 1.0)).ravel()
+        values = dict(latitude=latitude, longitude=longitude, position_covariance=covariance,
                       position_covariance_type=NavSatFix.COVARIANCE_TYPE_DIAGONAL_KNOWN)
         self.say(NavSatFix(header=self.header(stamp_ns), **{**values, **changes}))
 
@@ -143,8 +144,8 @@ class Flight(Course):
         self.fixes = graph.collect(NavSatFix, "localization/fix", qos.RESULTS)
         self.poses = graph.collect(PoseWithCovarianceStamped, "localization/pose", qos.RESULTS)
         self.masks = graph.collect(Image, "semantics/mask", qos.CAMERA_OUT)
-        self.node = start_node("geo_localization", "-p", f"map:={map_path}", "-p", f"model:={model}", "-p", "threads:=1",
-                               *ANY_AGE, *arguments, **environment)
+        self.node = start_node("geo_localization", "-p", f"map:={map_path}", "-p", f"model:={model}",
+                               "-p", "threads:=1", *ANY_AGE, *arguments, **environment)
         self._out = {kind: graph.publisher(kind, topic, qos.CAMERA_OUT if kind is Image else qos.RESULTS)
                      for kind, topic in TOPICS.items()}
 

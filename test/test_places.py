@@ -46,7 +46,7 @@ def test_an_imu_on_the_camera_gives_the_pose_that_looks_there(yaw, depression, r
     the grid, whose yaws are larger by the convergence."""
     optical = Pose.looking(np.zeros(3), yaw, depression, roll).rotation  # columns: right, down, forward
     body = np.stack([optical[:, 2], -optical[:, 0], -optical[:, 1]], axis=1)
-    found = places.camera_rotation(places.message_to_attitude(imu(body)), (0.0, 0.0, 0.0), convergence)
+    found = places.CameraMount((0.0, 0.0, 0.0), convergence).rotation(places.message_to_attitude(imu(body)))
     wanted = Pose.looking(np.zeros(3), yaw + convergence, depression, roll).rotation
     np.testing.assert_allclose(found, wanted, atol=1e-9)
 
@@ -54,7 +54,7 @@ def test_an_imu_on_the_camera_gives_the_pose_that_looks_there(yaw, depression, r
 @given(angles)
 def test_a_camera_that_looks_down_from_a_level_autopilot(heading):
     level = rotation_of_rpy(0.0, 0.0, heading)  # x forward, y left, z up
-    found = places.camera_rotation(level, (0.0, np.pi / 2, 0.0), 0.0)
+    found = places.CameraMount((0.0, np.pi / 2, 0.0), 0.0).rotation(level)
     np.testing.assert_allclose(found, Pose.looking(np.zeros(3), heading, np.pi / 2).rotation, atol=1e-9)
 
 
@@ -62,8 +62,8 @@ def test_a_camera_that_looks_down_from_a_level_autopilot(heading):
 def test_a_mounting_is_taken_out_again(roll, pitch, yaw, mounting):
     camera = rotation_of_rpy(roll, pitch, yaw)
     vehicle = camera @ rotation_of_rpy(*mounting).T
-    np.testing.assert_allclose(places.camera_rotation(vehicle, mounting, 0.1),
-                               places.camera_rotation(camera, (0.0, 0.0, 0.0), 0.1), atol=1e-9)
+    np.testing.assert_allclose(places.CameraMount(mounting, 0.1).rotation(vehicle),
+                               places.CameraMount((0.0, 0.0, 0.0), 0.1).rotation(camera), atol=1e-9)
 
 
 def test_rpy_are_turns_about_fixed_axes_in_that_order():

@@ -43,7 +43,7 @@ def draw_result(semantic_map: SemanticMap, result: LocalizationResult, centre: t
 def _draw_fix(picture: np.ndarray, fix: PositionFix, pixel, metres_per_pixel: float, convergence_rad: float) -> None:
     values, axes = np.linalg.eigh(fix.covariance_m2)
     half = np.maximum(np.sqrt(_CHI2_95 * np.maximum(values, 0.0)) / metres_per_pixel, 1.0)
-    angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]) + convergence_rad)  # of the long axis; the picture's y is down
+    angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]) + convergence_rad)  # of the long axis; in pictures y is down
     cv2.ellipse(picture, pixel(fix.x, fix.y), (round(half[1]), round(half[0])), -angle, 0, 360, _FIX_BGR, 2,
                 cv2.LINE_AA)
     ahead = fix.rotation[:2, 2] if np.hypot(*fix.rotation[:2, 2]) > 0.3 else -fix.rotation[:2, 1]  # else looks down

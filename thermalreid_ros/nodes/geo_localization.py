@@ -67,11 +67,11 @@ class GeoLocalizationNode(ThermalNode):
         self._intrinsics = None
         west, south, east, north = self._map.bounds
         # One angle for the whole map: over 50 km it errs by a fifth of a compass's error, and odometry stays whole.
-        self._convergence_rad = self._map.grid.convergence_rad(0.5 * (west + east), 0.5 * (south + north))
-        odom_yaw_rad = self._convergence_rad + math.radians(values.odom_yaw_deg)
+        convergence_rad = self._map.grid.convergence_rad(0.5 * (west + east), 0.5 * (south + north))
+        odom_yaw_rad = convergence_rad + math.radians(values.odom_yaw_deg)
         self._odom_turn = rotation_of_rpy(0.0, 0.0, odom_yaw_rad)
-        self._mounting_rpy = tuple(map(math.radians, (values.camera_roll_deg, values.camera_pitch_deg,
-                                                      values.camera_yaw_deg)))
+        camera_rpy_rad = map(math.radians, (values.camera_roll_deg, values.camera_pitch_deg, values.camera_yaw_deg))
+        self._mount = places.CameraMount(tuple(camera_rpy_rad), convergence_rad)
         self._out = LocalizationOutput(self, self._map, self._engine.card.name, odom_yaw_rad)
         self.diagnostics.note("model", self._engine.card.name)
         self.diagnostics.note("provider", self._engine.provider)
@@ -104,8 +104,7 @@ class GeoLocalizationNode(ThermalNode):
         self.diagnostics.note("lens", "distorted: give rectified frames" if places.is_distorted(message) else "pinhole")
 
     def _receive_attitude(self, message: Imu) -> None:
-        rotation = places.camera_rotation(places.message_to_attitude(message), self._mounting_rpy,
-                                          self._convergence_rad)
+        rotation = self._mount.rotation(places.message_to_attitude(message))
         self._localizer.add_attitude(stamp_to_ns(message.header.stamp), rotation)
 
     def _receive_odometry(self, message: Odometry) -> None:

@@ -72,8 +72,8 @@ def message_to_height(message: Range) -> tuple[float, float]:
     if not (math.isfinite(height) and height > 0.0):
         raise LocalizationError(f"a height of {height:g} m above the ground is none: out of the sensor's range?")
     if message.min_range < message.max_range and not message.min_range <= height <= message.max_range:
-        raise LocalizationError(f"a height of {height:.1f} m is out of the sensor's own range, {message.min_range:g} to "
-                                f"{message.max_range:g} m")
+        raise LocalizationError(f"a height of {height:.1f} m is out of the sensor's own range, "
+                                f"{message.min_range:g} to {message.max_range:g} m")
     variance = getattr(message, "variance", 0.0)  # since Iron
     return height, math.sqrt(variance) if variance > 0.0 else HEIGHT_ERROR_SHARE * height
 
@@ -87,16 +87,22 @@ def is_distorted(message: CameraInfo) -> bool:
     return any(abs(coefficient) > 1e-9 for coefficient in message.d)
 
 
-def camera_rotation(attitude: np.ndarray, mounting_rpy_rad: tuple[float, float, float],
-                    convergence_rad: float) -> np.ndarray:
-    """The camera's optical axes to axes of the grid, as camera.geometry.Pose.rotation.
+class CameraMount:
+    """How the camera sits on the IMU, and how true axes lie in the grid.
 
-    attitude: as of message_to_attitude. mounting_rpy_rad: how the camera's body (x along the line of sight, y left,
-    z up) is turned in the axes of the IMU: roll, pitch, yaw as in URDF. A camera that looks straight down from an
-    IMU with x forward and z up, the top of the picture forward: (0, pi/2, 0).
+    rpy_rad: how the camera's body (x along the line of sight, y left, z up) is turned in the axes of the IMU: roll,
+    pitch, yaw as in URDF. A camera that looks straight down from an IMU with x forward and z up, the top of the
+    picture forward: (0, pi/2, 0).
     """
-    return (rotation_of_rpy(0.0, 0.0, convergence_rad) @ attitude @ rotation_of_rpy(*mounting_rpy_rad)
-            @ BODY_FROM_OPTICAL)
+
+    def __init__(self, rpy_rad: tuple[float, float, float], convergence_rad: float):
+        self._grid_from_true = rotation_of_rpy(0.0, 0.0, convergence_rad)
+        self._imu_from_optical = rotation_of_rpy(*rpy_rad) @ BODY_FROM_OPTICAL
+
+    def rotation(self, attitude: np.ndarray) -> np.ndarray:
+        """The camera's optical axes to axes of the grid, as camera.geometry.Pose.rotation. attitude: as of
+        message_to_attitude."""
+        return self._grid_from_true @ attitude @ self._imu_from_optical
 
 
 class FixGate:
