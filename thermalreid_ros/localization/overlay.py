@@ -35,7 +35,8 @@ def draw_result(semantic_map: SemanticMap, result: LocalizationResult, centre: t
     words = [result.verdict.value + (f", {result.spread_m:.1f} m" if result.verdict is Verdict.LOCALIZED else ""),
              result.reason]
     for row, line in enumerate(word for word in words if word):
-        cv2.putText(picture, line, (8, 20 + 18 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 3, cv2.LINE_AA)
+        (width, _), _ = cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+        cv2.rectangle(picture, (4, 5 + 18 * row), (14 + width, 25 + 18 * row), (255, 255, 255), cv2.FILLED)
         cv2.putText(picture, line, (8, 20 + 18 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _INK_BGR, 1, cv2.LINE_AA)
     return picture
 
