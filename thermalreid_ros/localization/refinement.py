@@ -1,8 +1,8 @@
 """Sub-tile refinement: where on the map one labelling, laid on the ground, fits best, to metres, and how surely.
 
 The score of a place is the mean log-likelihood of the labels under P(predicted | class on the map), for every shift at
-once by Fourier transforms, for some errors of yaw and height: coarsely over the whole search area, then finely about
-the best places, with the map as it leans when seen from there. Neighbouring pixels are wrong together, so the labels
+once by Fourier transforms, for some errors of yaw and height: coarsely over the whole search area, then with
+the map as it leans when seen from the best places, then finely about the best of those. Neighbouring pixels are wrong together, so the labels
 count as a few independent points (`area_per_point_m2`); the covariance follows from the score so tempered.
 """
 
@@ -31,7 +31,7 @@ class RefinementSettings:
     expect of yaw, height (as a share) and roll or pitch; yaw and height are searched to three times theirs.
     area_per_point_m2: seen ground that counts as one independent point; max_points: all of it at most. floor_m: the
     standard deviation that errors of the map leave. apart_m: from where on a place is another one. places: how many are
-    looked at finely."""
+    looked at as seen from there; fine_places: how many of them finely."""
 
     coarse_m: float = 4.0
     fine_m: float = 2.0
@@ -45,7 +45,8 @@ class RefinementSettings:
     max_points: float = 120.0
     floor_m: float = 1.5
     apart_m: float = 25.0
-    places: int = 3
+    places: int = 8
+    fine_places: int = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,16 +101,18 @@ def refine(patch: GroundPatch, semantic_map: SemanticMap, x: float, y: float, ra
     table = _log_table(evidence_table(confusion, settings.doubt), settings.off_map)
     template = _Template(patch, settings)
     places = _coarse(template, semantic_map, x, y, radius_m, table, settings)
-    fine = [_fine(template, semantic_map, place, table, settings) for place in places]
-    order = sorted(range(len(fine)), key=lambda i: -fine[i][0].score)
-    best, volume = fine[order[0]]
-    rivals = [fine[i][0].score for i in order[1:]
-              if np.hypot(fine[i][0].x - best.x, fine[i][0].y - best.y) > settings.apart_m]
+    near = (template, semantic_map, table, settings)
+    places = sorted((_about(place, *near, settings.coarse_m)[0] for place in places), key=lambda place: -place.score)
+    fine = sorted((_about(place, *near, settings.fine_m, (-1, -0.5, 0, 0.5, 1), (-1, 0, 1))
+                   for place in places[:settings.fine_places]), key=lambda found: -found[0].score)
+    best, volume = fine[0]
+    places = [place for place, _ in fine] + places[settings.fine_places:]
+    rivals = [place.score for place in places if np.hypot(place.x - best.x, place.y - best.y) > settings.apart_m]
     margin = best.score - max(rivals) if rivals else np.inf
     points = template.points
-    shares = np.exp(points * (np.array([fine[i][0].score for i in order]) - best.score))
-    candidates = tuple(Candidate(fine[i][0].x, fine[i][0].y, fine[i][0].yaw, float(share))
-                       for i, share in zip(order, shares / shares.sum()))
+    shares = np.exp(points * (np.array([place.score for place in places]) - best.score))
+    candidates = tuple(Candidate(place.x, place.y, place.yaw, float(share))
+                       for place, share in zip(places, shares / shares.sum()))
     return Refinement(best.x, best.y, best.yaw, best.scale, _covariance(volume, template, settings), best.score,
                       float(points * margin), points, template.mapped(semantic_map, best), candidates)
 
@@ -261,17 +264,20 @@ def _coarse(template: _Template, semantic_map: SemanticMap, x: float, y: float, 
     return places
 
 
-def _fine(template: _Template, semantic_map: SemanticMap, near: _Place, log_table: np.ndarray,
-          settings: RefinementSettings) -> tuple[_Place, np.ndarray]:
-    """(the best place about a coarse one, the scores there, float32 (errors, k, k), about the best place)."""
-    pixel = settings.fine_m
+def _about(near: _Place, template: _Template, semantic_map: SemanticMap, log_table: np.ndarray,
+           settings: RefinementSettings, pixel: float, yaws: tuple[float, ...] = (0,),
+           scales: tuple[float, ...] = (0,)) -> tuple[_Place, np.ndarray]:
+    """(the best place about a coarse one, the scores there, float32 (errors, k, k)), with the map as seen from there.
+
+    yaws, scales: further errors to try, in sigmas.
+    """
     reach, n = int(np.ceil(4.0 * settings.coarse_m / pixel)), template.side_px(pixel)
     side = 2 * reach + n
     classes = seen_window(semantic_map, near.x, near.y, template.offset_m, template.height_m, 0.5 * pixel,
                           (2 * side, 2 * side), 2.0 * pixel)
     correlator = _Correlator(_fields(classes, template.classes, log_table, settings.blur_m / (0.5 * pixel)))
-    errors = list(product(_steps(near.yaw, settings.yaw_sigma_rad, (-1, -0.5, 0, 0.5, 1)),
-                          _steps(near.scale, settings.scale_sigma, (-1, 0, 1))))
+    errors = list(product(_steps(near.yaw, settings.yaw_sigma_rad, yaws),
+                          _steps(near.scale, settings.scale_sigma, scales)))
     volume = np.stack([correlator.scores(template.at(yaw, scale, pixel))
                        + np.float32(_prior(yaw, scale, settings) / template.points) for yaw, scale in errors])
     which, row, column = np.unravel_index(int(volume.argmax()), volume.shape)
