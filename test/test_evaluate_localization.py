@@ -318,3 +318,12 @@ def test_the_page_shows_what_was_published(flight, town):
 def test_flight_input_keeps_attitude_at_fifty_hertz_at_most(flight):
     stamps = [event.stamp_ns for event in flight.events() if isinstance(event, AttitudeEvent)]
     assert min(np.diff(stamps)) >= flight_input.ATTITUDE_PERIOD_NS
+
+
+def test_the_shipped_flight_is_whole_and_small(town):
+    folder = shipped("config") / "recordings" / "krems_day"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 3e6
+    with Flight(folder, town) as flight:
+        assert len(flight.stamps_ns) == 200 and flight.seconds[-1] == pytest.approx(99.5)
+        assert all(flight.on_map(place) for place in flight.truth_m) and "ODbL" in flight.custom["attribution"]
+        assert sum(1 for _ in flight.pictures()) == 200
