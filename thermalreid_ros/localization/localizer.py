@@ -39,14 +39,16 @@ class LocalizerConfig:
     Gates. lock_share, lock_points, lock_blocks: probability near the best place, evidence, and steps in a row that
     agree, for a fix. uniform_share: of one class, from which on a frame shows too little. spread_limit_m,
     share_limit: of the particles, beyond which there is no fix. agree_m: how far search and particles may lie apart.
-    fit_limit, fit_points: the least gain over an average place, nats a point, over so many effective points.
+    fit_limit, fit_points: the least gain over an average place, nats a point, over so many effective points of new
+    ground; view_limit, view_s: the same of all that is in view, over some seconds. lost_s: after so long without
+    either, the place is given up.
     prior_chi2: beyond which a fix contradicts its prior.
 
     Accuracy. floor_m: standard deviation that nothing brings below. tilt_sigma_rad: of the attitude's roll and pitch.
     relief_m: of the ground in view against that below.
 
     Inputs. attitude_age_s, odometry_age_s, altitude_age_s: how far from a frame they may lie. history_s: how long they
-    are kept. backwards_s: stamps that go back by more mean that the clock was set back. speed_limit_m_s: faster
+    are kept. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped. backwards_s: stamps that go back by more mean that the clock was set back. speed_limit_m_s: faster
     odometry has jumped.
     """
 
@@ -74,6 +76,9 @@ class LocalizerConfig:
     agree_m: float = 40.0
     fit_limit: float = 0.0
     fit_points: float = 20.0
+    view_limit: float = -0.05
+    view_s: float = 2.0
+    lost_s: float = 15.0
     prior_chi2: float = 13.8
     floor_m: float = 1.5
     relief_m: float = 1.2
@@ -81,6 +86,7 @@ class LocalizerConfig:
     odometry_age_s: float = 0.3
     altitude_age_s: float = 1.0
     history_s: float = 20.0
+    jump_sigma_m: float = 150.0
     backwards_s: float = 5.0
     speed_limit_m_s: float = 80.0
     search: SearchSettings = field(default_factory=SearchSettings)
@@ -150,6 +156,7 @@ class Localizer:
         self._odometry = _History("odometry", c.odometry_age_s, c.history_s)
         self._altitude = _History("altitude", c.altitude_age_s, c.history_s)
         self._prior: tuple[int, np.ndarray, float] | None = None
+        self._jumped = False  # the odometry, since the prior
         self._stamp_ns: int | None = None
         self._forget_place()
 
@@ -167,7 +174,8 @@ class Localizer:
         self._places: list[tuple[float, float, float, float, float]] = []
         self._agreed = self._contradicted = 0
         self._fit = self._fit_weight = 0.0
-        self._frame_fit, self._frame_seen = float("nan"), 1.0
+        self._view_fit, self._view_seen = 0.0, 1.0
+        self._unfit_s = 0.0
 
     # Inputs
 
@@ -179,6 +187,7 @@ class Localizer:
         if self._prior is not None and self._went_back(stamp_ns, self._prior[0]):
             self.reset()
         self._prior = int(stamp_ns), np.array([x, y], np.float64), float(sigma_m)
+        self._jumped = False
 
     def add_attitude(self, stamp_ns: int, rotation: np.ndarray) -> None:
         """rotation: (3, 3), optical axes to grid axes."""
@@ -239,7 +248,7 @@ class Localizer:
         fresh = self._gather(evidence, new)
         self._search_on(frame)
         if self._particles is not None:
-            self._track(frame, evidence, fresh)
+            self._track(frame, evidence, fresh, seconds)
         return self._judge(frame, evidence, fresh)
 
     def _frame(self, stamp_ns: int) -> _Frame | str:
@@ -262,8 +271,12 @@ class Localizer:
         self._stamp_ns = frame.stamp_ns
         moved = np.zeros(2) if self._camera_m is None else frame.camera_m - self._camera_m
         if np.hypot(*moved) > self.config.speed_limit_m_s * max(seconds, 0.05):
+            place = None if self._particles is None else self._particles.mean[:2]
             self._forget_place()
-            moved = np.zeros(2)
+            self._jumped, moved = True, np.zeros(2)
+            self._camera_m = frame.camera_m
+            if place is not None:
+                self._start(frame, place, self.config.jump_sigma_m)
         self._camera_m = frame.camera_m
         self._travelled_m += float(np.hypot(*moved))
         return moved, seconds
@@ -274,7 +287,7 @@ class Localizer:
         if centre is None:
             stamp_ns, centre, sigma_m = self._prior
             before = self._odometry.at(stamp_ns)
-            if before is not None:
+            if before is not None and not self._jumped:
                 centre = centre + frame.camera_m - before[:2]
         half = float(np.clip(c.search_sigmas * sigma_m, 200.0, c.search_limit_m))
         self._half_m = half
@@ -354,7 +367,7 @@ class Localizer:
 
     def _lock(self, frame: _Frame, place: np.ndarray, yaw: float) -> None:
         self._particles = Particles(*place, 8.0, yaw, self.config.particles, self._rng)
-        self._fit = self._fit_weight = 0.0
+        self._fit = self._fit_weight = self._view_fit = self._unfit_s = 0.0
         recent = Evidence.joined([part for _, part in self._recent]).thinned(1000, self._rng)
         self._weigh(frame, recent)
 
@@ -366,16 +379,27 @@ class Localizer:
                                        c.off_map_penalty)
         self._particles.weigh(evidence, frame.camera_m, self._fine)
 
-    def _track(self, frame: _Frame, evidence: Evidence | None, fresh: Evidence | None) -> None:
+    def _track(self, frame: _Frame, evidence: Evidence | None, fresh: Evidence | None, seconds: float) -> None:
+        c = self.config
         if fresh is not None:
-            self._weigh(frame, fresh.thinned(self.config.points, self._rng))
+            self._weigh(frame, fresh.thinned(c.points, self._rng))
         if evidence is None or self._fine is None:
             return
-        self._frame_fit, self._frame_seen = self._gain(evidence, frame)
+        gain, self._view_seen = self._gain(evidence, frame)
+        keep = np.exp(-seconds / c.view_s)
+        self._view_fit = keep * self._view_fit + (1.0 - keep) * gain
         if fresh is not None:
-            keep = np.exp(-float(fresh.weights.sum()) / self.config.fit_points)
+            keep = np.exp(-float(fresh.weights.sum()) / c.fit_points)
             self._fit = keep * self._fit + (1.0 - keep) * self._gain(fresh, frame)[0]
             self._fit_weight = keep * self._fit_weight + (1.0 - keep)
+        self._unfit_s = 0.0 if self._fits else self._unfit_s + seconds
+        if self._unfit_s > c.lost_s:
+            self._particles, self._unfit_s, self._agreed = None, 0.0, 0
+
+    @property
+    def _fits(self) -> bool:
+        c = self.config
+        return self._view_fit >= c.view_limit and self._fit >= c.fit_limit * self._fit_weight
 
     def _gain(self, evidence: Evidence, frame: _Frame) -> tuple[float, float]:
         """(nats a point by which the map at the estimated place explains labels better than an average place does,
@@ -412,16 +436,16 @@ class Localizer:
             return result(Verdict.SEARCHING, f"{self._search.points:.0f} points of evidence so far")
         state, covariance = particles.mean, particles.covariance
         spread = float(np.sqrt(0.5 * np.trace(covariance[:2, :2])))
-        score = self._frame_fit
-        if self._frame_seen < 0.5:
-            return result(Verdict.OFF_MAP, f"{100 * (1 - self._frame_seen):.0f} % of the view is outside of the map",
+        score = self._view_fit
+        if self._view_seen < 0.5:
+            return result(Verdict.OFF_MAP, f"{100 * (1 - self._view_seen):.0f} % of the view is outside of the map",
                           spread=spread, score=score)
         if largest > c.uniform_share:
             return result(Verdict.UNIFORM, f"{100 * largest:.0f} % of the view is of one class", spread=spread, score=score)
         near = float(particles.weights[np.hypot(*(particles.state[:, :2] - state[:2]).T) < c.search.nearby_m].sum())
         if spread > c.spread_limit_m or near < c.share_limit:
             return result(Verdict.AMBIGUOUS, f"positions spread over {spread:.0f} m", spread=spread, score=score)
-        if self._fit < c.fit_limit * self._fit_weight:
+        if not self._fits:
             return result(Verdict.INCONSISTENT, "the map fits what is seen no better than an average place would",
                           spread=spread, score=score)
         if self._contradicted:

@@ -1,0 +1,243 @@
+"""The localizer over a small made-up town: finds the place, says when it cannot, and survives its inputs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from osm_files import OsmFile
+
+from thermalreid_ros.camera.geometry import Intrinsics, Pose
+from thermalreid_ros.localization.ground import ground_offsets
+from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
+from thermalreid_ros.localization.types import LocalizationError, SemanticMask, Verdict
+from thermalreid_ros.maps.build import build_map
+from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
+from thermalreid_ros.maps.store import SemanticMap
+
+CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(45.0))
+SECOND = 1_000_000_000
+START_NS = 1_700_000_000 * SECOND
+HEIGHT_M = 90.0
+CONFIG = LocalizerConfig(vegetation_m=0.0)
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory):
+    """1400 x 900 m, everything flat and nowhere alike in its west; one meadow in the east."""
+    osm = OsmFile(1400, 900)
+    rng = np.random.default_rng(3)
+    for kind in ({"landuse": "forest"}, {"amenity": "parking"}, {"building": "yes", "height": "0.5"}):
+        for _ in range(160):
+            x, y = rng.uniform((0, 0), (850, 870)).round(1)
+            osm.box(x, y, x + rng.uniform(12, 40), y + rng.uniform(10, 30), kind)
+    osm.box(900.0, 0.0, 1400.0, 900.0, {"landuse": "meadow"})
+    folder = tmp_path_factory.mktemp("map")
+    build_map(osm.write(folder / "area.osm"), folder / "map.tif")
+    with SemanticMap.open(folder / "map.tif") as opened:
+        yield opened
+
+
+class Flight:
+    """East along a line at 10 m/s, one frame a second, looking down and ahead; the world is the map."""
+
+    def __init__(self, town, start=(200.0, 450.0), velocity=(10.0, 0.0), yaw_error=0.03, scale_error=0.02):
+        self.town, self.start, self.velocity = town, np.array(start), np.array(velocity)
+        self.rotation = Pose.looking([0, 0, 0], 0.4, 1.3).rotation
+        c, s = np.cos(yaw_error), np.sin(yaw_error)
+        self.said = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ self.rotation
+        self.height_said_m = HEIGHT_M * (1 + scale_error)
+
+    def place(self, k):
+        return self.start + k * self.velocity
+
+    def mask(self, k, labels=None):
+        if labels is None:
+            u, v = np.meshgrid(np.arange(80) * 8 + 4.0, np.arange(64) * 8 + 4.0)
+            offsets = ground_offsets(CAMERA, self.rotation, HEIGHT_M, np.column_stack([u.ravel(), v.ravel()]))
+            x, y = (offsets + self.place(k)).T
+            inside = (x > 0) & (y > 0) & (x < self.town.bounds[2]) & (y < self.town.bounds[3])
+            labels = np.where(inside, self.town.class_at(x, y), SemanticClass.GROUND).astype(np.uint8).reshape(64, 80)
+        return SemanticMask(labels, np.full_like(labels, 255), 640, 512, START_NS + k * SECOND)
+
+    def feed(self, localizer, k, skip=(), jump=(0.0, 0.0)):
+        stamp = START_NS + k * SECOND
+        if "attitude" not in skip:
+            localizer.add_attitude(stamp, self.said)
+        if "odometry" not in skip:
+            localizer.add_odometry(stamp, np.array([*(k * self.velocity + jump), 0.0]))
+        if "altitude" not in skip:
+            localizer.add_altitude(stamp, self.height_said_m)
+
+    def fly(self, localizer, frames, labels=None):
+        results = []
+        for k in frames:
+            self.feed(localizer, k)
+            results.append(localizer.process(self.mask(k, labels), CAMERA))
+        return results
+
+
+def started(town, x=260.0, y=380.0, sigma=100.0, config=CONFIG):
+    localizer = Localizer(town, config)
+    localizer.set_prior(START_NS, x, y, sigma)
+    return localizer
+
+
+def test_the_place_is_found_and_kept_and_the_errors_of_the_sensors_with_it(town):
+    flight = Flight(town)
+    results = flight.fly(started(town), range(45))
+    fixes = [(k, r.fix) for k, r in enumerate(results) if r.verdict is Verdict.LOCALIZED]
+    assert len(fixes) > 25 and fixes[0][0] < 15
+    for k, fix in fixes:
+        error = np.array([fix.x, fix.y]) - flight.place(k)
+        assert np.hypot(*error) < 8.0
+        assert fix.stamp_ns == START_NS + k * SECOND
+        assert np.linalg.eigvalsh(fix.covariance_m2).min() >= CONFIG.floor_m ** 2 - 1e-9
+    fix = fixes[-1][1]
+    assert np.hypot(*(np.array([fix.x, fix.y]) - flight.place(44))) < 4.0
+    assert np.arccos(np.clip((np.trace(fix.rotation.T @ flight.rotation) - 1) / 2, -1, 1)) < 0.02 + 2 * fix.yaw_sigma_rad
+    assert fix.height_m == pytest.approx(HEIGHT_M, rel=0.02)
+    latitude, longitude = town.grid.to_geographic(np.array([fix.x]), np.array([fix.y]))
+    assert (fix.latitude_deg, fix.longitude_deg) == (latitude[0], longitude[0])
+    last = results[-1]
+    assert last.margin > 5.0 and last.score > 0.0 and last.spread_m < 10.0
+    assert last.candidates[0].share > 0.9
+
+
+def test_equal_inputs_give_equal_results_and_the_order_of_arrival_does_not_matter(town):
+    flight = Flight(town)
+    in_order = flight.fly(started(town), range(20))
+    localizer = started(town)
+    for k in reversed(range(4)):
+        flight.feed(localizer, k)
+    mixed = [localizer.process(flight.mask(k), CAMERA) for k in range(4)]
+    mixed += flight.fly(localizer, range(4, 20))
+    for a, b in zip(in_order, mixed):
+        assert (a.verdict, a.reason, a.spread_m) == (b.verdict, b.reason, b.spread_m) or np.isnan(a.spread_m)
+        assert (a.fix is None) == (b.fix is None)
+        if a.fix is not None:
+            assert (a.fix.x, a.fix.y) == (b.fix.x, b.fix.y)
+
+
+def test_over_ground_with_nothing_to_see_there_is_no_fix_and_the_reason(town):
+    flight = Flight(town, start=(1000.0, 300.0), velocity=(5.0, 5.0))
+    results = flight.fly(started(town, 1050.0, 330.0), range(25))
+    assert all(r.fix is None for r in results)
+    assert {r.verdict for r in results} == {Verdict.UNIFORM}
+    assert "of one class" in results[-1].reason
+
+
+def test_a_town_that_the_map_does_not_show_gives_no_fix(town):
+    rng = np.random.default_rng(0)
+    localizer, flight = started(town, sigma=200.0), Flight(town)
+    for k in range(40):
+        flight.feed(localizer, k)
+        blobs = np.kron(rng.integers(0, 4, (8, 10)), np.ones((8, 8))).astype(np.uint8)
+        assert localizer.process(flight.mask(k, blobs), CAMERA).fix is None
+
+
+def test_off_the_map(town):
+    far = Flight(town, start=(9000.0, 9000.0))
+    results = far.fly(started(town, 9000.0, 9000.0), range(3))
+    assert {r.verdict for r in results} == {Verdict.OFF_MAP} and "mapped" in results[0].reason
+    # Over the edge of the map, westwards.
+    flight = Flight(town, start=(300.0, 450.0), velocity=(-10.0, 0.0))
+    results = flight.fly(started(town, 330.0, 420.0), range(60))
+    assert any(r.verdict is Verdict.LOCALIZED for r in results[:30])
+    assert all(r.fix is None for r in results[45:])
+    assert any(r.verdict is Verdict.OFF_MAP for r in results[35:])
+
+
+@pytest.mark.parametrize("missing", ["attitude", "odometry", "altitude"])
+def test_what_is_missing_is_named(town, missing):
+    flight, localizer = Flight(town), started(town)
+    flight.feed(localizer, 0, skip=(missing,))
+    result = localizer.process(flight.mask(0), CAMERA)
+    assert result.verdict is Verdict.NO_INPUT and result.reason == f"no {missing} yet"
+    flight.feed(localizer, 0)
+    flight.feed(localizer, 3, skip=(missing,))
+    result = localizer.process(flight.mask(3), CAMERA)
+    assert result.verdict is Verdict.NO_INPUT
+    assert result.reason == f"no {missing} near the frame: the newest is 3.00 s older"
+
+
+def test_without_a_prior_nothing_is_searched(town):
+    localizer = Localizer(town, CONFIG)
+    result = Flight(town).fly(localizer, range(1))[0]
+    assert result.verdict is Verdict.NO_INPUT and "prior" in result.reason
+
+
+def test_late_and_repeated_frames_are_refused(town):
+    flight, localizer = Flight(town), started(town)
+    flight.fly(localizer, range(3))
+    repeated, late = (localizer.process(flight.mask(k), CAMERA) for k in (2, 1))
+    assert repeated.verdict is Verdict.REFUSED and "already" in repeated.reason
+    assert late.verdict is Verdict.REFUSED and "1.00 s older" in late.reason
+
+
+def test_a_clock_set_back_starts_anew(town):
+    flight, localizer = Flight(town), started(town)
+    for k in range(100, 120):
+        flight.feed(localizer, k)
+        localizer.process(flight.mask(k), CAMERA)
+    flight.feed(localizer, 0)
+    assert localizer.process(flight.mask(0), CAMERA).reason == "no prior position yet"
+    localizer.set_prior(START_NS, 260.0, 380.0, 100.0)
+    assert any(r.fix is not None for r in flight.fly(localizer, range(1, 25)))
+
+
+def test_inputs_between_frames_are_interpolated(town):
+    flight, localizer = Flight(town), started(town)
+    for k in range(0, 30):
+        stamp = START_NS + k * SECOND
+        for shift in (-50_000_000, 50_000_000):
+            localizer.add_attitude(stamp + shift, flight.said)
+            localizer.add_odometry(stamp + shift, np.array([10.0 * (k + shift / SECOND), 0.0, 0.0]))
+        localizer.add_altitude(stamp - 300_000_000, flight.height_said_m)
+        result = localizer.process(flight.mask(k), CAMERA)
+    assert result.verdict is Verdict.LOCALIZED
+    assert np.hypot(*(np.array([result.fix.x, result.fix.y]) - flight.place(29))) < 5.0
+
+
+def test_when_the_odometry_jumps_or_the_place_is_lost_it_is_found_again(town):
+    flight, localizer = Flight(town, start=(150.0, 300.0)), started(town, 200.0, 350.0, 150.0)
+    assert flight.fly(localizer, range(20))[-1].verdict is Verdict.LOCALIZED
+    moved = Flight(town, start=(150.0, 520.0))  # carried 220 m north without the odometry's knowing
+    results = moved.fly(localizer, range(20, 65))
+    wrong = [r.fix for k, r in enumerate(results, 20) if r.fix is not None and abs(r.fix.y - 520.0) > 50.0]
+    assert len(wrong) <= 4
+    found = results[-1].fix
+    assert found is not None and np.hypot(*(np.array([found.x, found.y]) - moved.place(64))) < 8.0
+    moved.feed(localizer, 65, jump=(5000.0, 0.0))
+    assert localizer.process(moved.mask(65), CAMERA).verdict in (Verdict.SEARCHING, Verdict.AMBIGUOUS)
+
+
+def test_a_later_prior_that_contradicts_the_fix_starts_the_search_anew(town):
+    flight, localizer = Flight(town), started(town)
+    assert flight.fly(localizer, range(20))[-1].fix is not None
+    localizer.set_prior(START_NS + 20 * SECOND, 420.0, 820.0, 60.0)
+    flight.feed(localizer, 20)
+    assert localizer.process(flight.mask(20), CAMERA).fix is None
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda loc: loc.set_prior(0, np.nan, 0.0, 10.0), "prior"), (lambda loc: loc.set_prior(0, 0.0, 0.0, 0.0), "prior"),
+    (lambda loc: loc.add_attitude(0, np.eye(2)), "attitude"), (lambda loc: loc.add_odometry(0, [0.0, 1.0]), "odometry"),
+    (lambda loc: loc.add_altitude(0, -1.0), "altitude"), (lambda loc: Localizer(loc.map, confusion=np.ones((5, 5))),
+                                                          "confusion")])
+def test_nonsense_is_refused_in_one_line(town, call, words):
+    with pytest.raises(LocalizationError, match=words) as caught:
+        call(Localizer(town))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mask_without_labels_says_so(town):
+    localizer, flight = started(town), Flight(town)
+    flight.feed(localizer, 0)
+    empty = np.full((64, 80), NO_DATA, np.uint8)
+    assert localizer.process(flight.mask(0, empty), CAMERA).verdict is Verdict.UNIFORM
+
+
+def test_the_seed_is_a_setting(town):
+    flight = Flight(town)
+    a, b = (flight.fly(started(town, config=replace(CONFIG, seed=seed)), range(20))[-1].fix for seed in (1, 2))
+    assert (a.x, a.y) != (b.x, b.y) and np.hypot(a.x - b.x, a.y - b.y) < 4.0
