@@ -16,6 +16,8 @@ import numpy as np
 
 from thermalreid_ros.localization.evidence import Evidence, EvidenceField
 
+_STAGES = 8  # of one piece of evidence at most
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -165,6 +167,11 @@ class _Block:
         self._next += 1
 
 
+def _bearing(weights: np.ndarray) -> float:
+    """How many particles bear the weight."""
+    return 1.0 / float((weights ** 2).sum())
+
+
 def _log_sum(logp: np.ndarray) -> float:
     top = float(logp.max())
     return top + float(np.log(np.exp(logp - top).sum(dtype=np.float64)))
@@ -246,13 +253,27 @@ class Particles:
         return x, y
 
     def weigh(self, evidence: Evidence, camera_m: np.ndarray, field: EvidenceField) -> None:
-        """Take evidence in; resamples where few particles bear the weight."""
-        log_likelihood = field.at(evidence.labels[None], *self.places(evidence, camera_m)) @ evidence.weights
-        logw = np.log(np.maximum(self.weights, 1e-300)) + self.settings.sharpness * log_likelihood
+        """Take evidence in: a little at a time where it would leave weight on few particles only, resampling in
+        between (annealing), so that the cloud can move to where the evidence wants it."""
+        left, count = 1.0, len(self.weights)
+        for stage in range(_STAGES):
+            log_likelihood = self.settings.sharpness * (field.at(
+                evidence.labels[None], *self.places(evidence, camera_m)) @ evidence.weights)
+            part = left
+            if stage < _STAGES - 1:
+                while part > 0.02 and _bearing(self._weighed(part * log_likelihood)) < 0.3 * count:
+                    part *= 0.7
+            self.weights = self._weighed(part * log_likelihood)
+            left -= part
+            if _bearing(self.weights) < 0.5 * count:
+                self.resample()
+            if left <= 0.0:
+                break
+
+    def _weighed(self, log_likelihood: np.ndarray) -> np.ndarray:
+        logw = np.log(np.maximum(self.weights, 1e-300)) + log_likelihood
         weights = np.exp(logw - logw.max())
-        self.weights = weights / weights.sum()
-        if 1.0 / (self.weights ** 2).sum() < 0.5 * len(self.weights):
-            self.resample()
+        return weights / weights.sum()
 
     def correction(self) -> np.ndarray:
         """The rotation, float64 (3, 3), that puts the attitude right: to be multiplied from the left."""
