@@ -48,6 +48,19 @@ def add_parser(subparsers) -> None:
     localization.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
     add_json_option(localization)
     localization.set_defaults(part=_localization)
+    simulated = parts.add_parser("localization-simulated", help="the filter on many flights whose labels are simulated")
+    simulated.add_argument("--map", type=Path, nargs="+", required=True, metavar="MAP.tif", dest="maps",
+                           help="cities are built on them in turn, ten flights each")
+    simulated.add_argument("--flights", type=positive(int), default=60, metavar="N", help="in all (default 60)")
+    simulated.add_argument("--seconds", type=positive(float), default=180.0, metavar="S", help="each (default 180)")
+    simulated.add_argument("--rate", type=positive(float), default=2.0, metavar="HZ", help="of frames (default 2)")
+    simulated.add_argument("--label-errors", type=_share, default=0.15, metavar="SHARE",
+                           help="of the world whose labels are wrong in every frame (default 0.15)")
+    simulated.add_argument("--prior-error", type=positive(float), default=300.0, metavar="M",
+                           help="of the rough position, standard deviation on each axis (default 300)")
+    simulated.add_argument("--seed", type=int, default=0, help="of cities, courses and errors (default 0)")
+    add_json_option(simulated)
+    simulated.set_defaults(part=_localization_simulated)
     segmentation = parts.add_parser("segmentation", help="IoU of a segmentation model on a rendered data set")
     segmentation.add_argument("--images", type=Path, required=True, metavar="DIR",
                               help="folder of the frames, thermal or colour (SET/images/thermal)")
@@ -123,6 +136,28 @@ def _localization(args: argparse.Namespace) -> int:
     if args.plots:
         print(f"plots in {args.plots}")
     write_json(args.json, figures)
+    return 0
+
+
+def _localization_simulated(args: argparse.Namespace) -> int:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation.localization_simulation import Conditions, figures, simulate
+    from thermalreid_ros.localization.localizer import LocalizerConfig
+
+    conditions = Conditions(label_error=args.label_errors, prior_error_m=args.prior_error, duration_s=args.seconds,
+                            rate_hz=args.rate)
+    outcomes = []
+    for flight in progress(simulate(args.maps, args.flights, args.seed, conditions, LocalizerConfig(seed=args.seed)),
+                           total=args.flights, description="flights", unit="flight"):
+        outcomes.append(flight)
+        if flight.false_lock:
+            print(f"{flight.name}: FALSE LOCK, {flight.errors_m.max():.0f} m")
+    result = figures(outcomes)
+    parts = [name for name in ("varied", "uniform") if result[name]]
+    print(table(["over ground that is", *parts],
+                [[key.replace("_", " "), *(result[name][key] for name in parts)] for key in result[parts[0]]]))
+    write_json(args.json, {**result, "label_errors": args.label_errors, "prior_error_m": args.prior_error,
+                           "seconds": args.seconds, "seed": args.seed, "maps": [path.name for path in args.maps]})
     return 0
 
 

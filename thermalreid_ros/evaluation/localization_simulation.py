@@ -8,16 +8,20 @@ frame that shows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid
+from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
 from thermalreid_ros.localization.types import LocalizationResult, SemanticMask, Verdict
 from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA
-from thermalreid_ros.world.city import GROUND, City
+from thermalreid_ros.maps.store import SemanticMap
+from thermalreid_ros.world.city import GROUND, City, build_city
 from thermalreid_ros.world.flight import (FlightError, FlightPlan, Trajectory, altitude_readings, imu_readings,
                                           odometry_readings, prior_positions)
 from thermalreid_ros.world.raycast import Scene
@@ -172,7 +176,7 @@ def _stamps(time_s: np.ndarray) -> np.ndarray:
     return _EPOCH_NS + np.round(time_s * 1e9).astype(np.int64)
 
 
-def fly(localizer, flight: SimulatedFlight) -> list[LocalizationResult]:
+def fly(localizer: Localizer, flight: SimulatedFlight) -> list[LocalizationResult]:
     """Play a flight to a Localizer, inputs before the frames that they belong to, and the prior at the start."""
     localizer.set_prior(int(flight.stamps_ns[0]), *map(float, flight.prior_m), flight.prior_error_m)
     results, heads = [], [0, 0, 0]
@@ -263,7 +267,35 @@ def summary(outcomes: Sequence[FlightOutcome]) -> dict[str, float | int | None]:
             "fix_share": float(fixes.sum() / max(sum(o.frames for o in outcomes), 1))}
 
 
-def simulate(flights: Sequence[SimulatedFlight], make_localizer: Callable[[], object],
-             progress=lambda items, **_: items) -> list[FlightOutcome]:
-    """Fly them all, each with a Localizer of its own."""
-    return [outcome(flight, fly(make_localizer(), flight)) for flight in progress(flights)]
+def simulated_flights(maps: Sequence[Path], count: int, seed: int, conditions: Conditions,
+                      flights_a_city: int = 10) -> Iterator[tuple[Path, SimulatedFlight]]:
+    """Flights in turn over cities built on the maps, a new city after every flights_a_city of them."""
+    for city_number in range(-(-count // flights_a_city)):
+        path = maps[city_number % len(maps)]
+        with SemanticMap.open(path) as semantic_map:
+            grid = semantic_map.grid
+        city_seed = seed + 1000 * city_number
+        world = SimulatedWorld(build_city(path, seed=city_seed), grid)
+        for number in range(min(flights_a_city, count - city_number * flights_a_city)):
+            flight_seed = city_seed + 1 + number
+            yield path, world.flight(flight_seed, conditions, f"{path.stem} {flight_seed}")
+
+
+def simulate(maps: Sequence[Path], count: int, seed: int, conditions: Conditions,
+             config: LocalizerConfig) -> Iterator[FlightOutcome]:
+    """Fly them all, each with a Localizer of its own that knows nothing of the segmenter."""
+    for path, flight in simulated_flights(maps, count, seed, conditions):
+        with SemanticMap.open(path) as semantic_map:
+            yield outcome(flight, fly(Localizer(semantic_map, config), flight))
+
+
+def figures(outcomes: Sequence[FlightOutcome]) -> dict[str, Any]:
+    """summary() of the flights over ground with something to see (`varied`) and of the others (`uniform`: of which
+    more than half of the frames show nearly one class alone), and each flight."""
+    each = [{"name": o.name, "first_fix_s": o.first_fix_s, "fixes": len(o.errors_m), "frames": o.frames,
+             "median_m": float(np.median(o.errors_m)) if len(o.errors_m) else None,
+             "worst_m": float(o.errors_m.max()) if len(o.errors_m) else None, "uniform_share": o.uniform_share,
+             "verdicts": o.verdicts} for o in outcomes]
+    uniform = [o for o in outcomes if o.uniform_share > 0.5]
+    return {"varied": summary([o for o in outcomes if o.uniform_share <= 0.5]),
+            "uniform": summary(uniform) if uniform else None, "flights_each": each}
