@@ -10,7 +10,6 @@ long: what differs much after the motion so far counts little.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -26,6 +25,9 @@ MAX_RANGE_M = 400.0  # of what is projected
 _FINE_WINDOW_M = 300.0  # up to which a footprint is drawn from the map's finest pixels
 _SLIGHTLY = 1e-4  # below the horizon
 _FIELD_STEP = 4  # pixels of the finest level to one of the smooth field
+# The motion of a picture of a plane to the right and down: (parameter, its powers of x and y).
+_RIGHT = ((0, 0, 0), (1, 1, 0), (2, 0, 1), (6, 2, 0), (7, 1, 1))
+_DOWN = ((3, 0, 0), (4, 1, 0), (5, 0, 1), (6, 1, 1), (7, 0, 2))
 # Pictures of all classes but the first, which is what they leave; no class at all for NO_DATA.
 _ONE_HOT = np.eye(256, CLASS_COUNT, dtype=np.float32)[:, 1:].copy()
 
@@ -152,8 +154,8 @@ def _flow(projected: np.ndarray, labels: np.ndarray, confidence: np.ndarray | No
           settings: FlowSettings) -> np.ndarray:
     """float32 (h, w, 2), pixels of the labelling: where in `projected` each pixel's label is found."""
     height, width = labels.shape
-    plane = np.zeros(8, np.float32)  # of the motion, in widths of the picture, about its middle
-    expected = np.array([settings.shift, settings.turn, settings.turn] * 2 + [settings.bend] * 2, np.float32)
+    plane = np.zeros(8)  # of the motion, in widths of the picture, about its middle
+    expected = np.array([settings.shift, settings.turn, settings.turn] * 2 + [settings.bend] * 2)
     both = (projected < CLASS_COUNT) & (labels < CLASS_COUNT)
     trust = both.astype(np.float32) if confidence is None else np.where(both, confidence, 0).astype(np.float32) / 255.0
     classes = [_ONE_HOT.take(picture, axis=0) for picture in (projected, labels)]
@@ -164,13 +166,12 @@ def _flow(projected: np.ndarray, labels: np.ndarray, confidence: np.ndarray | No
         weight = cv2.resize(trust, size, interpolation=cv2.INTER_AREA)
         # Differences of soft labels as those of `points` independent ones.
         weight *= settings.points / (size[0] * size[1] * settings.tolerance**2)
-        basis = _plane_basis(size)
         for _ in range(steps):
-            flow = _plane_flow(basis, plane, size)
+            flow = _plane_flow(plane, size)
             tensor, pull = _equations(source, target, weight, flow, settings.tolerance)
-            matrix, right = _summed(tensor, pull, basis)
+            matrix, right = _summed(tensor, pull)
             plane += np.linalg.solve(matrix + np.diag(expected**-2.0), right - plane / expected**2)
-    base = _plane_flow(basis, plane, size)
+    base = _plane_flow(plane, size)
     # Each place of the field hears what its neighbourhood asks for and its own inertia; it is smooth, so few places do.
     sigma, field = settings.smooth * size[0], np.zeros_like(base)
     inertia = np.float32(1.0 / (2.0 * np.pi * (sigma * settings.field * size[0]) ** 2))
@@ -207,25 +208,39 @@ def _summed_channels(picture: np.ndarray) -> np.ndarray:
     return cv2.transform(picture, np.ones((1, picture.shape[2]), np.float32))
 
 
-@lru_cache(maxsize=4)
-def _plane_basis(size: tuple[int, int]) -> np.ndarray:
-    """float32 (2, h * w, 8): the motions, in pixels to the right and down, of a picture of a plane, to second order."""
+def _powers(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The first five powers, float32 (w, 5) and (h, 5), of x and y: widths of the picture from its middle."""
     width, height = size
-    x, y = np.meshgrid((np.arange(width) + 0.5) / width - 0.5, (np.arange(height) + 0.5 - 0.5 * height) / width)
-    x, y = x.ravel(), y.ravel()
-    one, none = np.ones_like(x), np.zeros_like(x)
-    right = np.column_stack([one, x, y, none, none, none, x * x, x * y])
-    down = np.column_stack([none, none, none, one, x, y, x * y, y * y])
-    return (width * np.stack([right, down])).astype(np.float32)
+    x = (np.arange(width) + 0.5) / width - 0.5
+    y = (np.arange(height) + 0.5 - 0.5 * height) / width
+    return tuple(np.vander(axis, 5, increasing=True).astype(np.float32) for axis in (x, y))
 
 
-def _plane_flow(basis: np.ndarray, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.ascontiguousarray((basis @ plane).T).reshape(size[1], size[0], 2)
+def _plane_flow(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The motion, float32 (h, w, 2), in pixels, of a plane's eight parameters."""
+    x, y = _powers(size)
+    flow = []
+    for terms in (_RIGHT, _DOWN):
+        factors = np.zeros((3, 3), np.float32)
+        for parameter, across, down in terms:
+            factors[down, across] = plane[parameter] * size[0]
+        flow.append(y[:, :3] @ factors @ x[:, :3].T)
+    return np.dstack(flow)
 
 
-def _summed(tensor: np.ndarray, pull: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _summed(tensor: np.ndarray, pull: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The normal equations of the plane's further motion, (8, 8) and (8,), from those of all pixels."""
-    xx, xy, yy = (tensor[..., k].reshape(-1, 1) for k in range(3))
-    right, down = basis
-    matrix = right.T @ (xx * right + xy * down) + down.T @ (xy * right + yy * down)
-    return matrix, right.T @ pull[..., 0].ravel() + down.T @ pull[..., 1].ravel()
+    height, width, _ = tensor.shape
+    x, y = _powers((width, height))
+    # All that they need of the pixels are moments: sums of each entry times powers of y and x.
+    xx, xy, yy = (y.T @ tensor[..., k] @ x * np.float32(width) ** 2 for k in range(3))
+    asked = [y.T @ pull[..., k] @ x * np.float32(width) for k in range(2)]
+    matrix, right = np.zeros((8, 8)), np.zeros(8)
+    for k, (mine, own) in enumerate(((_RIGHT, xx), (_DOWN, yy))):
+        for i, a, b in mine:
+            right[i] += asked[k][b, a]
+            for j, c, d in mine:
+                matrix[i, j] += own[b + d, a + c]
+            for j, c, d in (_DOWN, _RIGHT)[k]:
+                matrix[i, j] += xy[b + d, a + c]
+    return matrix, right

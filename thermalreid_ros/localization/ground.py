@@ -196,9 +196,9 @@ def view_directions(intrinsics: Intrinsics, rotation: np.ndarray, height_m: floa
         u, v = np.meshgrid(np.arange(intrinsics.width) + 0.5, np.arange(intrinsics.height) + 0.5)
     else:
         u, v = np.asarray(pixels, np.float64).reshape(-1, 2).T
-    optical = np.column_stack([(u.ravel() - intrinsics.cx) / intrinsics.fx, (v.ravel() - intrinsics.cy) / intrinsics.fy,
-                               np.ones(u.size)])
-    return optical @ np.asarray(rotation, np.float64).T
+    x, y = (u.ravel() - intrinsics.cx) / intrinsics.fx, (v.ravel() - intrinsics.cy) / intrinsics.fy
+    # By hand: a product of matrices would wake all cores for it, and wait long for one that others keep busy.
+    return np.stack([row[0] * x + row[1] * y + row[2] for row in np.asarray(rotation, np.float64)], axis=1)
 
 
 def _check(rotation: np.ndarray, height_m: float) -> None:
