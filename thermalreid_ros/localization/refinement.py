@@ -1,9 +1,9 @@
 """Sub-tile refinement: where on the map one labelling, laid on the ground, fits best, to metres, and how surely.
 
 The score of a place is the mean log-likelihood of the labels under P(predicted | class on the map), for every shift at
-once by Fourier transforms, for some errors of yaw and height: coarsely over the whole search area, then with
-the map as it leans when seen from the best places, then finely about the best of those. Neighbouring pixels are wrong together, so the labels
-count as a few independent points (`area_per_point_m2`); the covariance follows from the score so tempered.
+once by Fourier transforms, for some errors of yaw and height: coarsely over the whole search area, then with the map as
+it leans when seen from the best places, then finely about the best of those. Neighbouring pixels are wrong together, so
+the labels count as a few independent points (`area_per_point_m2`); the covariance follows from the score so tempered.
 """
 
 from __future__ import annotations
