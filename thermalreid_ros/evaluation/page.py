@@ -64,7 +64,8 @@ def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str, city:
     return template.substitute(
         title="Thermal detection and re-identification", width=width, height=height,
         subtitle=escape(f"{replay.frames_in} frames of the recording {replay.bag.name}, played at "
-                        f"{replay.rate:g} times their rate to ROS 2 nodes that ran as separate processes"),
+                        f"{replay.rate:g} times their rate to ROS 2 nodes that ran as separate processes")
+        + ('. Further below: <a href="#flight">where the camera is</a>' if flight else ""),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), tiles=_tiles(figures),
         note=_note(replay, figures), probe=_probe(replay), legend=_legend(replay),
         timeline=_timeline(records, places, data), histogram=_histogram(replay.frames),
@@ -164,7 +165,7 @@ def _note(replay: Replay, figures: dict[str, Any]) -> str:
     if figures["reid_frames"]:
         lines.append(f"First ranks are counted over {figures['reid_frames']} frames with the probe’s object in them, "
                      "the probe’s own frame left out. One small crop without colour tells people apart only roughly.")
-    lines += [f"{key}: {reason}." for key, reason in figures["reasons"].items()]
+    lines += [f"{key}: {reason}." for key, reason in figures["reasons"].items() if key != "fix_median_m"]
     return " ".join(escape(line) for line in lines) or "All figures were measured in this run."
 
 
