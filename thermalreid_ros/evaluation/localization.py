@@ -44,7 +44,6 @@ class Labelling(Protocol):
     """What labels the frames: a network, or the recording's truth. confusion: P(label | true class), float64 (5, 5),
     rows: true; None where it has not been measured."""
 
-    name: str
     needs_truth: bool
     confusion: np.ndarray | None
 
@@ -56,8 +55,8 @@ class PredictedLabels:
 
     needs_truth = False
 
-    def __init__(self, name: str, segment: Callable[..., SemanticMask], confusion: np.ndarray | None = None):
-        self.name, self._segment, self.confusion = name, segment, confusion
+    def __init__(self, segment: Callable[..., SemanticMask], confusion: np.ndarray | None = None):
+        self._segment, self.confusion = segment, confusion
 
     def label(self, event: FrameEvent) -> SemanticMask:
         return self._segment(event.frame.gray8(), event.stamp_ns)
@@ -70,7 +69,7 @@ class TrueLabels:
     wrong in every frame. seed: of them.
     """
 
-    name, needs_truth = "true labels", True
+    needs_truth = True
 
     def __init__(self, flight: Flight, errors: float = 0.0, seed: int = 0):
         self._flight, self._errors, self._seed = flight, errors, seed

@@ -46,7 +46,7 @@ class LocalizationRuns:
         with SemanticMap.open(self._map_of(bag)) as semantic_map, Flight(
                 bag, semantic_map, prior_error_m=self._prior_error_m, seed=self._seed) as flight:
             labelling = TrueLabels(flight, self._label_errors, self._seed) if self._segmenter is None else \
-                PredictedLabels(self._engine.card.name, self._segmenter.segment, self._segmenter.confusion)
+                PredictedLabels(self._segmenter.segment, self._segmenter.confusion)
             localizer = Localizer(semantic_map, LocalizerConfig(seed=self._seed), labelling.confusion)
             bar = iter(progress(range(len(flight.stamps_ns)), flight.name))
             run = run_filter(flight, localizer, labelling, every=self._every, frame_done=lambda: next(bar, None))
