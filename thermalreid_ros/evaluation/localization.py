@@ -25,8 +25,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics
-from thermalreid_ros.evaluation.flight_input import (AltitudeEvent, AttitudeEvent, Event, Flight, FrameEvent,
-                                                     OdometryEvent, PriorEvent)
+from thermalreid_ros.evaluation.flight_input import (AltitudeEvent, AttitudeEvent, Event, Flight, FlightInputError,
+                                                     FrameEvent, OdometryEvent, PriorEvent)
 from thermalreid_ros.localization.ground import ground_offsets
 from thermalreid_ros.localization.localizer import Localizer
 from thermalreid_ros.localization.types import LocalizationResult, SemanticMask, Verdict
@@ -72,6 +72,9 @@ class TrueLabels:
     needs_truth = True
 
     def __init__(self, flight: Flight, errors: float = 0.0, seed: int = 0):
+        if errors > 0.0 and not flight.truth_poses:
+            raise FlightInputError(f"{flight.name}: without /truth/pose no label can be wrong in a fixed place; leave out "
+                                   "--label-errors")
         self._flight, self._errors, self._seed = flight, errors, seed
         other = errors / (CLASS_COUNT - 1)
         self.confusion = np.full((CLASS_COUNT, CLASS_COUNT), other) + (1.0 - errors - other) * np.eye(CLASS_COUNT)
