@@ -103,6 +103,22 @@ def test_the_place_is_found_and_kept_and_the_errors_of_the_sensors_with_it(town)
     assert last.candidates[0].share > 0.9
 
 
+def test_the_belief_can_be_looked_at(town):
+    flight, localizer = Flight(town), started(town)
+    assert localizer.belief() is None
+    flight.fly(localizer, range(1))
+    assert len(localizer.belief().particles) == 0
+    flight.fly(localizer, range(1, 20))
+    belief, (x, y) = localizer.belief(), flight.place(19)
+    assert belief.probability.sum() == pytest.approx(1.0, rel=1e-3)
+    west, south, east, north = belief.bounds
+    row, column = np.unravel_index(belief.probability.argmax(), belief.probability.shape)
+    best = west + (column + 0.5) * (east - west) / belief.probability.shape[1], \
+        south + (row + 0.5) * (north - south) / belief.probability.shape[0]
+    assert np.hypot(best[0] - x, best[1] - y) < 12.0
+    assert np.hypot(*(belief.particles[:, :2].mean(axis=0) - (x, y))) < 8.0
+
+
 def test_equal_inputs_give_equal_results_and_the_order_of_arrival_does_not_matter(town):
     flight = Flight(town)
     in_order = flight.fly(started(town), range(20))

@@ -37,7 +37,9 @@ class LocalizerConfig:
     effective points that are gathered for a step of it, before there are particles and beside them. yaws_a_frame: how much of a step is done with each frame.
 
     Gates. lock_share, lock_points, lock_blocks: probability near the best place, evidence, and steps in a row that
-    agree, for a fix. uniform_share: of one class, from which on a frame shows too little. spread_limit_m,
+    agree, for a place to be taken up. proof_points, proof_gain: of new ground that must then fit it so much better
+    than an average place before there is a fix: the place was chosen to fit what was seen, but not what comes.
+    uniform_share: of one class, from which on a frame shows too little. spread_limit_m,
     share_limit: of the particles, beyond which there is no fix. agree_m: how far search and particles may lie apart.
     fit_limit, fit_points: the least gain over an average place, nats a point, over so many effective points of new
     ground; view_limit, view_s: the same of all that is in view, over some seconds. lost_s: after so long without
@@ -70,6 +72,8 @@ class LocalizerConfig:
     lock_share: float = 0.97
     lock_points: float = 20.0
     lock_blocks: int = 2
+    proof_points: float = 12.0
+    proof_gain: float = 0.05
     uniform_share: float = 0.96
     spread_limit_m: float = 20.0
     share_limit: float = 0.9
@@ -138,6 +142,20 @@ class _Frame:
     height_m: float
 
 
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """What a Localizer thinks after a frame, for pictures and diagnostics.
+
+    probability: float32 (n, n), of the wide search's cells, row 0 in the south; bounds: (x_min, y_min, x_max, y_max)
+    of them, moved to where the vehicle is now. particles: float64 (up to 500, 3) of x, y and yaw error, drawn by
+    their weights; none before a place is found.
+    """
+
+    probability: np.ndarray
+    bounds: tuple[float, float, float, float]
+    particles: np.ndarray
+
+
 class Localizer:
     """semantic_map: on whose grid everything is. confusion: the segmenter's P(predicted | true), float (5, 5), rows:
     true; None for a segmenter that has not been measured."""
@@ -175,7 +193,8 @@ class Localizer:
         self._agreed = self._contradicted = 0
         self._fit = self._fit_weight = 0.0
         self._view_fit, self._view_seen = 0.0, 1.0
-        self._unfit_s = 0.0
+        self._unfit_s = self._since_lock = 0.0
+        self._proven = False
 
     # Inputs
 
@@ -250,6 +269,18 @@ class Localizer:
         if self._particles is not None:
             self._track(frame, evidence, fresh, seconds)
         return self._judge(frame, evidence, fresh)
+
+    def belief(self) -> Belief | None:
+        """Where it thinks that the camera may be; None before the search has begun."""
+        if self._search is None:
+            return None
+        search, cloud = self._search, self._particles
+        west, south = np.array([search.x_min, search.y_min]) + self._camera_m
+        side = search.count * search.settings.cell_m
+        particles = np.zeros((0, 3)) if cloud is None else cloud.state[np.random.default_rng(0).choice(
+            len(cloud.weights), 500, p=cloud.weights)][:, [Particles.X, Particles.Y, Particles.YAW]]
+        return Belief(np.exp(search.logp).sum(axis=0), (float(west), float(south), float(west + side),
+                                                        float(south + side)), particles)
 
     def _frame(self, stamp_ns: int) -> _Frame | str:
         """What is known at a stamp, or what is missing."""
@@ -367,7 +398,8 @@ class Localizer:
 
     def _lock(self, frame: _Frame, place: np.ndarray, yaw: float) -> None:
         self._particles = Particles(*place, 8.0, yaw, self.config.particles, self._rng)
-        self._fit = self._fit_weight = self._view_fit = self._unfit_s = 0.0
+        self._fit = self._fit_weight = self._view_fit = self._unfit_s = self._since_lock = 0.0
+        self._proven = False
         recent = Evidence.joined([part for _, part in self._recent]).thinned(1000, self._rng)
         self._weigh(frame, recent)
 
@@ -392,8 +424,11 @@ class Localizer:
             keep = np.exp(-float(fresh.weights.sum()) / c.fit_points)
             self._fit = keep * self._fit + (1.0 - keep) * self._gain(fresh, frame)[0]
             self._fit_weight = keep * self._fit_weight + (1.0 - keep)
+            self._since_lock += float(fresh.weights.sum())
+        if self._since_lock >= c.proof_points and self._fit >= c.proof_gain * self._fit_weight:
+            self._proven = True
         self._unfit_s = 0.0 if self._fits else self._unfit_s + seconds
-        if self._unfit_s > c.lost_s:
+        if self._unfit_s > c.lost_s or not self._proven and self._since_lock > 4.0 * c.proof_points:
             self._particles, self._unfit_s, self._agreed = None, 0.0, 0
 
     @property
@@ -448,6 +483,8 @@ class Localizer:
         if not self._fits:
             return result(Verdict.INCONSISTENT, "the map fits what is seen no better than an average place would",
                           spread=spread, score=score)
+        if not self._proven:
+            return result(Verdict.SEARCHING, "a place is found, and checked against new ground", spread=spread, score=score)
         if self._contradicted:
             return result(Verdict.AMBIGUOUS, "the wide search finds another place", spread=spread, score=score)
         return result(Verdict.LOCALIZED, "", self._fix(frame, state, covariance, evidence), spread, score)
