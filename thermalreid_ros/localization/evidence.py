@@ -94,8 +94,8 @@ class EvidenceField:
 
     def seen_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """How much of the cells under places is mapped."""
-        column = np.clip(((x - self.x_min) / self.resolution_m).astype(int), 0, self.count - 1)
-        row = np.clip(((y - self.y_min) / self.resolution_m).astype(int), 0, self.count - 1)
+        column = np.clip((np.asarray(x) - self.x_min) / self.resolution_m, 0, self.count - 1).astype(int)
+        row = np.clip((np.asarray(y) - self.y_min) / self.resolution_m, 0, self.count - 1).astype(int)
         return self.seen[row, column]
 
 
@@ -153,7 +153,7 @@ class GroundSeen:
              max_range_m: float) -> tuple[Evidence, np.ndarray] | None:
         """(the labelling as points, whether each is new (K,) bool), None where the frame shows no labelled ground.
 
-        lean_m: float (5,), how high what bears a label is on the whole: such points are drawn nearer, for what stands
+        A point is worth as much as its label is sure. lean_m: float (5,), how high what bears a label is on the whole: such points are drawn nearer, for what stands
         leans away from the camera.
         """
         centre = footprint_centre(intrinsics, rotation, height_m, max_range_m)
@@ -173,7 +173,7 @@ class GroundSeen:
         self._counted_m[cell_y[new], cell_x[new]] = travelled_m
         labels = patch.labels[row, column]
         nearer = 1.0 - np.minimum(lean_m[labels] / height_m, 0.5)
-        weight = np.full(len(labels), self.cell_m ** 2 / area_per_point_m2, np.float32)
+        weight = patch.confidence[row, column] * np.float32(self.cell_m ** 2 / area_per_point_m2 / 255.0)
         return Evidence(np.broadcast_to(camera_m.astype(np.float32), offsets.shape),
                         (offsets * nearer[:, None]).astype(np.float32), labels, weight,
                         np.full(len(labels), height_m, np.float32)), new

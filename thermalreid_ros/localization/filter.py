@@ -44,6 +44,7 @@ class GridSearch:
         self.settings = settings
         self.count = int(np.ceil(2.0 * half_m / settings.cell_m))
         half = 0.5 * self.count * settings.cell_m
+        self.centre = np.array([x, y], np.float64)
         self.x_min, self.y_min = x - half, y - half
         centres = (np.arange(self.count) + 0.5) * settings.cell_m - half
         radial = -0.5 * (centres / sigma_m) ** 2
@@ -230,7 +231,7 @@ class Particles:
         state += self._rng.normal(size=state.shape) * walk * np.sqrt(seconds)
         # Errors do not walk away for good: they are drawn back to what is likely.
         likely = np.array([s.yaw_sigma_rad, s.scale_sigma, s.way_sigma, s.way_sigma, s.tilt_sigma_rad, s.tilt_sigma_rad])
-        state[:, self.YAW:] *= 1.0 - 0.5 * seconds * (walk[self.YAW:] / likely) ** 2
+        state[:, self.YAW:] *= np.exp(-0.5 * seconds * (walk[self.YAW:] / likely) ** 2)
 
     def places(self, evidence: Evidence, camera_m: np.ndarray, state: np.ndarray | None = None
                ) -> tuple[np.ndarray, np.ndarray]:

@@ -256,9 +256,9 @@ class Localizer:
         if isinstance(frame, str):
             return self._nothing(stamp_ns, Verdict.NO_INPUT, frame)
         moved, seconds = self._moved(frame)
+        self._check_prior(frame)
         if self._search is None and not self._start(frame):
             return self._nothing(stamp_ns, Verdict.OFF_MAP, "nothing around the prior is mapped")
-        self._check_prior(frame)
         seen = self._ground.look(mask, intrinsics, frame.rotation, frame.height_m, frame.camera_m, self._travelled_m,
                                  self._lean_m, self.config.area_per_point_m2, self.config.max_range_m)
         evidence, new = seen if seen is not None else (None, None)
@@ -326,7 +326,7 @@ class Localizer:
         n, cell = self._coarse.count, self._coarse.resolution_m
         inner = int(half / cell)
         if self._coarse.seen[n // 2 - inner:n // 2 + inner, n // 2 - inner:n // 2 + inner].mean() < 0.02:
-            self._coarse = None
+            self._search = self._particles = None
             return False
         anchored = centre - frame.camera_m
         self._search = GridSearch(*anchored, half, sigma_m, c.search)
@@ -372,8 +372,7 @@ class Localizer:
         enough = c.block_points if self._particles is None else c.check_points
         if not search.busy and sum(float(part.weights.sum()) for part in self._pool) >= enough:
             if np.hypot(*(frame.camera_m - self._coarse_camera_m)) > 300.0:
-                s = search.settings.cell_m * search.count / 2
-                self._look_around(np.array([search.x_min + s, search.y_min + s]) + frame.camera_m)
+                self._look_around(search.centre + frame.camera_m)
             search.begin(Evidence.joined(self._pool), self._coarse, self._travelled_m - self._block_travelled_m)
             self._pool, self._block_travelled_m = [], self._travelled_m
         for _ in range(c.yaws_a_frame):
@@ -391,7 +390,11 @@ class Localizer:
             if self._agreed >= c.lock_blocks and self._search.points >= c.lock_points:
                 self._lock(frame, np.array([x, y]) + frame.camera_m, yaw)
             return
-        away = np.hypot(*(self._particles.mean[:2] - frame.camera_m - (x, y)))
+        anchored = self._particles.mean[:2] - frame.camera_m
+        if np.abs(anchored - self._search.centre).max() > self._half_m - 2 * c.agree_m:  # odometry has drifted so far
+            self._start(frame, self._particles.mean[:2], c.agree_m)
+            return
+        away = np.hypot(*(anchored - (x, y)))
         self._contradicted = self._contradicted + 1 if away > c.agree_m and share > 0.5 else 0
         if self._contradicted >= 2:
             self._particles = None
@@ -466,6 +469,8 @@ class Localizer:
         if particles is None:
             if largest > c.uniform_share:
                 return result(Verdict.UNIFORM, f"{100 * largest:.0f} % of the view is of one class")
+            if places and places[0].share > 0.5 and self._coarse.seen_at(places[0].x, places[0].y) < 0.5:
+                return result(Verdict.OFF_MAP, "what is seen is likeliest outside of the map")
             if self._places and self._places[0][3] < 0.5 and self._search.points >= c.lock_points:
                 return result(Verdict.AMBIGUOUS, f"the best place has {100 * self._places[0][3]:.0f} % of the probability")
             return result(Verdict.SEARCHING, f"{self._search.points:.0f} points of evidence so far")
