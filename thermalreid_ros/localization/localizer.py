@@ -84,7 +84,8 @@ class LocalizerConfig:
     view_s: float = 2.0
     lost_s: float = 15.0
     prior_chi2: float = 13.8
-    floor_m: float = 1.5
+    spread_share: float = 0.7
+    floor_m: float = 1.25
     relief_m: float = 1.2
     attitude_age_s: float = 0.1
     odometry_age_s: float = 0.3
@@ -500,7 +501,7 @@ class Localizer:
         far = float(np.hypot(*aim))
         along = aim / far if far > 1e-6 else np.array([1.0, 0.0])
         # Hills between what is below and what is in view move it along the line of sight.
-        total = covariance[:2, :2] + c.floor_m ** 2 * np.eye(2) + \
+        total = c.spread_share * covariance[:2, :2] + c.floor_m ** 2 * np.eye(2) + \
             (c.relief_m * far / frame.height_m) ** 2 * np.outer(along, along)
         x, y = float(state[0]), float(state[1])
         turn = -self.map.grid.convergence_rad(x, y)  # grid axes to true ones
