@@ -302,7 +302,7 @@ def test_the_page_shows_what_was_published(flight, town):
     shown = page_flight.shown_flight(flight, town, places)
     assert [frame.error_m is None for frame in shown.frames] == [True, False, False, False, False, True]
     assert shown.frames[1].error_m == pytest.approx(5.0, abs=1e-3) and shown.frames[1].held
-    assert shown.frames[-1].reason == "no answer came"
+    assert shown.frames[-1].verdict == "overtaken"
     text = page_flight.flight_section(shown, town)
     data = json.loads(re.search(r"const frames = (\[.*?\]), reach = ", text, re.S)[1])
     assert len(data) == 6 and data[1]["error"] == 5.0 and data[0]["fix"] is None

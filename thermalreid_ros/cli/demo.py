@@ -1,4 +1,4 @@
-"""`thermalreid demo`: the shipped recording through the nodes, a look at the virtual city, and a page of both."""
+"""`thermalreid demo`: the shipped recordings through the nodes, a look at the virtual city, and a page of it all."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from thermalreid_ros.cli.arguments import demo_map
 from thermalreid_ros.cli.output import add_json_option, write_json
 from thermalreid_ros.cli.replay import positive, summary
 
-RECORDING = "hit_uav_night"
-REPLAY_WITHIN_S = 30.0  # so that the whole demonstration takes less than a minute
+RECORDING, FLIGHT = "hit_uav_night", "krems_day"
+REPLAY_WITHIN_S = 15.0  # so that the whole demonstration takes little more than a minute
+FLIGHT_RATE = 3.0  # 6 frames a second
 FASTEST = 12.0
 CITY_SEED, CITY_SIZE_M, CITY_DATE, CITY_HOURS = 1, 600.0, "2025-07-15", (13.0, 1.0)
 MARGIN = 1.5  # of the time between frames over that of one detection: the other nodes need the machine, too
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("demo", help="replay the shipped recording and write a page", description=__doc__)
+    parser = subparsers.add_parser("demo", help="replay the shipped recordings and write a page", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR",
                         help="where the page goes (default out/demo)")
     parser.add_argument("--rate", type=positive, help="speed; by default what this machine keeps up with, but at "
-                        f"least what ends within {REPLAY_WITHIN_S:.0f} s")
+                        f"least what ends within {REPLAY_WITHIN_S:.0f} s, and {FLIGHT_RATE:g} for the flight")
     parser.add_argument("--model", help="detector, instead of the one in the parameter file")
     add_json_option(parser)
 
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.evaluation.page import write_page
+    from thermalreid_ros.evaluation.page_flight import flight_section_of
     from thermalreid_ros.evaluation.replay import run_replay, sustainable_rate
     from thermalreid_ros.files import shipped
 
@@ -44,11 +46,24 @@ def run(args: argparse.Namespace) -> int:
                         model=args.model, domain_id=1 + os.getpid() % 101, progress=progress, say=print)
     figures = replay.figures()
     print(summary(figures))
+    flight = shipped("config") / "recordings" / FLIGHT
+    flown = run_replay(flight, map_path=demo_map(), rate=args.rate or FLIGHT_RATE, detect=False,
+                       domain_id=1 + os.getpid() % 101, progress=progress, say=print)
+    figures["flight"] = flown.figures()
+    print(_flown(figures["flight"]))
     write_json(args.json, figures)
     print("rendering the virtual city by day and by night")
-    path = write_page(args.out / "index.html", replay, command="thermalreid demo", city=_city())
+    path = write_page(args.out / "index.html", replay, command="thermalreid demo", city=_city(),
+                      flight=flight_section_of(flown))
     print(f"\nlook at {path}")
     return 0
+
+
+def _flown(figures: dict) -> str:
+    if not figures["fixes"]:
+        return f"no fix in {figures['frames_in']} frames"
+    return (f"{figures['fixes']} fixes in {figures['frames_in']} frames, the first after "
+            f"{figures['seconds_to_first_fix']:.0f} s; median error {figures['fix_median_m']:.1f} m")
 
 
 def _city():

@@ -25,6 +25,7 @@ from thermalreid_ros.maps.store import SemanticMap
 
 PICTURE_SIZE, PICTURE_QUALITY = (400, 320), 45
 MARGIN_M, NEAR_M = 90.0, 160.0  # around all that is shown; across the close-up
+OVERTAKEN = "overtaken"  # of frames of which the node said nothing
 _PLOT_WIDTH, _PLOT_HEIGHT, _LEFT = 1160, 150, 44
 _TOP_M = (20.0, 60.0)  # of the plot of errors, at least and at most
 
@@ -90,7 +91,8 @@ def _shown(flight: Flight, semantic_map: SemanticMap, stamp_ns: int, odometry_m:
            place: PlaceRecord | None) -> ShownFrame:
     seconds, true_m = (stamp_ns - flight.stamps_ns[0]) / 1e9, flight.place(stamp_ns)
     if place is None or place.fix is None:
-        verdict, reason = (place.verdict, place.reason) if place and place.verdict else ("refused", "no answer came")
+        verdict, reason = (place.verdict, place.reason) if place and place.verdict else \
+            (OVERTAKEN, "a newer frame came before it was worked on")
         return ShownFrame(seconds, true_m, odometry_m, verdict, reason)
     fix_m = np.array(semantic_map.grid.from_geographic(*place.fix), np.float64)
     c, s = np.cos(flight.convergence_rad), np.sin(flight.convergence_rad)
@@ -219,7 +221,7 @@ def _legend(shown: ShownFlight) -> str:
 
 
 def _colour(verdict: str) -> str:
-    return VERDICT_COLOURS[Verdict(verdict)]
+    return "#f1efe9" if verdict == OVERTAKEN else VERDICT_COLOURS[Verdict(verdict)]
 
 
 def _circle(centre: Sequence[float], radius: float) -> str:
