@@ -235,14 +235,18 @@ def test_the_filter_is_fed_all_that_is_sensed_and_measured_against_the_truth(fli
 
 
 def test_the_command_writes_its_contract(recording, tmp_path, capsys):
-    assert main(["evaluate", "localization", "--bag", str(recording), "--map", str(MAP), "--prior-error", "20",
+    own_map = tmp_path / MAP.name  # its tiles are described beside it
+    own_map.write_bytes(MAP.read_bytes())
+    assert main(["evaluate", "localization", "--bag", str(recording), "--map", str(own_map), "--prior-error", "20",
                  "--semantics", "true", "--single-frame-every", "3", "--json", str(tmp_path / "figures.json"),
                  "--plots", str(tmp_path / "plots")]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     keys = {"median_m", "p95_m", "within_25m", "fixes", "frames", "rejected", "seconds_to_first_fix", "nees",
             "median_ms"}
     assert keys <= set(figures) and keys <= set(figures["single_frame"]) and figures["frames"] == 6
-    assert figures["single_frame"]["methods"]["refined"]["frames"] == 2
+    methods = figures["single_frame"]["methods"]
+    assert set(methods) == {"nearest_tile", "tile_refined", "refined"}
+    assert all(method["frames"] == 2 for method in methods.values()) and methods["nearest_tile"]["accepted"] == 2
     assert len(figures["flights_each"]) == 1
     pictures = {path.name.rpartition("_")[2] for path in (tmp_path / "plots").iterdir()}
     assert pictures == {"track.png", "errors.png", "ambiguity.png", "recall.png"}

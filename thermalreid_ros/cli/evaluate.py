@@ -120,11 +120,11 @@ def _localization(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.evaluation.localization_runs import LocalizationRuns
 
-    runs = LocalizationRuns(args.maps, prior_error_m=args.prior_error, seed=args.seed, plots=args.plots,
+    runs = LocalizationRuns(args.maps, progress, prior_error_m=args.prior_error, seed=args.seed, plots=args.plots,
                             model=None if args.semantics == "true" else args.model, label_errors=args.label_errors,
                             every=args.single_frame_every, threads=args.threads)
     for bag in args.bags:
-        run = runs.add(bag, lambda frames, name: progress(frames, description=name, unit="frame"))
+        run = runs.add(bag)
         print(f"{run.name}: {runs.line(run)}")
     figures = runs.figures()
     print(table(["", "flights" if len(args.bags) > 1 else "flight"], runs.rows(figures)))

@@ -25,30 +25,32 @@ SINGLE_FRAME_METHOD = "refined"
 
 class LocalizationRuns:
     """maps: of all the towns. model: segmenter, None for the recordings' truth with label_errors. every: of the frames
-    that are looked at by themselves, 0 for none. plots: a folder for pictures."""
+    that are looked at by themselves, 0 for none. plots: a folder for pictures. progress: cli.progress.progress or like
+    it."""
 
-    def __init__(self, maps: Sequence[Path], *, prior_error_m: float | None, seed: int, model: str | None,
-                 label_errors: float = 0.0, every: int = 8, plots: Path | None = None, threads: int = 0):
+    def __init__(self, maps: Sequence[Path], progress: Callable[..., Any], *, prior_error_m: float | None, seed: int,
+                 model: str | None, label_errors: float = 0.0, every: int = 8, plots: Path | None = None,
+                 threads: int = 0):
         self._maps = {path.name: path for path in maps}
         if len(self._maps) < len(maps):
             raise ThermalReidError("two of the maps have the same name; recordings tell them apart by it")
         for path in maps:
             SemanticMap.open(path).close()
         self._prior_error_m, self._seed, self._label_errors = prior_error_m, seed, label_errors
-        self._every, self._plots, self._threads = every, plots, threads
+        self._every, self._plots, self._progress = every, plots, progress
         self._engine = None if model is None else load_engine(model, threads=threads)
         self._segmenter = None if self._engine is None else Segmenter(self._engine)
         self.runs: list[FlightRun] = []
-        self.single = SingleFrames(seed, threads) if every else None
+        self.single = SingleFrames(seed, threads, progress) if every else None
 
-    def add(self, bag: Path, progress: Callable[..., Any]) -> FlightRun:
-        """Run one recording. progress: called with an iterable and a name."""
+    def add(self, bag: Path) -> FlightRun:
+        """Run one recording."""
         with SemanticMap.open(self._map_of(bag)) as semantic_map, Flight(
                 bag, semantic_map, prior_error_m=self._prior_error_m, seed=self._seed) as flight:
             labelling = TrueLabels(flight, self._label_errors, self._seed) if self._segmenter is None else \
                 PredictedLabels(self._segmenter.segment, self._segmenter.confusion)
             localizer = Localizer(semantic_map, LocalizerConfig(seed=self._seed), labelling.confusion)
-            bar = iter(progress(range(len(flight.stamps_ns)), flight.name))
+            bar = iter(self._progress(range(len(flight.stamps_ns)), description=flight.name, unit="frame"))
             run = run_filter(flight, localizer, labelling, every=self._every, frame_done=lambda: next(bar, None))
             next(bar, None)
             self.runs.append(run)

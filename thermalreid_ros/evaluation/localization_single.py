@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from thermalreid_ros.engine import EngineError, load_engine
+from thermalreid_ros.engine import load_engine
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.localization import FlightRun, View, error_figures, is_uniform
 from thermalreid_ros.localization.evidence import EvidenceField, evidence_table
@@ -27,7 +28,7 @@ from thermalreid_ros.localization.ground import GroundPatch, rectify, sample
 from thermalreid_ros.localization.refinement import UNIFORM_SHARE, dominance, refine
 from thermalreid_ros.localization.tile_search import TileSearch, describe_map
 from thermalreid_ros.maps.store import SemanticMap
-from thermalreid_ros.maps.tiles import LOCALIZATION_TILING, TilesError
+from thermalreid_ros.maps.tiles import LOCALIZATION_TILING, Tiles, TilesError
 
 SEARCH_M = 256.0
 AROUND_TILE_M = 64.0
@@ -48,44 +49,47 @@ class Answer:
 
 
 class SingleFrames:
-    """Collects answers of all methods over the views of several flights. seed: of the rough positions.
+    """Collects answers of all methods over the views of several flights. seed: of the rough positions. progress:
+    cli.progress.progress or like it.
 
-    The tiles of a map are described once, beside the map; without the network that does so (TILE_MODEL) the methods
-    that need it are left out.
+    The tiles of a map are described once, by the network TILE_MODEL, in a file beside the map.
     """
 
-    def __init__(self, seed: int = 0, threads: int = 0):
+    def __init__(self, seed: int, threads: int, progress: Callable[..., Any]):
+        self._progress = progress
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 0x51]))
-        try:
-            self._engine = load_engine(TILE_MODEL, threads=threads)
-        except EngineError:
-            self._engine = None
+        self._engine = load_engine(TILE_MODEL, threads=threads)
         self.answers: dict[str, list[Answer]] = defaultdict(list)
 
     def add(self, run: FlightRun, semantic_map: SemanticMap, confusion: np.ndarray | None) -> None:
         """Ask all methods for all views of a flight."""
-        tiles = None if self._engine is None else _tiles(semantic_map, self._engine)
+        tiles = self._tiles(semantic_map)
         for view in run.views:
             angle, radius = self._rng.uniform(0.0, 2.0 * np.pi), SEARCH_M * np.sqrt(self._rng.random())
             rough = view.true_m + radius * np.array([np.cos(angle), np.sin(angle)])
             for method, answer in self._ask(view, rough, semantic_map, tiles, confusion).items():
                 self.answers[method].append(answer)
 
-    def _ask(self, view: View, rough: np.ndarray, semantic_map: SemanticMap, tiles: TileSearch | None,
+    def _tiles(self, semantic_map: SemanticMap) -> TileSearch:
+        try:
+            return TileSearch.open(semantic_map, self._engine)
+        except TilesError:
+            count = len(Tiles(semantic_map, LOCALIZATION_TILING))
+            with self._progress(total=count, description=f"tiles of {semantic_map.path.name}", unit="tile") as bar:
+                return TileSearch(describe_map(semantic_map, self._engine, bar.update), self._engine)
+
+    def _ask(self, view: View, rough: np.ndarray, semantic_map: SemanticMap, tiles: TileSearch,
              confusion: np.ndarray | None) -> dict[str, Answer]:
-        uniform, answers = is_uniform(view.mask), {}
+        began = time.perf_counter()
+        square = rectify(view.mask, view.intrinsics, view.rotation, view.height_m, LOCALIZATION_TILING.metres_per_pixel,
+                         LOCALIZATION_TILING.size_px)
+        found = tiles.search(square.labels, *(rough + square.centre_offset_m), SEARCH_M, 1)
+        place = found.camera_places(square.centre_offset_m)[0] if len(found) else rough
+        tile_ms, uniform = 1e3 * (time.perf_counter() - began), is_uniform(view.mask)
+        error_m = float(np.hypot(*(place - view.true_m)))
+        answers = {"nearest_tile": Answer(error_m, True, float("nan"), tile_ms, uniform)}
         patch = rectify(view.mask, view.intrinsics, view.rotation, view.height_m, 1.0, None)
-        starts = {"refined": (rough, SEARCH_M, 0.0)}
-        if tiles is not None:
-            began = time.perf_counter()
-            square = rectify(view.mask, view.intrinsics, view.rotation, view.height_m,
-                             LOCALIZATION_TILING.metres_per_pixel, LOCALIZATION_TILING.size_px)
-            found = tiles.search(square.labels, *(rough + square.centre_offset_m), SEARCH_M, 1)
-            place = found.camera_places(square.centre_offset_m)[0] if len(found) else rough
-            tile_ms = 1e3 * (time.perf_counter() - began)
-            error_m = float(np.hypot(*(place - view.true_m)))
-            answers["nearest_tile"] = Answer(error_m, True, float("nan"), tile_ms, uniform)
-            starts = {"tile_refined": (place, AROUND_TILE_M, tile_ms), **starts}
+        starts = {"tile_refined": (place, AROUND_TILE_M, tile_ms), "refined": (rough, SEARCH_M, 0.0)}
         for method, (start, radius_m, before_ms) in starts.items():
             began = time.perf_counter()
             error_m, accepted, nees = _refined(patch, view, semantic_map, start, radius_m, confusion)
@@ -158,10 +162,3 @@ def _method_figures(answers: list[Answer]) -> dict[str, Any]:
         "accepted": len(accepted), **{f"accepted_{key}": value for key, value in error_figures(accepted).items()},
         "median_ms": float(np.median([answer.milliseconds for answer in answers])),
     }
-
-
-def _tiles(semantic_map: SemanticMap, engine: Any) -> TileSearch:
-    try:
-        return TileSearch.open(semantic_map, engine)
-    except TilesError:
-        return TileSearch(describe_map(semantic_map, engine), engine)
