@@ -21,13 +21,14 @@ from launch_testing.actions import ReadyToTest
 from rclpy.node import Node
 
 from thermalreid_ros.files import shipped
-from thermalreid_ros.msg import DetectionArray, MatchArray
+from thermalreid_ros.msg import DetectionArray, LocalizationStatus, MatchArray
 from thermalreid_ros.ros import qos
 
 RECORDING = shipped("config") / "recordings" / "hit_uav_night"
 ARGUMENTS = {  # one of each kind; a name that is no parameter, or a wrong type, would end its node
     "namespace": "uav1", "bag": str(RECORDING), "rate": "2", "loop": "true", "start_offset_s": "1.0",
     "thermal_units": "agc8", "polarity": "white_hot", "model": "yolo_compact", "autostart": "true",
+    "map": str(shipped("config") / "maps" / "krems.tif"), "segmenter": "segmenter_compact", "camera_pitch_deg": "90.0",
     "probe_file": str(RECORDING / "probe.png"), "probe_class": "person", "probe_units": "agc8", "log_level": "info",
 }
 FLOW_WITHIN_S = 60.0
@@ -43,13 +44,14 @@ def generate_test_description() -> LaunchDescription:
 
 
 class TestFlow(unittest.TestCase):
-    def test_detections_and_matches_flow_from_all_nodes(self):
+    def test_results_flow_from_all_nodes(self):
         rclpy.init()
-        node, detections, matches = Node("test"), [], []
+        node, detections, matches, places = Node("test"), [], [], []
+        node.create_subscription(LocalizationStatus, "/uav1/localization/status", places.append, qos.RESULTS)
         node.create_subscription(DetectionArray, "/uav1/detections", detections.append, qos.RESULTS)
         node.create_subscription(MatchArray, "/uav1/reid/matches", matches.append, qos.RESULTS)
         end_s = time.monotonic() + FLOW_WITHIN_S
-        while time.monotonic() < end_s and not (len(detections) >= 10 and len(matches) >= 10):
+        while time.monotonic() < end_s and not (len(detections) >= 10 and len(matches) >= 10 and len(places) >= 3):
             rclpy.spin_once(node, timeout_sec=0.1)
         node.destroy_node()
         rclpy.shutdown()
@@ -58,13 +60,15 @@ class TestFlow(unittest.TestCase):
         self.assertTrue(any(message.detections for message in detections))
         self.assertEqual({message.probe_id for message in matches}, {"probe_file"})
         self.assertTrue(any(message.matches for message in matches))
+        self.assertGreaterEqual(len(places), 3)
+        self.assertEqual({message.verdict for message in places}, {"no_input"})  # the recording knows no place
 
 
 @launch_testing.post_shutdown_test()
 class TestEnd(unittest.TestCase):
     def test_every_node_ended_cleanly(self, proc_info):
         launch_testing.asserts.assertExitCodes(proc_info)
-        self.assertEqual(len(proc_info.process_names()), 3)
+        self.assertEqual(len(proc_info.process_names()), 4)
 
     def test_no_node_showed_a_traceback(self, proc_output):
         for output in proc_output:
