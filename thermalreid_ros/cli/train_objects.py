@@ -35,6 +35,7 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
     export.add_argument("--data", required=True, help="what they were trained on, for the cards")
     export.add_argument("--licence", required=True, help="of that data, for the cards")
     export.add_argument("--command", required=True, help="the training commands, for the cards")
+    export.add_argument("--int8", action="store_true", help="store the large weights in half the space of the others")
     export.add_argument("--out", type=Path, required=True, metavar="DIR",
                         help="gets thermalgan.onnx, thermal_synthesis.onnx and reid_embedding.onnx")
     export.set_defaults(part=_export)
@@ -73,7 +74,8 @@ def _export(args: argparse.Namespace) -> int:
         raise ThermalReidError(f"{args.out}: no such folder to export to")
     about = {"data": args.data, "licence": args.licence, "command": args.command}
     written = export_objects.export_trained(read_pairs([args.pairs]), args.out, synthesis=args.synthesis,
-                                            embedding=args.embedding, about=about, data_from=args.pairs.name)
+                                            embedding=args.embedding, about=about, data_from=args.pairs.name,
+                                            int8=args.int8)
     for path, difference in written.items():
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e} at most")
     return 0

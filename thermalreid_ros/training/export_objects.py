@@ -18,7 +18,7 @@ from torch import nn
 from thermalreid_ros.camera.crops import MARGIN
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
-from thermalreid_ros.engine.packing import MIN_ELEMENTS, pack_fp16_initializers, write_card
+from thermalreid_ros.engine.packing import pack_fp16_initializers, pack_int8_initializers, stored, write_card
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.training.embedding import DIMENSIONS, EmbeddingNetwork, colour_batch
 from thermalreid_ros.training.embedding import SIZE_PX as EMBEDDING_PX
@@ -124,10 +124,10 @@ def export_embedding(network: EmbeddingNetwork, out: Path, *, photographs: Itera
 
 
 def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding: Path | None,
-                   about: Mapping[str, Any], data_from: str) -> dict[Path, float]:
+                   about: Mapping[str, Any], data_from: str, int8: bool = False) -> dict[Path, float]:
     """Export what `train synthesis` and `train embedding` left in weights.pt, with the figures measured there, to
     models in the folder out: {model: largest difference from torch}. pairs: to compare on, from a set that data_from
-    names. about: data, licence and command, for the cards."""
+    names. about: data, licence and command, for the cards. int8: store the large weights so."""
     rows = torch.arange(min(len(pairs), 8))
     written: dict[Path, float] = {}
     if synthesis is not None:
@@ -147,7 +147,7 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
             written[out / f"{name}.onnx"] = export(
                 generators, out / f"{name}.onnx", photographs=photographs,
                 **_facts(state, about, shares, f"{len(rows)} photographs of {data_from}"),
-                extra={"mean_offsets_k": offsets, "errors_k": errors})
+                int8=int8, extra={"mean_offsets_k": offsets, "errors_k": errors})
     if embedding is not None:
         network, state = load_embedding(embedding)
         photographs = [_picture(picture) for picture in colour_batch(pairs, rows, False)]
@@ -157,7 +157,7 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
                   for gallery in ("mixed", "same_class") if gallery in state["metrics"]
                   for figure in ("r1", "r5", "nauc20")]
         written[out / "reid_embedding.onnx"] = export_embedding(
-            network, out / "reid_embedding.onnx", photographs=photographs, thermal=thermal,
+            network, out / "reid_embedding.onnx", photographs=photographs, thermal=thermal, int8=int8,
             **_facts(state, about, shares, f"{len(rows)} crops of each band of {data_from}"))
     return written
 
@@ -200,10 +200,10 @@ def _synthesis_card(architecture: str) -> dict[str, Any]:
 
 def _export(module: nn.Module, out: Path, inputs: list[dict[str, np.ndarray]], card: Mapping[str, Any], *,
             data_from: str, training: Mapping[str, Any], metrics: Iterable[Mapping[str, Any]] = (),
-            extra: Mapping[str, Any] | None = None) -> float:
+            extra: Mapping[str, Any] | None = None, int8: bool = False) -> float:
     """Write a network and its card; returns the largest difference from torch over `inputs`, which data_from names.
 
-    training, metrics: of the card. extra: further facts on it. Raises ThermalReidError, and leaves no file, where ONNX
+    training, metrics: of the card. extra: further facts on it. int8: store the large weights so. Raises ThermalReidError, and leaves no file, where ONNX
     differs by more than MAX_DIFFERENCE.
     """
     trained = copy.deepcopy(module).cpu().eval().to(memory_format=torch.contiguous_format)
@@ -212,8 +212,7 @@ def _export(module: nn.Module, out: Path, inputs: list[dict[str, np.ndarray]], c
     parameters = sum(p.numel() for p in module.parameters())
     with torch.no_grad():
         for weight in module.parameters():
-            if weight.numel() >= MIN_ELEMENTS:
-                weight.copy_(weight.half().float())
+            weight.copy_(torch.from_numpy(stored(weight.numpy(), int8=int8)))
     names = [spec["name"] for spec in card["inputs"]]
     made = [spec["name"] for spec in card["outputs"]]
     free = {spec["name"]: {axis: size for axis, size in enumerate(spec["shape"]) if isinstance(size, str)}
@@ -225,8 +224,9 @@ def _export(module: nn.Module, out: Path, inputs: list[dict[str, np.ndarray]], c
             torch.onnx.export(module, tuple(torch.from_numpy(inputs[0][name]) for name in names), str(draft),
                               input_names=names, output_names=made, opset_version=OPSET, dynamo=False,
                               dynamic_axes={name: axes for name, axes in free.items() if axes})
-        pack_fp16_initializers(draft)
-        card = {"name": out.stem, **card, "opset": OPSET, "precision": "fp32, weights stored as fp16",
+        (pack_int8_initializers if int8 else pack_fp16_initializers)(draft)
+        card = {"name": out.stem, **card, "opset": OPSET,
+                "precision": f"fp32, weights stored as {'int8 and ' if int8 else ''}fp16",
                 "training": dict(training), "metrics": list(metrics), "parameters": parameters, **(extra or {})}
         write_card(draft, card)
         difference = _difference(module, draft, inputs, names, made)
