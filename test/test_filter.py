@@ -103,8 +103,9 @@ def test_ground_counts_once_until_the_vehicle_has_flown_on():
 def test_what_stands_is_drawn_nearer():
     rotation = Pose.looking([0, 0, 0], 0.0, 0.9).rotation
     tall = np.array([0.0, 0.0, 9.0, 0.0, 0.0])
-    both = [GroundSeen(2.0, 300.0).look(mask_of(rotation, 90.0, np.zeros(2), lambda x, y: np.full(x.shape, 2)), CAMERA,
-                                        rotation, 90.0, np.zeros(2), 0.0, lean, 100.0, 200.0)[0] for lean in (FLAT, tall)]
+    mask = mask_of(rotation, 90.0, np.zeros(2), lambda x, y: np.full(x.shape, SemanticClass.BUILDING))
+    both = [GroundSeen(2.0, 300.0).look(mask, CAMERA, rotation, 90.0, np.zeros(2), 0.0, lean, 100.0, 200.0)[0]
+            for lean in (FLAT, tall)]
     np.testing.assert_allclose(both[1].offsets_m, 0.9 * both[0].offsets_m, rtol=1e-5)
     assert (both[1].heights_m == 90.0).all()
 

@@ -121,7 +121,8 @@ class SimulatedWorld:
             trajectory.plan.pattern)
 
     def _clear(self, trajectory: Trajectory) -> bool:
-        above = (trajectory.position_m(np.arange(0.0, trajectory.plan.duration_s, 0.5)) + (0, 0, 500)).astype(np.float32)
+        way = trajectory.position_m(np.arange(0.0, trajectory.plan.duration_s, 0.5))
+        above = (way + (0, 0, 500)).astype(np.float32)
         distance, _ = self._scene.nearest(above, np.broadcast_to(np.float32([0, 0, -1]), above.shape))
         return bool(distance.min() > 500.0 + _CLEARANCE_M)
 
@@ -143,7 +144,8 @@ class SimulatedWorld:
             shift = np.stack([cv2.GaussianBlur(s, (0, 0), 2.0) for s in shift])
             shift *= conditions.boundary_px / max(float(shift.std()), 1e-6)
             x, y = np.meshgrid(np.arange(MASK_WIDTH, dtype=np.float32), np.arange(MASK_HEIGHT, dtype=np.float32))
-            frames[k] = cv2.remap(labels, x + shift[0], y + shift[1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+            frames[k] = cv2.remap(labels, x + shift[0], y + shift[1], cv2.INTER_NEAREST,
+                                  borderMode=cv2.BORDER_REPLICATE)
         return frames
 
     def _seen(self, pose, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

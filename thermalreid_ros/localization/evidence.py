@@ -65,11 +65,10 @@ class EvidenceField:
             shares[c] = cv2.resize(share, (count, count), interpolation=cv2.INTER_AREA) if finer > 1 else share
         self.seen = shares.sum(axis=0)
         mapped = float(self.seen.mean())
-        self.mapped_share = mapped
         mean = shares.mean(axis=(1, 2)) / mapped if mapped > 1e-3 else np.full(CLASS_COUNT, 1.0 / CLASS_COUNT)
         marginal = mean @ table
         self.log_marginal = np.log(marginal)
-        outside = (1.0 - self.seen)
+        outside = 1.0 - self.seen
         self.log_likelihood = np.empty_like(shares)
         for p in range(CLASS_COUNT):
             likelihood = outside * np.float32(marginal[p] * np.exp(-off_map_penalty))
@@ -153,8 +152,8 @@ class GroundSeen:
              max_range_m: float) -> tuple[Evidence, np.ndarray] | None:
         """(the labelling as points, whether each is new (K,) bool), None where the frame shows no labelled ground.
 
-        A point is worth as much as its label is sure. lean_m: float (5,), how high what bears a label is on the whole: such points are drawn nearer, for what stands
-        leans away from the camera.
+        A point is worth as much as its label is sure. lean_m: float (5,), how high what bears a label is on the
+        whole: such points are drawn nearer, for what stands leans away from the camera.
         """
         centre = footprint_centre(intrinsics, rotation, height_m, max_range_m)
         if centre is None:

@@ -160,7 +160,8 @@ class _Block:
             here = evidence.labels == label
             splat = np.bincount(index[here, 1] * self._size + index[here, 0], evidence.weights[here],
                                 self._size ** 2).astype(np.float32).reshape(self._size, self._size)
-            product = cv2.mulSpectrums(spectrum, cv2.dft(splat, nonzeroRows=int(index[here, 1].max()) + 1), 0, conjB=True)
+            splat = cv2.dft(splat, nonzeroRows=int(index[here, 1].max()) + 1)
+            product = cv2.mulSpectrums(spectrum, splat, 0, conjB=True)
             total = product if total is None else total + product
         scores = cv2.idft(total, flags=cv2.DFT_REAL_OUTPUT | cv2.DFT_SCALE, nonzeroRows=self._size)
         # Index 0 of the correlation puts the vehicle `margin` cells before the first cell of the search.
@@ -180,11 +181,12 @@ def _log_sum(logp: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class ParticleSettings:
-    """Standard deviations of the errors at first, and of their walk by the second.
+    """Standard deviations of the errors at first (sigma), and of their walk by the root of a second (walk).
 
     sharpness: how much more a point of evidence is worth near the right place than in the search, where it would have
-    to tell right places from wrong ones. walk_m: of the position, metres by the root of a second. way: of the odometry's scale and heading, at first.
-    way_walk: of its heading by the root of a second.
+    to tell right places from wrong ones. yaw, tilt: of the attitude, tilt about each horizontal axis. scale: of the
+    height, a share. way: of the odometry's scale and heading; its heading walks. walk_m: of the position. roughening:
+    by which share of the cloud's own spread copies part.
     """
 
     count: int = 1500
@@ -230,7 +232,8 @@ class Particles:
                          s.tilt_walk_rad])
         state += self._rng.normal(size=state.shape) * walk * np.sqrt(seconds)
         # Errors do not walk away for good: they are drawn back to what is likely.
-        likely = np.array([s.yaw_sigma_rad, s.scale_sigma, s.way_sigma, s.way_sigma, s.tilt_sigma_rad, s.tilt_sigma_rad])
+        likely = np.array([s.yaw_sigma_rad, s.scale_sigma, s.way_sigma, s.way_sigma, s.tilt_sigma_rad,
+                           s.tilt_sigma_rad])
         state[:, self.YAW:] *= np.exp(-0.5 * seconds * (walk[self.YAW:] / likely) ** 2)
 
     def places(self, evidence: Evidence, camera_m: np.ndarray, state: np.ndarray | None = None

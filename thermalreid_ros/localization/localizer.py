@@ -34,24 +34,25 @@ class LocalizerConfig:
     is looked at. vegetation_m: how high vegetation is on the whole. points: most that are looked up in a frame.
 
     Search. search_sigmas, search_limit_m: half the side of the area that is searched. block_points, check_points:
-    effective points that are gathered for a step of it, before there are particles and beside them. yaws_a_frame: how much of a step is done with each frame.
+    effective points that are gathered for a step of it, before there are particles and beside them. yaws_a_frame: how
+    much of a step is done with each frame.
 
     Gates. lock_share, lock_points, lock_blocks: probability near the best place, evidence, and steps in a row that
     agree, for a place to be taken up. proof_points, proof_gain: of new ground that must then fit it so much better
     than an average place before there is a fix: the place was chosen to fit what was seen, but not what comes.
-    uniform_share: of one class, from which on a frame shows too little. spread_limit_m,
-    share_limit: of the particles, beyond which there is no fix. agree_m: how far search and particles may lie apart.
-    fit_limit, fit_points: the least gain over an average place, nats a point, over so many effective points of new
-    ground; view_limit, view_s: the same of all that is in view, over some seconds. lost_s: after so long without
-    either, the place is given up.
-    prior_chi2: beyond which a fix contradicts its prior.
+    uniform_share: of one class, from which on a frame shows too little. spread_limit_m, share_limit: of the
+    particles, beyond which there is no fix. agree_m: how far search and particles may lie apart. fit_limit,
+    fit_points: the least gain over an average place, nats a point, over so many effective points of new ground;
+    view_limit, view_s: the same of all that is in view, over some seconds. lost_s: after so long without either, the
+    place is given up. prior_chi2: beyond which a fix contradicts its prior.
 
-    Accuracy. floor_m: standard deviation that nothing brings below. tilt_sigma_rad: of the attitude's roll and pitch.
+    Accuracy. spread_share: of the particles' covariance, which is too wide, for evidence is weighed with doubt; chosen
+    so that 95 % ellipses hold the truth in 95 to 99 of 100. floor_m: standard deviation that nothing brings below.
     relief_m: of the ground in view against that below.
 
     Inputs. attitude_age_s, odometry_age_s, altitude_age_s: how far from a frame they may lie. history_s: how long they
-    are kept. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped. backwards_s: stamps that go back by more mean that the clock was set back. speed_limit_m_s: faster
-    odometry has jumped.
+    are kept. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped. backwards_s:
+    stamps that go back by more mean that the clock was set back. speed_limit_m_s: faster odometry has jumped.
     """
 
     seed: int = 0
@@ -291,8 +292,10 @@ class Localizer:
         for history in (self._attitude, self._odometry, self._altitude):
             value = history.at(stamp_ns)
             if value is None:
-                return f"no {history.name} yet" if history.newest_ns is None else \
-                    f"no {history.name} near the frame: the newest is {(stamp_ns - history.newest_ns) / _SECOND:.2f} s older"
+                if history.newest_ns is None:
+                    return f"no {history.name} yet"
+                older_s = (stamp_ns - history.newest_ns) / _SECOND
+                return f"no {history.name} near the frame: the newest is {older_s:.2f} s older"
             values.append(value)
         u, _, vt = np.linalg.svd(values[0])  # the nearest rotation to what lies between two
         return _Frame(stamp_ns, u @ vt, values[1][:2], float(values[2][0]))
@@ -459,9 +462,11 @@ class Localizer:
             rest = self._places[1][4] if len(self._places) > 1 else np.log(c.search.floor)
             margin = self._places[0][4] - rest
 
-        def result(verdict: Verdict, reason: str, fix: PositionFix | None = None, spread: float = float("nan"),
-                   score: float = float("nan")) -> LocalizationResult:
-            return LocalizationResult(frame.stamp_ns, verdict, reason, fix, score, margin, spread, points, tuple(places))
+        spread = score = float("nan")
+
+        def result(verdict: Verdict, reason: str, fix: PositionFix | None = None) -> LocalizationResult:
+            return LocalizationResult(frame.stamp_ns, verdict, reason, fix, score, margin, spread, points,
+                                      tuple(places))
 
         if evidence is None:
             return result(Verdict.UNIFORM, "no labelled ground within range is in view")
@@ -472,28 +477,26 @@ class Localizer:
                 return result(Verdict.UNIFORM, f"{100 * largest:.0f} % of the view is of one class")
             if places and places[0].share > 0.5 and self._coarse.seen_at(places[0].x, places[0].y) < 0.5:
                 return result(Verdict.OFF_MAP, "what is seen is likeliest outside of the map")
-            if self._places and self._places[0][3] < 0.5 and self._search.points >= c.lock_points:
-                return result(Verdict.AMBIGUOUS, f"the best place has {100 * self._places[0][3]:.0f} % of the probability")
+            if places and places[0].share < 0.5 and self._search.points >= c.lock_points:
+                return result(Verdict.AMBIGUOUS, f"the best place has {100 * places[0].share:.0f} % of the probability")
             return result(Verdict.SEARCHING, f"{self._search.points:.0f} points of evidence so far")
         state, covariance = particles.mean, particles.covariance
         spread = float(np.sqrt(0.5 * np.trace(covariance[:2, :2])))
         score = self._view_fit
         if self._view_seen < 0.5:
-            return result(Verdict.OFF_MAP, f"{100 * (1 - self._view_seen):.0f} % of the view is outside of the map",
-                          spread=spread, score=score)
+            return result(Verdict.OFF_MAP, f"{100 * (1 - self._view_seen):.0f} % of the view is outside of the map")
         if largest > c.uniform_share:
-            return result(Verdict.UNIFORM, f"{100 * largest:.0f} % of the view is of one class", spread=spread, score=score)
+            return result(Verdict.UNIFORM, f"{100 * largest:.0f} % of the view is of one class")
         near = float(particles.weights[np.hypot(*(particles.state[:, :2] - state[:2]).T) < c.search.nearby_m].sum())
         if spread > c.spread_limit_m or near < c.share_limit:
-            return result(Verdict.AMBIGUOUS, f"positions spread over {spread:.0f} m", spread=spread, score=score)
+            return result(Verdict.AMBIGUOUS, f"positions spread over {spread:.0f} m")
         if not self._fits:
-            return result(Verdict.INCONSISTENT, "the map fits what is seen no better than an average place would",
-                          spread=spread, score=score)
+            return result(Verdict.INCONSISTENT, "the map fits what is seen no better than an average place would")
         if not self._proven:
-            return result(Verdict.SEARCHING, "a place is found, and checked against new ground", spread=spread, score=score)
+            return result(Verdict.SEARCHING, "a place is found, and checked against new ground")
         if self._contradicted:
-            return result(Verdict.AMBIGUOUS, "the wide search finds another place", spread=spread, score=score)
-        return result(Verdict.LOCALIZED, "", self._fix(frame, state, covariance, evidence), spread, score)
+            return result(Verdict.AMBIGUOUS, "the wide search finds another place")
+        return result(Verdict.LOCALIZED, "", self._fix(frame, state, covariance, evidence))
 
     def _fix(self, frame: _Frame, state: np.ndarray, covariance: np.ndarray, evidence: Evidence) -> PositionFix:
         c = self.config
@@ -509,7 +512,8 @@ class Localizer:
         latitude, longitude = self.map.grid.to_geographic(np.array([x]), np.array([y]))
         rotation = self._particles.correction() @ frame.rotation
         return PositionFix(frame.stamp_ns, float(latitude[0]), float(longitude[0]), x, y,
-                           to_true @ total @ to_true.T, rotation, frame.height_m * float(np.exp(state[Particles.SCALE])),
+                           to_true @ total @ to_true.T, rotation,
+                           frame.height_m * float(np.exp(state[Particles.SCALE])),
                            float(np.sqrt(covariance[Particles.YAW, Particles.YAW])))
 
     def _nothing(self, stamp_ns: int, verdict: Verdict, reason: str) -> LocalizationResult:
