@@ -75,6 +75,7 @@ def plot_errors(path: Path, run: FlightRun) -> None:
     axes[2].plot(seconds, spread, color="#999999", lw=1, label="spread of the filter")
     axes[2].axhline(FALSE_LOCK_M, color="#999999", lw=0.8, ls=":")
     axes[2].set(ylabel="distance, m", yscale="log")
+    axes[2].set_ylim(bottom=0.3)
     axes[2].legend(loc="upper right", ncols=3, fontsize=8)
     step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0
     for verdict, colour in VERDICT_COLOURS.items():
