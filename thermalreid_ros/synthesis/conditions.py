@@ -31,15 +31,16 @@ class Conditions:
 
     @classmethod
     def at(cls, when: datetime, latitude_deg: float, longitude_deg: float, air_c: float,
-           cloud_cover: float = 0.4) -> Conditions:
+           cloud_cover: float = 0.4, solar_hour: float | None = None) -> Conditions:
         """Of an aware instant at a place. The sun's declination follows from the day alone, within half a degree.
 
-        ConditionsError for a time without a zone.
+        solar_hour: another hour of that day. ConditionsError for a time without a zone.
         """
         if when.tzinfo is None:
             raise ConditionsError(f"{when.isoformat()} names no time zone; say UTC, as in {when.isoformat()}+00:00")
         utc = when.astimezone(timezone.utc)
-        solar_hour = (utc.hour + utc.minute / 60.0 + utc.second / 3600.0 + longitude_deg / 15.0) % 24.0
+        if solar_hour is None:
+            solar_hour = (utc.hour + utc.minute / 60.0 + utc.second / 3600.0 + longitude_deg / 15.0) % 24.0
         declination = math.radians(-23.44) * math.cos(2.0 * math.pi * (utc.timetuple().tm_yday + 9) / 365.25)
         latitude, angle = math.radians(latitude_deg), math.radians(15.0 * (solar_hour - 12.0))
         sine = math.sin(latitude) * math.sin(declination) + math.cos(latitude) * math.cos(declination) * math.cos(angle)

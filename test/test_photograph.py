@@ -1,0 +1,139 @@
+"""Photographs: what is told from them before any network sees them, and an object's several ones."""
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_synthesis import NOON, RedIsWarm, street
+
+from thermalreid_ros.synthesis import ProbeSynthesizer, SynthesisError
+from thermalreid_ros.synthesis.photograph import (
+    LEAST_COLOURED, decode_photograph, file_is_colour, is_colour, load_photograph)
+from thermalreid_ros.synthesis.searched import MOST_PHOTOGRAPHS, Photograph, SearchedObject, boxes_of
+
+CAR = (120, 60, 180, 90)
+
+
+def encoded(picture: np.ndarray, kind: str) -> bytes:
+    """An RGB or grey picture as a file's bytes."""
+    return cv2.imencode(kind, picture if picture.ndim == 2 else picture[..., ::-1])[1].tobytes()
+
+
+@pytest.mark.parametrize("kind, error", [(".png", 0), (".jpg", 60), (".webp", 60)])
+def test_pictures_of_the_common_formats_are_read_in_rgb(kind, error):
+    picture = cv2.GaussianBlur(street(), (9, 9), 3)
+    read = decode_photograph(encoded(picture, kind), "car")
+    assert read.shape == picture.shape and read[75, 150, 0] > 180 and read[75, 150, 2] < 80
+    assert np.abs(read.astype(int) - picture).max() <= error
+
+
+def test_a_photograph_is_turned_upright():
+    """EXIF orientation 6: the camera was held turned to the left."""
+    jpeg = encoded(street(), ".jpg")
+    exif = b"Exif\0\0" + b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    assert decode_photograph(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:],
+                             "turned").shape == (300, 200, 3)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A file whose head speaks of so many pixels."""
+    data = bytearray(encoded(street(), ".png"))
+    data[16:24] = struct.pack(">II", width, height)
+    return bytes(data)
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    data = bytearray(encoded(street(), ".jpg"))
+    place = data.index(b"\xff\xc0") + 5
+    data[place:place + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+GREY = np.random.default_rng(0).integers(0, 255, (80, 90), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("data, reason", [
+    (b"", "this is no photograph"),
+    (b"hello, world" * 9, "this is no photograph"),
+    (encoded(street(), ".png")[:5000], "cut or corrupt"),
+    (encoded(street(), ".jpg")[:5000], "cut or corrupt"),
+    (encoded(street(), ".webp")[:2000], "cut or corrupt"),
+    (encoded(street(), ".jpg")[:30], "cut or corrupt"),
+    (png_of_size(60000, 60000), "60000x60000 px"),
+    (jpeg_of_size(20000, 30000), "20000x30000 px"),
+    (encoded(street()[:10], ".png"), "300x10 px"),
+    (encoded(GREY, ".png"), "no colours"),
+    (encoded(GREY, ".jpg"), "no colours"),
+    (encoded(np.repeat(GREY[..., None], 3, 2), ".webp"), "no colours"),
+    (encoded(GREY.astype(np.uint16) * 100, ".png"), "no colours"),
+])
+def test_what_is_no_colour_photograph_is_refused_with_name_and_reason(data, reason):
+    with pytest.raises(SynthesisError, match=f"^seen: .*{reason}") as refusal:
+        decode_photograph(data, "seen")
+    assert "\n" not in str(refusal.value)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(SynthesisError, match="absent.png: the photograph cannot be read"):
+        load_photograph(tmp_path / "absent.png")
+    (tmp_path / "long.jpg").touch()
+    with open(tmp_path / "long.jpg", "r+b") as file:
+        file.truncate(65 * 2**20)
+    with pytest.raises(SynthesisError, match="too much"):
+        load_photograph(tmp_path / "long.jpg")
+
+
+def test_colour_files_are_told_from_thermal_crops(tmp_path):
+    pictures = {"car.png": street()[..., ::-1], "tiny.png": street()[60:70, 120:130, ::-1], "crop.png": GREY,
+                "grey.png": np.repeat(GREY[..., None], 3, 2), "crop16.png": GREY.astype(np.uint16) + 29000,
+                "celsius.tiff": GREY.astype(np.float32)}
+    for name, picture in pictures.items():
+        cv2.imwrite(str(tmp_path / name), picture)
+    (tmp_path / "text.png").write_text("nothing")
+    assert {name for name in (*pictures, "text.png", "absent.png") if file_is_colour(tmp_path / name)} == \
+        {"car.png", "tiny.png"}
+
+
+@given(st.integers(0, 255), st.floats(0.0, 0.02))
+def test_so_many_coloured_pixels_make_a_colour_picture(grey, share):
+    picture = np.full((100, 100, 3), grey, np.uint8)
+    coloured = round(share * 1e4)
+    picture.reshape(-1, 3)[:coloured] = (200, 20, 20)
+    assert is_colour(picture) == (coloured >= LEAST_COLOURED * 1e4)
+
+
+def test_probes_of_several_photographs_stand_together_and_a_bad_one_is_left_out(tmp_path):
+    cv2.imwrite(str(tmp_path / "front.png"), street()[..., ::-1])
+    searched = SearchedObject(ProbeSynthesizer(RedIsWarm()))
+    searched.read([str(tmp_path / "front.png")], [None])
+    searched.show(Photograph("side", street((20, 20, 60, 120)), (20.0, 20.0, 60.0, 120.0)))
+    lawn = Photograph("lawn", np.random.default_rng(1).integers((0, 100, 0), (40, 140, 40), (99, 99, 3), np.uint8))
+    searched.show(lawn)
+    made = searched.make(NOON, "car", 2)
+    assert [round(mean) for mean in made.mean_c] == [30, 27, 30, 27] and len(made.crops) == 4
+    assert made.faults == {lawn: "lawn: no car, person, bicycle or dog was found in it; give a box"}
+    assert [photograph.name[-9:] for photograph in searched.photographs] == ["front.png", "side"]
+    with pytest.raises(SynthesisError, match="absent"):
+        searched.read([str(tmp_path / "absent.png")], [None])
+    searched.forget_shown()
+    assert len(searched.photographs) == 1  # that of the file, which the failed reading has left
+
+
+def test_the_newest_photographs_are_kept(tmp_path):
+    searched = SearchedObject(ProbeSynthesizer(RedIsWarm()))
+    for number in range(MOST_PHOTOGRAPHS + 2):
+        searched.show(Photograph(f"photograph {number}", street()))
+    assert [p.name for p in searched.photographs] == [f"photograph {n}" for n in range(2, MOST_PHOTOGRAPHS + 2)]
+    with pytest.raises(SynthesisError, match="9 photographs of one object are too many"):
+        searched.read(["x.png"] * 9, [None] * 9)
+
+
+def test_boxes_are_given_once_or_for_each_photograph():
+    assert boxes_of([0.0] * 4, 3) == [None] * 3 and boxes_of([1.0, 2.0, 3.0, 4.0], 2) == [(1.0, 2.0, 3.0, 4.0)] * 2
+    assert boxes_of([0.0] * 4 + [1.0, 2.0, 3.0, 4.0], 2) == [None, (1.0, 2.0, 3.0, 4.0)]
+    for numbers, count in (([1.0] * 3, 1), ([], 1), ([1.0] * 8, 3)):
+        with pytest.raises(SynthesisError, match=f"box holds {len(numbers)} numbers for {count} photographs"):
+            boxes_of(numbers, count)
