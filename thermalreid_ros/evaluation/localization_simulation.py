@@ -57,7 +57,8 @@ class SimulatedFlight:
     stamps_ns: int64 (F,), of the frames. labels: uint8 (F, MASK_HEIGHT, MASK_WIDTH), 255 where nothing is hit.
     attitude_ns (A,), attitude (A, 3, 3), optical axes to grid axes. odometry_ns (O,), odometry_m (O, 3), axes of the
     grid, from the start. altitude_ns (H,), altitude_m (H,). prior_m: (2,), at the first frame. truth_m: (F, 3), z
-    above the world's zero. truth_yaw_error_rad: (F,), how far the attitude is turned counter-clockwise.
+    above the world's zero. truth_yaw_error_rad: (F,), how far the attitude is turned counter-clockwise. uniform_share:
+    of the frames of which one class truly covers more than 90 %.
     """
 
     name: str
@@ -77,12 +78,7 @@ class SimulatedFlight:
     depression_rad: float
     height_m: float
     pattern: str
-
-    @property
-    def uniform_share(self) -> float:
-        """The share of frames of which one class covers more than 90 %."""
-        counts = np.stack([(self.labels == c).mean(axis=(1, 2)) for c in range(CLASS_COUNT)])
-        return float((counts.max(axis=0) > 0.9 * counts.sum(axis=0)).mean())
+    uniform_share: float
 
 
 class SimulatedWorld:
@@ -110,7 +106,7 @@ class SimulatedWorld:
         prior = prior_positions(trajectory, frame_s[:1], streams[3], conditions.prior_error_m)
         attitude = imu.orientation @ _BODY_OF_OPTICAL
         intrinsics = Intrinsics.from_field_of_view(640, 512, np.radians(conditions.fov_deg))
-        labels = self._labels(trajectory, frame_s, intrinsics, conditions, streams[4])
+        labels, uniform_share = self._labels(trajectory, frame_s, intrinsics, conditions, streams[4])
         truth = trajectory.position_m(frame_s) + (*self.offset_m, 0.0)
         turned = attitude @ trajectory.rotations(attitude_s).transpose(0, 2, 1)
         error = np.arctan2(turned[:, 1, 0] - turned[:, 0, 1], turned[:, 0, 0] + turned[:, 1, 1])
@@ -118,7 +114,7 @@ class SimulatedWorld:
             name, intrinsics, _stamps(frame_s), labels, _stamps(attitude_s), attitude, _stamps(odometry_s),
             odometry.position_m, _stamps(altitude_s), altitude, prior[0, :2] + self.offset_m, conditions.prior_error_m,
             truth, np.interp(frame_s, attitude_s, error), trajectory.plan.depression_rad, trajectory.plan.altitude_m,
-            trajectory.plan.pattern)
+            trajectory.plan.pattern, uniform_share)
 
     def _clear(self, trajectory: Trajectory) -> bool:
         way = trajectory.position_m(np.arange(0.0, trajectory.plan.duration_s, 0.5))
@@ -127,15 +123,19 @@ class SimulatedWorld:
         return bool(distance.min() > 500.0 + _CLEARANCE_M)
 
     def _labels(self, trajectory: Trajectory, frame_s: np.ndarray, intrinsics: Intrinsics, conditions: Conditions,
-                rng: np.random.Generator) -> np.ndarray:
+                rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        """(labels of the frames, the share of them that truly show hardly more than one class)."""
         wrong, instead = self._blobs(conditions, rng)
         u, v = np.meshgrid((np.arange(MASK_WIDTH) + 0.5) * intrinsics.width / MASK_WIDTH,
                            (np.arange(MASK_HEIGHT) + 0.5) * intrinsics.height / MASK_HEIGHT)
         rays = intrinsics.rays(np.column_stack([u.ravel(), v.ravel()]))
         frames = np.empty((len(frame_s), MASK_HEIGHT, MASK_WIDTH), np.uint8)
+        uniform = 0
         for k, time_s in enumerate(frame_s):
             pose = trajectory.pose(time_s)
             true, place = self._seen(pose, rays)
+            counts = np.bincount(true[true < CLASS_COUNT], minlength=CLASS_COUNT)
+            uniform += counts.max() > 0.9 * counts.sum()
             row = np.clip(((place[:, 1] - self.city.bounds[1]) / _BLOB_CELL_M).astype(int), 0, wrong.shape[0] - 1)
             column = np.clip(((place[:, 0] - self.city.bounds[0]) / _BLOB_CELL_M).astype(int), 0, wrong.shape[1] - 1)
             change = wrong[row, column] & (true != NO_DATA) & (instead[row, column] != true)
@@ -146,7 +146,7 @@ class SimulatedWorld:
             x, y = np.meshgrid(np.arange(MASK_WIDTH, dtype=np.float32), np.arange(MASK_HEIGHT, dtype=np.float32))
             frames[k] = cv2.remap(labels, x + shift[0], y + shift[1], cv2.INTER_NEAREST,
                                   borderMode=cv2.BORDER_REPLICATE)
-        return frames
+        return frames, float(uniform / len(frame_s))
 
     def _seen(self, pose, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(classes (N,), places (N, 2)) of what rays in the optical frame meet first."""
