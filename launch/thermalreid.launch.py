@@ -20,6 +20,8 @@ def generate_launch_description() -> LaunchDescription:
         argument("thermal_units", "what a pixel means: centikelvin, decikelvin, optris, celsius_f32, counts or agc8"),
         argument("polarity", "how a camera that does not measure shows heat: white_hot or black_hot"),
         argument("model", "detector: name of a shipped model, or path of an .onnx file"),
+        argument("semantics", "what tells the detector of the ground: none, predicted or, with a map and a fix, map"),
+        argument("semantics_wait_s", "seconds after which a frame is detected without"),
         argument("map", "semantic map, a GeoTIFF of `thermalreid map build`; without, nothing is localized"),
         argument("segmenter", "model of the localization: name of a shipped one, or path of an .onnx file"),
         argument("camera_info_topic", "the camera's calibration", "thermal/camera_info"),
@@ -36,6 +38,6 @@ def generate_launch_description() -> LaunchDescription:
         start("geo_localization", {**UNITS, "map": str, "segmenter": str, "camera_roll_deg": float,
                                    "camera_pitch_deg": float, "camera_yaw_deg": float}, PLACE,
               renamed={"segmenter": "model"}, needs="map"),
-        start("detection", {**UNITS, "model": str}, CAMERA),
+        start("detection", {**UNITS, "model": str, "semantics": str, "semantics_wait_s": float}, CAMERA),
         start("reid", {**UNITS, "probe_file": str, "probe_class": str, "probe_units": str}, CAMERA),
     ])

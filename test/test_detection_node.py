@@ -7,10 +7,14 @@ import time
 import cv2
 import numpy as np
 import pytest
+import yaml
 from conftest import wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from tiny_models import convolution
+
 from thermalreid_ros.detection.detector import Detector
+from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.files import shipped
 from thermalreid_ros.msg import DetectionArray
@@ -18,6 +22,8 @@ from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.convert import array_to_image, ns_to_stamp, stamp_to_ns
 
 ONE_THREAD = ("-p", "threads:=1")
+WAIT_S = 1.0  # for a labelling, in these tests: more than a busy machine takes to pass a message
+PATIENT = ("-p", f"semantics_wait_s:={WAIT_S}", "-p", "max_age_s:=0.0")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,10 @@ class Camera:
 
     def see(self, pixels: np.ndarray, encoding: str = "mono8") -> DetectionArray:
         """Send one frame; its detections."""
-        stamp_ns = self.send(pixels, encoding)
+        return self.of(self.send(pixels, encoding))
+
+    def of(self, stamp_ns: int) -> DetectionArray:
+        """The detections of a frame that was sent."""
         found: list[DetectionArray] = []
 
         def look() -> bool:
@@ -125,7 +134,6 @@ def _spoilt(folder, what: str):
     model, card = folder / "m.onnx", folder / "m.yaml"
     if what == "cut":
         from thermalreid_ros.engine.packing import write_card
-        import yaml
 
         model.write_bytes(model.read_bytes()[:10000])
         write_card(model, yaml.safe_load(card.read_text()))
@@ -166,3 +174,113 @@ def test_a_killed_node_is_replaced_and_the_graph_goes_on(graph, start_node, fram
     before = len(results)
     wait_until(lambda: camera.send(frame) and (time.sleep(0.5) or len(results) > before), 20.0, "detections again")
     assert camera.see(frame).detections
+
+
+class Localizer:
+    """Labels frames, played by the test."""
+
+    def __init__(self, graph, topic: str = "semantics/mask"):
+        self.publisher = graph.publisher(Image, topic, qos.CAMERA_OUT)
+
+    def send(self, labels: np.ndarray, stamp_ns: int, encoding: str = "mono8") -> None:
+        self.publisher.publish(array_to_image(labels, encoding, Header(stamp=ns_to_stamp(stamp_ns))))
+
+
+@pytest.fixture(scope="module")
+def labels() -> np.ndarray:
+    return np.kron(np.arange(20).reshape(4, 5) % 5, np.ones((128, 128))).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(frame, labels) -> dict[str, list]:
+    """Scores in the frame with and without the labelling, which makes a difference."""
+    detector = Detector(load_engine("yolo_compact", providers=("cpu",)))
+    found = {source: [d.score for d in detector.detect(frame, given).detections]
+             for source, given in (("predicted", labels), ("none", None))}
+    assert found["predicted"] != pytest.approx(found["none"], abs=1e-3)
+    return {**found, "map": found["predicted"]}
+
+
+def check(message: DetectionArray, source: str, expected: dict[str, list]) -> None:
+    assert message.semantics == source
+    assert [d.score for d in message.detections] == pytest.approx(expected[source], abs=1e-4)
+
+
+def test_a_labelling_is_used_when_it_is_one_and_in_time_and_its_frame_is_detected_anyway(
+        graph, start_node, frame, labels, expected):
+    camera = start(graph, start_node, "-p", "semantics:=predicted", *PATIENT)
+    localizer, statuses = Localizer(graph), graph.diagnostics()
+
+    def labelled(picture: np.ndarray, encoding: str = "mono8", **when) -> DetectionArray:
+        stamp_ns = camera.send(frame)
+        time.sleep(when.get("after_s", 0.0))
+        localizer.send(picture, stamp_ns + when.get("off_ns", 0), encoding)
+        return camera.of(stamp_ns)
+
+    def reason(words: str) -> None:
+        wait_until(lambda: any(words in s.data.get("last_refusal", "") for s in statuses), 10.0, f"'{words}' said")
+
+    check(labelled(labels), "predicted", expected)
+    check(labelled(labels[:256]), "none", expected)
+    reason("semantics/mask: 640x256 came for a frame of 640x512")
+    wrong = labels.copy()
+    wrong[7, 9] = 9
+    check(labelled(wrong), "none", expected)
+    reason("9 is no class of the ground")
+    check(labelled(labels), "predicted", expected)
+    check(labelled(np.dstack([labels] * 3), "rgb8"), "none", expected)
+    reason("is mono8, not rgb8")
+    check(labelled(labels, after_s=WAIT_S + 0.5), "none", expected)
+    reason(f"after its frame, which waits for {WAIT_S:g} s")
+    check(labelled(labels, off_ns=-1_000_000), "none", expected)
+    reason("came without the frame of its stamp")
+    wait_until(lambda: statuses[-1].data.get("frames_processed") == "7", 5.0, "all frames counted")
+    data = statuses[-1].data
+    assert (data["frames_with_semantics"], data["frames_without_semantics"]) == ("2", "5")
+    assert (data["masks_refused"], data["frames_received"]) == ("5", "7")
+    assert data.get("frames_superseded", "0") == data.get("frames_refused", "0") == "0"
+
+
+def test_a_dead_localizer_holds_up_three_frames_and_one_that_is_back_is_used_again(
+        graph, start_node, frame, labels, expected):
+    camera = start(graph, start_node, "-p", "semantics:=map", *PATIENT)
+    statuses, took_s = graph.diagnostics(), []
+    for _ in range(5):
+        began_s = time.monotonic()
+        check(camera.see(frame), "none", expected)
+        took_s.append(time.monotonic() - began_s)
+    assert min(took_s[:3]) >= WAIT_S and max(took_s[3:]) < WAIT_S
+    wait_until(lambda: any("no masks on /semantics/map" in s.message for s in statuses), 10.0, "the silence said")
+    localizer = Localizer(graph, "semantics/map")
+    stamp_ns = camera.send(frame)
+    localizer.send(labels, stamp_ns)
+    camera.of(stamp_ns)  # with or without: it does not wait
+    time.sleep(0.2)  # until the labelling is there
+    stamp_ns = camera.send(frame)
+    time.sleep(0.3)
+    localizer.send(labels, stamp_ns)
+    check(camera.of(stamp_ns), "map", expected)
+    wait_until(lambda: statuses[-1].data.get("frames_processed") == "7", 5.0, "all frames counted")
+
+
+def test_frames_that_come_faster_than_labellings_are_dropped_not_queued(graph, start_node, frame, labels):
+    camera = start(graph, start_node, "-p", "semantics:=predicted", *PATIENT)
+    localizer, statuses = Localizer(graph), graph.diagnostics()
+    stamps = []
+    for number in range(12):
+        stamps.append(camera.send(frame))
+        time.sleep(0.1)
+        if number % 4 == 3:
+            localizer.send(labels, stamps[-2])  # of the last but one
+    wait_until(lambda: any(stamp_to_ns(r.header.stamp) == stamps[-2] for r in camera.results), 10.0, "the last")
+    seen = [(stamp_to_ns(r.header.stamp), r.semantics) for r in camera.results]
+    assert seen == [(stamp, "predicted") for stamp in stamps[2::4]]
+    assert camera.of(stamps[-1]).semantics == "none"  # the one that came after it waited in vain
+    wait_until(lambda: statuses[-1].data.get("frames_superseded") == "8", 5.0, "the others counted")
+
+
+def test_a_model_that_takes_no_labelling_says_so(start_node, tmp_path):
+    model = convolution(tmp_path / "tiny.onnx", card={"classes": list(CLASS_NAMES)})
+    node = start_node("detection", "-p", f"model:={model}", "-p", "semantics:=map")
+    assert node.wait() == 2
+    assert "model 'tiny' takes no labelling; set semantics to none" in node.output

@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 
 from thermalreid_ros.camera.thermal import FrameError, ThermalFrame, ThermalUnits, make_frame
 from thermalreid_ros.detection.types import Detection, DetectionResult
+from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA
 from thermalreid_ros.msg import Detection as DetectionMessage
 from thermalreid_ros.msg import DetectionArray
 
@@ -150,6 +151,21 @@ def message_to_frame(message: Image | CompressedImage, units: ThermalUnits, **op
     else:
         pixels, encoding = image_to_array(message), message.encoding
     return make_frame(pixels, encoding, units, stamp_to_ns(message.header.stamp), message.header.frame_id, **options)
+
+
+def message_to_labels(message: Image) -> np.ndarray:
+    """The labels in semantics/mask or semantics/map: uint8 (H, W), SemanticClass or NO_DATA; read-only.
+
+    Raises FrameError for what is no labelling.
+    """
+    if message.encoding not in ("mono8", "8UC1"):
+        raise FrameError(f"a labelling of the ground is mono8, not {message.encoding}")
+    labels = image_to_array(message)
+    unknown = (labels >= CLASS_COUNT) & (labels != NO_DATA)
+    if unknown.any():
+        raise FrameError(f"{labels[unknown][0]} is no class of the ground; they are 0 to {CLASS_COUNT - 1}, and "
+                         f"{NO_DATA} where none is known")
+    return labels
 
 
 def detections_to_message(result: DetectionResult, header: Header, shape: tuple[int, int],

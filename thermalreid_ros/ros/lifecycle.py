@@ -47,6 +47,7 @@ from rclpy.logging import get_logger
 from rclpy.qos import HistoryPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.ros.convert import NS_PER_S, stamp_to_ns
@@ -56,6 +57,7 @@ from thermalreid_ros.ros.parameters import Parameter, ParameterError, Schema
 
 EXIT_USER_FAULT = 2
 STOP_WITHIN_S = 3.0  # launch asks again, harder, after 5 s
+HELD = object()  # what a node returns for a message that it is not done with; it calls finish() then
 
 COMMON_PARAMETERS = Schema(
     Parameter("autostart", True, "configure and activate at start, without a lifecycle manager", read_only=True),
@@ -83,6 +85,7 @@ class ThermalNode(LifecycleNode):
         self._worker: _Worker | None = None
         self._subscriptions_open: list[Subscription] = []
         self._publishers_open: list[LifecyclePublisher] = []
+        self._timers_open: list[Timer] = []
         self._configured = self._starting = False
 
     # what a node fills in
@@ -115,7 +118,7 @@ class ThermalNode(LifecycleNode):
         return publisher
 
     def receive(self, name: str, message_type: type, topic: str, profile: QoSProfile,
-                process: Callable[[Any], None], *, depth: int = 1, silent_limit_s: float | None = 3.0,
+                process: Callable[[Any], object], *, depth: int = 1, silent_limit_s: float | None = 3.0,
                 ordered: bool = True, refused: Callable[[Any, str], None] | None = None) -> None:
         """Process the messages of a topic on the worker thread; for activate.
 
@@ -134,10 +137,27 @@ class ThermalNode(LifecycleNode):
         self._subscriptions_open.append(subscription)
         self.diagnostics.watch(name, subscription.topic_name, silent_limit_s)
 
+    def every(self, period_s: float, action: Callable[[], None]) -> None:
+        """Run something on the worker thread, now and then after each so many seconds of the node's clock; for
+        activate."""
+        self._timers_open.append(self.create_timer(period_s, lambda: self._worker.call(action)))
+        self._worker.call(action)
+
     def catch_up(self, *names: str) -> None:
         """Process now what has arrived of other inputs; for use while a message is processed, after what takes long
         and before what needs their newest."""
         self._worker.catch_up(names)
+
+    def later(self, name: str, at_s: float, action: Callable[[], None]) -> None:
+        """Run something on the worker thread, once, from a time of time.monotonic() on and only when no message
+        waits; on the worker thread. name: of the input that its faults are counted for. There is one such action: the
+        last one asked for."""
+        self._worker.later = (at_s, name, action)
+
+    def finish(self, name: str, stamp_ns: int) -> None:
+        """Count a message as processed whose callback returned HELD; stamp_ns: its own."""
+        self.diagnostics.sample(f"{name}_latency_ms", self.age_ms(stamp_ns))
+        self.diagnostics.processed(name)
 
     def age_ms(self, stamp_ns: int) -> float:
         """Milliseconds from a stamp to now on the node's clock."""
@@ -222,6 +242,8 @@ class ThermalNode(LifecycleNode):
             self.destroy_lifecycle_publisher(self._publishers_open.pop())
 
     def _close_inputs(self) -> None:
+        while self._timers_open:
+            self.destroy_timer(self._timers_open.pop())
         while self._subscriptions_open:
             self.destroy_subscription(self._subscriptions_open.pop())
         self.diagnostics.unwatch()
@@ -277,7 +299,7 @@ def describe(error: BaseException) -> str:
 class _Input:
     name: str
     message_type: type
-    process: Callable[[Any], None]
+    process: Callable[[Any], object]
     depth: int
     gate: StampGate | None
     refused: Callable[[Any, str], None] | None = None
@@ -292,6 +314,7 @@ class _Worker:
         self._pending: deque[tuple[_Input | None, Any]] = deque()
         self._condition = threading.Condition()
         self._stopping = False
+        self.later: tuple[float, str, Callable[[], None]] | None = None  # see ThermalNode.later
         self._thread = threading.Thread(target=self._run, name=f"{node.get_name()} worker", daemon=True)
         self._thread.start()
 
@@ -327,13 +350,19 @@ class _Worker:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._pending or self._stopping)
+                wait_s = None if self.later is None else max(self.later[0] - time.monotonic(), 0.0)
+                arrived = self._condition.wait_for(lambda: bool(self._pending) or self._stopping, wait_s)
                 if self._stopping:
                     return
-                entry, item = self._pending.popleft()
-                if entry is not None:
-                    entry.waiting -= 1
-            self._work(entry, item)
+                if arrived:
+                    entry, item = self._pending.popleft()
+                    if entry is not None:
+                        entry.waiting -= 1
+            if arrived:
+                self._work(entry, item)
+            else:
+                (_, name, action), self.later = self.later, None
+                self._work(None, action, name)
 
     def catch_up(self, names: tuple[str, ...]) -> None:
         """Process what waits of these inputs; on the worker thread."""
@@ -346,8 +375,8 @@ class _Worker:
         for entry, data in chosen:
             self._work(entry, data)
 
-    def _work(self, entry: _Input | None, item: Any) -> None:
-        """Process a message, or run what was to be called."""
+    def _work(self, entry: _Input | None, item: Any, name: str = "parameters") -> None:
+        """Process a message, or run what was to be called; its faults are counted for that name."""
         message = None
         try:
             if entry is None:
@@ -361,7 +390,7 @@ class _Worker:
                 return  # publishing fails once the process is told to end
             self._node.get_logger().debug(traceback.format_exc())
             reason, kind = describe(error), "refused" if isinstance(error, ThermalReidError) else "failed"
-        self._node.diagnostics.refused("parameters" if entry is None else entry.name, reason, kind)
+        self._node.diagnostics.refused(name if entry is None else entry.name, reason, kind)
         if message is None or entry.refused is None:
             return
         try:
@@ -387,7 +416,8 @@ class _Worker:
                 return (f"it is {age_ms / 1000.0:.1f} s old by the node's clock, more than max_age_s = "
                         f"{node.values.max_age_s} (a recording needs use_sim_time)", "too_old")
         began_s = time.perf_counter()
-        entry.process(message)
+        if entry.process(message) is HELD:
+            return None
         diagnostics.sample(f"{name}_processing_ms", (time.perf_counter() - began_s) * 1000.0)
         if stamp_ns is not None:
             diagnostics.sample(f"{name}_latency_ms", node.age_ms(stamp_ns))
