@@ -1,4 +1,4 @@
-"""Localization, detection and re-identification on a live camera.
+"""Localization, detection, probe synthesis and re-identification on a live camera.
 
 ros2 launch thermalreid_ros thermalreid.launch.py --show-args
 """
@@ -35,9 +35,15 @@ def generate_launch_description() -> LaunchDescription:
         argument("probe_file", "thermal crop of the object to be found; without, probes are awaited on probe/thermal"),
         argument("probe_class", "class of the object to be found: car, person, bicycle or dog; empty: any"),
         argument("probe_units", "what a pixel of probe_file means; empty: as thermal_units"),
+        argument("probe_photo", "colour photograph of the object to be found, of which thermal probes are made; needs "
+                 "probe_class; without, photographs are awaited on probe/image"),
+        argument("synthesis", "model of the probe synthesis: name of a shipped one, or path of an .onnx file"),
+        argument("air_c", "temperature of the air, for probes made of a photograph"),
         start("geo_localization", {**UNITS, "map": str, "segmenter": str, "camera_roll_deg": float,
                                    "camera_pitch_deg": float, "camera_yaw_deg": float}, PLACE,
               renamed={"segmenter": "model"}, needs="map"),
         start("detection", {**UNITS, "model": str, "semantics": str, "semantics_wait_s": float}, CAMERA),
+        start("probe_synthesis", {"probe_photo": list, "probe_class": str, "synthesis": str, "air_c": float},
+              {"prior/fix": "prior_topic"}, renamed={"probe_photo": "probe_files", "synthesis": "model"}),
         start("reid", {**UNITS, "probe_file": str, "probe_class": str, "probe_units": str}, CAMERA),
     ])

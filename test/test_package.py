@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 from thermalreid_ros.ros.environment import PACKAGE, executable, install_prefix, process_environment
 
 SHIPPED = ("config", "launch", "models")
-EXECUTABLES = ("geo_localization", "detection", "reid", "bag_player", "thermalreid")
+EXECUTABLES = ("geo_localization", "detection", "probe_synthesis", "reid", "bag_player", "thermalreid")
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

@@ -76,3 +76,52 @@ def grey_segmenter(path: Path, *, step: int = 51) -> Path:
         "outputs": outputs, "opset": 17, "training": {"data": "none", "licence": "Apache-2.0"},
         "confusion": (0.9 * np.eye(5) + 0.02).tolist()})
     return path
+
+
+def red_is_warm(path: Path, *, size_px: int = 64) -> Path:
+    """NAME.onnx and NAME.yaml: a synthesis model to which red is the object, 10 K above the air, an eighth of the solar
+    hour more, moved by the offset."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    integers = {"zero": [0], "one": [1], "two": [2], "rows": [-1, 1, 1]}
+    numbers = {"bright": 150.0, "dull": 100.0, "warmer": 10.0, "hourly": 0.125}
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["colour"], ["seen"], to=TensorProto.FLOAT),
+         helper.make_node("Slice", ["seen", "zero", "one", "one"], ["red"]),
+         helper.make_node("Slice", ["seen", "one", "two", "one"], ["green"]),
+         helper.make_node("Greater", ["red", "bright"], ["is_red"]),
+         helper.make_node("Less", ["green", "dull"], ["no_green"]),
+         helper.make_node("And", ["is_red", "no_green"], ["is_object"]),
+         helper.make_node("Squeeze", ["is_object", "one"], ["flat"]),
+         helper.make_node("Cast", ["flat"], ["mask"], to=TensorProto.FLOAT),
+         helper.make_node("Slice", ["conditions", "zero", "one", "one"], ["hour_column"]),
+         helper.make_node("Slice", ["conditions", "one", "two", "one"], ["air_column"]),
+         helper.make_node("Reshape", ["hour_column", "rows"], ["hour"]),
+         helper.make_node("Reshape", ["air_column", "rows"], ["air"]),
+         helper.make_node("Reshape", ["offset", "rows"], ["moved"]),
+         helper.make_node("Mul", ["hour", "hourly"], ["of_hour"]),
+         helper.make_node("Sum", ["moved", "of_hour", "warmer"], ["excess"]),
+         helper.make_node("Mul", ["mask", "excess"], ["of_object"]),
+         helper.make_node("Add", ["air", "of_object"], ["temperature"])],
+        "red_is_warm",
+        [helper.make_tensor_value_info("colour", TensorProto.UINT8, [1, 3, size_px, size_px]),
+         helper.make_tensor_value_info("conditions", TensorProto.FLOAT, ["count", 4]),
+         helper.make_tensor_value_info("offset", TensorProto.FLOAT, ["count"])],
+        [helper.make_tensor_value_info("temperature", TensorProto.FLOAT, ["count", size_px, size_px]),
+         helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1, size_px, size_px])],
+        [numpy_helper.from_array(np.int64(value), name) for name, value in integers.items()]
+        + [numpy_helper.from_array(np.float32(value), name) for name, value in numbers.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    write_card(path, {
+        "task": "synthesis", "architecture": "threshold",
+        "inputs": [{"name": "colour", "shape": [1, 3, size_px, size_px], "dtype": "uint8", "layout": "NCHW"},
+                   {"name": "conditions", "shape": ["count", 4], "typical_shape": [3, 4]},
+                   {"name": "offset", "shape": ["count"], "typical_shape": [3]}],
+        "outputs": [{"name": "temperature", "shape": ["count", size_px, size_px]},
+                    {"name": "mask", "shape": [1, size_px, size_px]}],
+        "opset": 17, "training": {"data": "none", "licence": "Apache-2.0"},
+        "mean_offsets_k": {"car": [0.0, -3.0, 5.0], "any": [1.0, -6.0, 6.0]}})
+    return path

@@ -68,7 +68,7 @@ class TestFlow(unittest.TestCase):
 class TestEnd(unittest.TestCase):
     def test_every_node_ended_cleanly(self, proc_info):
         launch_testing.asserts.assertExitCodes(proc_info)
-        self.assertEqual(len(proc_info.process_names()), 4)
+        self.assertEqual(len(proc_info.process_names()), 5)
 
     def test_no_node_showed_a_traceback(self, proc_output):
         for output in proc_output:

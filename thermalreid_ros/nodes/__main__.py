@@ -10,11 +10,13 @@ from thermalreid_ros.files import write_atomically
 from thermalreid_ros.nodes.bag_player import BagPlayerNode
 from thermalreid_ros.nodes.detection import DetectionNode
 from thermalreid_ros.nodes.geo_localization import GeoLocalizationNode
+from thermalreid_ros.nodes.probe_synthesis import ProbeSynthesisNode
 from thermalreid_ros.nodes.reid import ReidNode
 from thermalreid_ros.ros import diagnostics
 from thermalreid_ros.ros.lifecycle import COMMON_PARAMETERS, ThermalNode
 
-NODES: tuple[type[ThermalNode], ...] = (GeoLocalizationNode, DetectionNode, ReidNode, BagPlayerNode)
+NODES: tuple[type[ThermalNode], ...] = (GeoLocalizationNode, DetectionNode, ProbeSynthesisNode, ReidNode,
+                                        BagPlayerNode)
 
 
 def parameter_table() -> str:

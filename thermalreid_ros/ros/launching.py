@@ -50,16 +50,18 @@ def start(executable: str, given: Mapping[str, type], remappings: Mapping[str, s
           on_exit: Action | None = None, *, renamed: Mapping[str, str] | None = None, needs: str = "") -> Action:
     """Start a node with the arguments that were given.
 
-    given: launch arguments that are parameters of the same name, with their types; renamed: where the parameter's name
-    is another one. remappings: topic to the launch argument that renames it. on_exit: what follows its end. needs:
+    given: launch arguments that are parameters of the same name, with their types (list: of the one text given);
+    renamed: where the parameter's name is another one. remappings: topic to the launch argument that renames it. on_exit: what follows its end. needs:
     launch argument without which the node is not started.
     """
 
     def node(context: LaunchContext) -> list[Action]:
         if needs and not LaunchConfiguration(needs).perform(context):
             return []
-        values = {(renamed or {}).get(name, name): ParameterValue(LaunchConfiguration(name), value_type=kind)
-                  for name, kind in {**given, **_EVERY_NODE}.items() if LaunchConfiguration(name).perform(context)}
+        values = {(renamed or {}).get(name, name): [text] if kind is list else
+                  ParameterValue(LaunchConfiguration(name), value_type=kind)
+                  for name, kind in {**given, **_EVERY_NODE}.items()
+                  if (text := LaunchConfiguration(name).perform(context))}
         return [Node(
             package=PACKAGE, executable=executable, namespace=LaunchConfiguration("namespace"), output="screen",
             parameters=[LaunchConfiguration("params_file"), values],

@@ -1,0 +1,144 @@
+"""Node `probe_synthesis`: colour photographs of one object in, its thermal probes out."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from sensor_msgs.msg import CompressedImage, Image, NavSatFix
+from std_msgs.msg import Header
+
+from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.engine import load_engine
+from thermalreid_ros.msg import ThermalProbe
+from thermalreid_ros.ros import places, probes, qos
+from thermalreid_ros.ros.lifecycle import ThermalNode, run
+from thermalreid_ros.ros.parameters import Parameter, Schema
+from thermalreid_ros.ros.probes import BY_CLOCK, UNKNOWN_DEG
+from thermalreid_ros.synthesis import ProbeSynthesizer, SynthesisError
+from thermalreid_ros.synthesis.searched import MOST_PHOTOGRAPHS, Photograph, SearchedObject, boxes_of
+
+ANY = "any"
+LOOK_AT_CLOCK_S = 5.0
+
+
+class ProbeSynthesisNode(ThermalNode):
+    """docs/probes.md says what photographs serve, and what comes of them."""
+
+    NAME = "probe_synthesis"
+    PARAMETERS = Schema(
+        Parameter("model", "thermal_synthesis", "name of a shipped model (thermal_synthesis, thermalgan), or path of an "
+                  ".onnx file with its card beside it", read_only=True),
+        Parameter("providers", ("tensorrt", "cuda", "cpu"), "what to run the model on, best first", read_only=True,
+                  choices=("tensorrt", "cuda", "cpu")),
+        Parameter("threads", 0, "of the CPU provider; 0: all cores", minimum=0, maximum=256, read_only=True),
+        Parameter("probe_files", ("",), f"colour photographs of the object, {MOST_PHOTOGRAPHS} at most; an empty name: "
+                  "none, they come on probe/image"),
+        Parameter("probe_class", "", "class of the object, any where it shall be sought in all; empty: its photographs "
+                  "are refused, for the models cannot tell", choices=("", ANY, *CLASS_NAMES)),
+        Parameter("probe_id", "photograph", "name of the object; with a new one, photographs shown before are forgotten"),
+        Parameter("box", (0.0, 0.0, 0.0, 0.0), "around the object, x_min, y_min, x_max, y_max: four numbers for all "
+                  "photographs or four for each of probe_files; zeros: it is found", unit="px", minimum=0.0),
+        Parameter("count", 5, "probes of each photograph, or as many as the model makes", minimum=1, maximum=16),
+        Parameter("air_c", 15.0, "temperature of the air", unit="deg C", minimum=-60.0, maximum=60.0),
+        Parameter("cloud_cover", 0.4, "share of the sky", minimum=0.0, maximum=1.0),
+        Parameter("latitude_deg", UNKNOWN_DEG, "where it is sought; -1000: as prior/fix says", unit="deg",
+                  minimum=UNKNOWN_DEG, maximum=90.0),
+        Parameter("longitude_deg", UNKNOWN_DEG, "likewise", unit="deg", minimum=UNKNOWN_DEG, maximum=180.0),
+        Parameter("solar_hour", BY_CLOCK, "when it is sought, in mean solar time; -1: by the node's clock", unit="h",
+                  minimum=BY_CLOCK, maximum=24.0),
+    )
+
+    def configure(self) -> None:
+        values = self.values
+        self._engine = load_engine(values.model, providers=values.providers, threads=values.threads,
+                                   log=self.get_logger().info)
+        self._object = SearchedObject(ProbeSynthesizer(self._engine))
+        self._read = self._probe_id = self._hour = self._fix = None
+        self._count = 0
+        self._out = self.publisher(ThermalProbe, "probe/thermal", qos.LATCHED)
+        self.diagnostics.note("model", self._engine.card.name)
+        self.diagnostics.note("provider", self._engine.provider)
+        self.diagnostics.note("probe", "none: no photograph yet")
+        self.parameters_changed()
+
+    def parameters_changed(self) -> None:
+        values, self._hour = self.values, None
+        if values.probe_id != self._probe_id:
+            self._object.forget_shown()
+            self._probe_id = values.probe_id
+        files = [file for file in values.probe_files if file]
+        if (wanted := (files, values.box)) != self._read:
+            if files:
+                self._class_name()
+            self._object.read(files, boxes_of(values.box, len(files)))
+            self._read = wanted
+        self._make()
+
+    def activate(self) -> None:
+        self._hour = None
+        for kind, topic in ((Image, "probe/image"), (CompressedImage, "probe/image/compressed")):
+            self.receive("photographs" if kind is Image else "compressed_photographs", kind, topic, qos.RESULTS,
+                         self._receive, depth=MOST_PHOTOGRAPHS, silent_limit_s=None, ordered=False)
+        self.receive("priors", NavSatFix, "prior/fix", qos.SENSOR_IN, self._receive_prior, silent_limit_s=None,
+                     ordered=False)
+        self.every(LOOK_AT_CLOCK_S, self._make)
+
+    def release(self) -> None:
+        if (engine := self.__dict__.pop("_engine", None)) is not None:
+            engine.close()
+
+    def _receive_prior(self, message: NavSatFix) -> None:
+        self._fix = places.message_to_prior(message)[:2]
+        self._make()
+
+    def _receive(self, message: Image | CompressedImage) -> None:
+        self._class_name()
+        shown = probes.message_to_photograph(message, f"photograph {self._count + 1}", self.values.box)
+        self._count, self._hour = self._count + 1, None
+        self._object.show(shown)
+        self._make(shown)
+
+    def _class_name(self) -> str:
+        if not self.values.probe_class:
+            raise SynthesisError(f"no class is given, and model '{self._engine.card.name}' cannot tell it; set "
+                                 f"probe_class to {', '.join(CLASS_NAMES)}, or {ANY}")
+        return "" if self.values.probe_class == ANY else self.values.probe_class
+
+    def _make(self, shown: Photograph | None = None) -> None:
+        """Probes of all photographs, unless they are made for this hour already; shown: the one that came just now,
+        whose fault is raised."""
+        if not (self._object.photographs and self._out.is_activated):
+            return
+        now = self.get_clock().now()
+        try:
+            conditions = probes.conditions_for(now.nanoseconds, self._fix, self.values)
+        except probes.NotYetError as error:
+            self.diagnostics.note("probe", f"none yet: {error}")
+            return
+        if int(conditions.solar_hour) == self._hour:
+            return
+        began_s, class_name = time.perf_counter(), self._class_name()
+        made = self._object.make(conditions, class_name, self.values.count)
+        self.diagnostics.sample("synthesis_ms", 1000.0 * (time.perf_counter() - began_s))
+        self._hour = int(conditions.solar_hour)
+        for photograph, fault in made.faults.items():
+            if photograph is not shown:
+                self.diagnostics.refused("photographs", fault)
+        if made.crops:
+            self._out.publish(probes.made_to_message(made, Header(stamp=now.to_msg()), self._probe_id, class_name))
+            said = probes.summary(made, self._probe_id, class_name, conditions)
+            self.diagnostics.note("probe", said)
+            self.get_logger().info(f"probe made: {said}")
+        else:
+            self.diagnostics.note("probe", f"none: {list(made.faults.values())[-1]}")
+        if shown in made.faults:
+            raise SynthesisError(made.faults[shown])
+
+
+def main() -> int:
+    return run(ProbeSynthesisNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
