@@ -25,15 +25,16 @@ from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.recording import FRAME_TOPIC, Truth, read_truth
 from thermalreid_ros.evaluation.replay_places import PlaceRecord, place_figures
+from thermalreid_ros.evaluation.replay_probe import camera_units, own_card, probe_parameters, recorded_weather
 from thermalreid_ros.files import shipped
 from thermalreid_ros.maps.store import SemanticMap
-from thermalreid_ros.reid.probe import load_probe
 from thermalreid_ros.ros.bag import Bag
 from thermalreid_ros.ros.environment import node_command, prepare_process, process_environment
 from thermalreid_ros.ros.supervisor import Supervisor
 
 NODES = ("detection", "reid")
 LOCALIZATION = "geo_localization"  # with a map
+SYNTHESIS = "probe_synthesis"  # with a photograph
 PLAYER = "bag_player"
 ACTIVE_WITHIN_S = 60.0
 FIRST_FRAME_WITHIN_S = 30.0
@@ -147,12 +148,13 @@ class Replay:
 
     def target_frames(self) -> list[FrameRecord]:
         """Frames over which reid_r1 is measured; empty where the probe is not the one that the truth speaks of."""
-        own = _card_of(self.bag, self.probe)
+        own = own_card(self.bag, self.probe, self.custom)
         if own is None:
             return []
         by_stamp = {frame.stamp_ns: frame for frame in self.frames}
         return [by_stamp[stamp_ns] for stamp_ns in sorted(self.truth.target)
-                if stamp_ns != own["stamp_ns"] and stamp_ns in by_stamp and by_stamp[stamp_ns].matched_s is not None]
+                if stamp_ns != own.get("stamp_ns") and stamp_ns in by_stamp
+                and by_stamp[stamp_ns].matched_s is not None]
 
     def _place_figures(self, reasons: dict[str, str]) -> dict[str, Any]:
         if self.map is None:
@@ -165,9 +167,15 @@ class Replay:
         if self.probe is None:
             reasons["reid_r1"] = "no probe was given"
             return None
+        made = self.diagnostics.get(SYNTHESIS, {}).get("probe", "")
+        if made.startswith("none"):
+            reasons["reid_r1"] = f"no probe was made of the photograph, {made}"
+            return None
         frames = self.target_frames()
         if not frames:
-            reasons["reid_r1"] = "the recording does not know which object this probe shows"
+            reasons["reid_r1"] = "the recording does not know which object this probe shows" if \
+                own_card(self.bag, self.probe, self.custom) is None else \
+                "no frame with the probe's object in it was ranked"
             return None
         return sum(self.true_rank(frame) == 1 for frame in frames) / len(frames)
 
@@ -193,7 +201,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
                progress: Callable[..., Any] | None = None, say: Callable[[str], None] = lambda line: None) -> Replay:
     """Start the nodes, play the recording to them, collect what they say, end them.
 
-    probe: thermal crop of the object to be found. map_path: of the ground below; without, nothing is localized.
+    probe: thermal crop of the object to be found, or a colour photograph of it, see replay_probe. map_path: of the
+    ground below; without, nothing is localized.
     model, segmenter: of detection and localization, instead of those in the parameter file. detect: whether to start
     detection and reid at all, which cost most.
     domain_id: ROS domain of their own, by default the environment's.
@@ -210,22 +219,23 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     with Bag(bag_path) as bag:
         frames_in = sum(1 for _ in bag.messages([frame_topic(bag)]))
         truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
-    if probe is not None:
-        load_probe(probe, "agc8", probe_class)  # a fault in it is said now, not by a node
+    # A recording may say what its pixels mean; whoever gives parameters knows better.
+    common = {} if own_parameters or "units" not in custom else {"thermal_units": custom["units"]}
+    of_probe = {"reid": {}} if probe is None else probe_parameters(
+        Path(probe), probe_class, camera_units(params_file, common),
+        {} if own_parameters else recorded_weather(custom, truth))
     if map_path is not None:
-        SemanticMap.open(map_path).close()  # likewise
+        SemanticMap.open(map_path).close()  # a fault in it is said now, not by a node
     if domain_id is not None:
         os.environ["ROS_DOMAIN_ID"] = str(domain_id)
     prepare_process()
     replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {}, truth, custom,
                     map=None if map_path is None else Path(map_path))
-    # A recording may say what its pixels mean; whoever gives parameters knows better.
-    common = {} if own_parameters or "units" not in custom else {"thermal_units": custom["units"]}
     arguments = {}
     if detect:
         arguments["detection"] = common | ({} if model is None else {"model": model})
-        arguments["reid"] = common | ({} if probe is None else {"probe_file": str(Path(probe).absolute()),
-                                                                "probe_class": probe_class})
+        arguments["reid"] = common | of_probe.pop("reid")
+        arguments |= of_probe
     if map_path is not None:
         arguments[LOCALIZATION] = common | {"map": str(Path(map_path).absolute())} | \
             ({} if segmenter is None else {"model": segmenter})
@@ -239,7 +249,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
             say(f"playing {frames_in} frames at {rate:g} times the recorded rate")
             began_s = time.monotonic()
             supervisor.start(PLAYER, _command(PLAYER, params_file, bag=str(bag_file.absolute()), rate=float(rate),
-                                              decompress=True, loop=False, wait_for_subscribers=len(arguments) + 1))
+                                              decompress=True, loop=False,
+                                              wait_for_subscribers=len(arguments.keys() - {SYNTHESIS}) + 1))
             _watch(recorder, supervisor, frames_in, progress)
             replay.wall_s = time.monotonic() - began_s
             replay.exit_codes = supervisor.stop()
@@ -301,12 +312,11 @@ def iou(first: Detection, second: Detection) -> float:
 def _command(name: str, params_file: Path, **parameters: Any) -> list[str]:
     command = [*node_command(name), "--ros-args", "--params-file", str(params_file)]
     for key, value in parameters.items():
-        command += ["-p", f"{key}:={yaml.safe_dump(value, default_style=_quoted(value)).splitlines()[0]}"]
+        # "1" is text and stays text.
+        text = yaml.safe_dump(value, default_style='"' if isinstance(value, (str, list)) else None,
+                              default_flow_style=True, width=float("inf"))
+        command += ["-p", f"{key}:={text.splitlines()[0]}"]
     return command
-
-
-def _quoted(value: Any) -> str | None:
-    return '"' if isinstance(value, str) else None  # "1" is text and stays text
 
 
 def _wait_until_active(recorder: _Recorder, supervisor: Supervisor) -> None:
@@ -496,14 +506,6 @@ class _Recorder:
         frame = self._frames[stamp_ns]
         frame.stamp_ns = stamp_ns
         return frame
-
-
-def _card_of(bag: Path, probe: Path | None) -> dict[str, Any] | None:
-    """The card of the recording's own probe, where that is the probe given."""
-    own, card = bag / "probe.png", bag / "probe.yaml"
-    if probe is None or not (own.is_file() and card.is_file() and probe.is_file()):
-        return None
-    return yaml.safe_load(card.read_text()) if own.read_bytes() == probe.read_bytes() else None
 
 
 def _map50(truth: Truth, detections: dict[int, tuple[Detection, ...]]) -> float | None:

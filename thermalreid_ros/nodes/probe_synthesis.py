@@ -27,8 +27,8 @@ class ProbeSynthesisNode(ThermalNode):
 
     NAME = "probe_synthesis"
     PARAMETERS = Schema(
-        Parameter("model", "thermal_synthesis", "name of a shipped model (thermal_synthesis, thermalgan), or path of an "
-                  ".onnx file with its card beside it", read_only=True),
+        Parameter("model", "thermal_synthesis", "name of a shipped model (thermal_synthesis, thermalgan), or path of "
+                  "an .onnx file with its card beside it", read_only=True),
         Parameter("providers", ("tensorrt", "cuda", "cpu"), "what to run the model on, best first", read_only=True,
                   choices=("tensorrt", "cuda", "cpu")),
         Parameter("threads", 0, "of the CPU provider; 0: all cores", minimum=0, maximum=256, read_only=True),
@@ -36,7 +36,8 @@ class ProbeSynthesisNode(ThermalNode):
                   "none, they come on probe/image"),
         Parameter("probe_class", "", "class of the object, any where it shall be sought in all; empty: its photographs "
                   "are refused, for the models cannot tell", choices=("", ANY, *CLASS_NAMES)),
-        Parameter("probe_id", "photograph", "name of the object; with a new one, photographs shown before are forgotten"),
+        Parameter("probe_id", "photograph", "name of the object; with a new one, photographs shown before are "
+                  "forgotten"),
         Parameter("box", (0.0, 0.0, 0.0, 0.0), "around the object, x_min, y_min, x_max, y_max: four numbers for all "
                   "photographs or four for each of probe_files; zeros: it is found", unit="px", minimum=0.0),
         Parameter("count", 5, "probes of each photograph, or as many as the model makes", minimum=1, maximum=16),

@@ -62,6 +62,6 @@ def conditions_for(now_ns: int, fix: tuple[float, float] | None, values: Any) ->
 def summary(made: Made, probe_id: str, class_name: str, conditions: Conditions) -> str:
     """One line for a person."""
     means = ", ".join(f"{mean:.1f}" for mean in made.mean_c)
-    return (f"'{probe_id}', {class_name or 'any class'}: {len(made.crops)} of {len(made.probes)} photograph(s), at solar "
-            f"hour {conditions.solar_hour:.1f}, sun {conditions.sun_elevation_deg:.0f} deg, air "
+    return (f"'{probe_id}', {class_name or 'any class'}: {len(made.crops)} of {len(made.probes)} photograph(s), at "
+            f"solar hour {conditions.solar_hour:.1f}, sun {conditions.sun_elevation_deg:.0f} deg, air "
             f"{conditions.air_c:.1f} C, cloud cover {conditions.cloud_cover:.1f}; means {means} C")

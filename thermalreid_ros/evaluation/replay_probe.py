@@ -1,0 +1,83 @@
+"""The probe of a replay: a thermal crop, or a colour photograph that thermal probes are made of; and what a recording
+tells of it.
+
+A photograph is told by its channels. It is searched as its class, and its probes are made for the weather that the
+recording speaks of, as an operator would give it; hour and place come to the nodes by /clock and prior/fix.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.recording import Truth
+from thermalreid_ros.reid.probe import load_probe
+from thermalreid_ros.reid.signature import CELSIUS, scale_for
+from thermalreid_ros.synthesis import Conditions, load_photograph
+from thermalreid_ros.synthesis.photograph import file_is_colour
+from thermalreid_ros.world.weather import Weather
+
+
+class ReplayProbeError(ThermalReidError):
+    """A probe that does not fit the recording."""
+
+
+def probe_parameters(probe: Path, class_name: str, units: str, weather: Mapping[str, float]) -> dict[str, dict]:
+    """Parameters of the nodes that a probe concerns, by node; what is wrong with it is raised now, not by a node.
+
+    units: of the recording's frames. weather: parameters of the synthesis.
+    """
+    if not file_is_colour(probe):
+        load_probe(probe, units, class_name)
+        return {"reid": {"probe_file": str(probe.absolute()), "probe_class": class_name}}
+    if scale_for(units) is not CELSIUS:
+        raise ReplayProbeError(f"{probe}: of a colour photograph probes in degrees Celsius are made, but the camera of "
+                               f"this recording gives '{units}'; give a thermal crop, or a recording of a camera that "
+                               "measures")
+    load_photograph(probe)
+    return {"reid": {}, "probe_synthesis": {"probe_files": [str(probe.absolute())], "probe_class": class_name or "any",
+                                            "probe_id": probe.stem, **weather}}
+
+
+def recorded_weather(custom: Mapping[str, str], truth: Truth) -> dict[str, float]:
+    """Parameters of the synthesis that a rendered flight tells; empty where it does not."""
+    if not {"weather", "time"} <= custom.keys() or not truth.places:
+        return {}
+    weather = Weather(**json.loads(custom["weather"]))
+    place = truth.places[min(truth.places)]
+    at = Conditions.at(datetime.fromisoformat(custom["time"]), *place, 0.0)
+    return {"air_c": round(float(weather.air_temperature_k(at.solar_hour)) - 273.15, 2),
+            "cloud_cover": round(weather.cloud_cover, 3)}
+
+
+def camera_units(params_file: Path, given: Mapping[str, Any]) -> str:
+    """What the reid node will take the camera's pixels for."""
+    if "thermal_units" in given:
+        return given["thermal_units"]
+    content = yaml.safe_load(params_file.read_text())
+    parameters = (content.get("/**/reid") or {}).get("ros__parameters", {}) if isinstance(content, dict) else {}
+    return parameters.get("thermal_units", "agc8")
+
+
+def own_card(bag: Path, probe: Path | None, custom: Mapping[str, str]) -> dict[str, Any] | None:
+    """What a recording knows of a probe that belongs to it, None where it is another's: a crop in it (probe.yaml, with
+    the stamp of its frame), or one of the photographs beside it (probes/probe.json) of the identity that its truth
+    follows."""
+    if probe is None or not probe.is_file():
+        return None
+    own, card = bag / "probe.png", bag / "probe.yaml"
+    if own.is_file() and card.is_file() and own.read_bytes() == probe.read_bytes():
+        return yaml.safe_load(card.read_text())
+    for folder in (bag / "probes", bag.parent / "probes"):
+        if (folder / "probe.json").is_file():
+            card = json.loads((folder / "probe.json").read_text())
+            if card["identity"] == custom.get("target") and any(
+                    (folder / picture["file"]).read_bytes() == probe.read_bytes() for picture in card["pictures"]):
+                return card
+    return None
