@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from thermalreid_ros.cli import evaluate_fusion
 from thermalreid_ros.cli.arguments import positive
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
@@ -16,9 +17,7 @@ def add_parser(subparsers) -> None:
     detection.add_argument("--images", type=Path, required=True, help="folder of the frames")
     detection.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
     detection.add_argument("--model", default="yolo_compact", help="a shipped model's name, or an .onnx file")
-    detection.add_argument("--semantics", choices=("none", "true"), default="none",
-                           help="labelling given to the model: none, or the true one of rendered frames "
-                           "(SET/masks/semantic of SET/images/thermal)")
+    evaluate_fusion.add_labelling_options(detection)
     detection.add_argument("--dates", nargs="+", default=(), metavar="YYYYMMDD",
                            help="only frames captured on these dates (date_captured)")
     detection.add_argument("--plots", type=Path, metavar="DIR", help="write precision-recall curves and frames there")
@@ -27,6 +26,7 @@ def add_parser(subparsers) -> None:
                            "(words for people: 'HIT-UAV val')")
     add_json_option(detection)
     detection.set_defaults(part=_detection)
+    evaluate_fusion.add_parser(parts)
     localization = parts.add_parser("localization", help="the filter and single frames on recorded flights")
     localization.add_argument("--bag", type=Path, nargs="+", required=True, metavar="BAG", dest="bags",
                               help="recordings as thermalreid world fly makes them")
@@ -92,18 +92,14 @@ def _detection(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.detection.detector import Detector
     from thermalreid_ros.engine import load_engine
-    from thermalreid_ros.errors import ThermalReidError
     from thermalreid_ros.evaluation.detection import SCORE_FLOOR, evaluate_detection, read_coco_set, write_plots
 
     data = read_coco_set(args.images, args.annotations, args.dates)
     engine = load_engine(args.model, threads=args.threads)
     detector = Detector(engine, score_threshold=SCORE_FLOOR, max_detections=300)
-    labellings = args.images.resolve().parent.parent / "masks" / "semantic" if args.semantics == "true" else None
-    if labellings is not None and not (detector.takes_semantics and labellings.is_dir()):
-        raise ThermalReidError(f"{labellings}: no such folder of masks" if detector.takes_semantics else
-                               f"model '{engine.card.name}' takes no labelling; use --semantics none")
     figures, results = evaluate_detection(
-        detector, data, lambda records: progress(records, description=engine.card.name, unit="frame"), labellings)
+        detector, data, lambda records: progress(records, description=engine.card.name, unit="frame"),
+        evaluate_fusion.chosen_labelling(args, detector, data))
     print(table(["class", "AP50"], [*figures["ap50"].items(), ("mean", figures["map50"])]))
     print(table(["frames", "AP50:95", "mean IoU", "median ms"],
                 [[figures["frames"], figures["map50_95"], figures["mean_iou"], figures["median_ms"]]]))
@@ -232,6 +228,10 @@ def _note_on_card(args: argparse.Namespace, figures: dict) -> None:
         command += f" --dates {' '.join(args.dates)}"
     if args.semantics != "none":
         command += f" --semantics {args.semantics}"
+        if args.semantics in ("predicted", "map"):
+            command += f" --segmenter {args.segmenter}"
+        if args.semantics == "map":
+            command += f" --map {' '.join(path.name for path in args.maps)} --fix-error {args.fix_error:g}"
     values = {f"AP50 {name}": value for name, value in figures["ap50"].items() if value is not None}
     values |= {"mean AP50": figures["map50"], "mean AP50:95": figures["map50_95"]}
     write_card(path, {**card.to_mapping(), "metrics": _with_noted(card, values, args, figures, command)})

@@ -81,22 +81,17 @@ def read_coco_set(images: Path, annotations: Path, dates: Sequence[str] = ()) ->
 
 
 def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence], Iterable] = iter,
-                 labellings: Path | None = None) -> tuple[list[dict], np.ndarray]:
+                 labelling: Callable[[int, np.ndarray], np.ndarray] | None = None) -> tuple[list[dict], np.ndarray]:
     """Detections of every frame as COCO results, and the milliseconds of each whole detect() call.
 
-    labellings: folder of the frames' semantic labels, named as they are, .png, which the detector is then given.
+    labelling: what tells the detector of the ground, see evaluation.labellings.
     """
     results, times_ms = [], []
-    for record, path in zip(progress(data.coco["images"]), data.paths):
+    for number, (record, path) in enumerate(zip(progress(data.coco["images"]), data.paths)):
         frame = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if frame is None:
             raise ThermalReidError(f"{path}: not a readable image")
-        labels = None
-        if labellings is not None:
-            mask = (labellings / record["file_name"]).with_suffix(".png")
-            labels = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
-            if labels is None or labels.shape != frame.shape:
-                raise ThermalReidError(f"{mask}: not there, or no mask of {path}")
+        labels = None if labelling is None else labelling(number, frame)
         started = time.perf_counter()
         found = detector.detect(frame, labels).detections
         times_ms.append(1e3 * (time.perf_counter() - started))
@@ -159,10 +154,10 @@ def _mean_iou(results: list[dict], data: CocoSet) -> float | None:
 
 
 def evaluate_detection(detector: Detector, data: CocoSet, progress: Callable[[Sequence], Iterable] = iter,
-                       labellings: Path | None = None) -> tuple[dict, list]:
+                       labelling: Callable[[int, np.ndarray], np.ndarray] | None = None) -> tuple[dict, list]:
     """The figures of `thermalreid evaluate detection`, that is score() and median_ms of whole detect() calls, and the
-    COCO results they were computed from. labellings: as for run_detector."""
-    results, times_ms = run_detector(detector, data, progress, labellings)
+    COCO results they were computed from. labelling: as for run_detector."""
+    results, times_ms = run_detector(detector, data, progress, labelling)
     figures = {**score(results, data), "median_ms": float(np.median(times_ms)), "frames": len(times_ms),
                "model": detector.engine.card.name, "provider": detector.engine.provider}
     return figures, results

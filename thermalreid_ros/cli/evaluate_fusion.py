@@ -1,0 +1,114 @@
+"""`thermalreid evaluate fusion`, and the labellings that `evaluate detection` gives to a detector."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.output import add_json_option, table, write_json
+
+if TYPE_CHECKING:
+    from thermalreid_ros.detection.detector import Detector
+    from thermalreid_ros.evaluation.detection import CocoSet
+    from thermalreid_ros.evaluation.labellings import Labelling
+
+FIX_ERROR_M = 5.0
+
+
+def add_parser(parts: argparse._SubParsersAction) -> None:
+    parser = parts.add_parser("fusion", help="what labellings of the ground, right and wrong, make of detection",
+                              description="Detection with no labelling, a predicted one, the map, the true one, and "
+                              "wrong ones, on a set of thermalreid world dataset.")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR",
+                        help="SET/images/thermal; the true labellings are in SET/masks/semantic")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
+    parser.add_argument("--model", default="yolo_compact", help="a shipped model's name, or an .onnx file")
+    parser.add_argument("--segmenters", nargs="*", default=("geogan", "segmenter_compact"), metavar="MODEL",
+                        help="that predict a labelling each (default: geogan segmenter_compact); the map is aligned "
+                        "with that of the last")
+    add_map_options(parser)
+    parser.add_argument("--shifts", type=positive(float), nargs="*", default=(5.0, 10.0, 20.0), metavar="M",
+                        help="of the true labelling over the ground (default: 5 10 20)")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write fusion_MODEL.png there")
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    add_json_option(parser)
+    parser.set_defaults(part=_fusion)
+
+
+def add_map_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--map", type=Path, nargs="+", default=(), metavar="MAP.tif", dest="maps",
+                        help="those that the frames were rendered over, to project them into the frames")
+    parser.add_argument("--fix-error", type=float, default=FIX_ERROR_M, metavar="M",
+                        help="the map is projected from a place with an error of this standard deviation on each axis, "
+                        f"as a fix has it (default {FIX_ERROR_M:g})")
+    parser.add_argument("--seed", type=int, default=0, help="of these errors, and of all that is drawn (default 0)")
+
+
+def add_labelling_options(parser: argparse.ArgumentParser) -> None:
+    """--semantics and what belongs to it."""
+    parser.add_argument("--semantics", choices=("none", "predicted", "map", "true"), default="none",
+                        help="labelling given to the model: none; predicted, by --segmenter; map, --map projected into "
+                        "the frame and aligned with the predicted one, which takes the pose of each frame: sets of "
+                        "thermalreid world dataset have it, others are measured on flights; true, that of rendered "
+                        "frames (SET/masks/semantic of SET/images/thermal)")
+    parser.add_argument("--segmenter", default="segmenter_compact", metavar="MODEL",
+                        help="segmenter_compact (default), geogan, or an .onnx file")
+    add_map_options(parser)
+
+
+def chosen_labelling(args: argparse.Namespace, detector: Detector, data: CocoSet) -> Labelling | None:
+    from thermalreid_ros.errors import ThermalReidError
+    from thermalreid_ros.evaluation.labellings import map_labels, predicted_labels, true_labels
+
+    if args.semantics == "none":
+        return None
+    if not detector.takes_semantics:
+        raise ThermalReidError(f"model '{detector.engine.card.name}' takes no labelling; use --semantics none")
+    if args.semantics == "true":
+        return true_labels(data, mask_folder(args.images))
+    segmenter = _segmenter(args.segmenter, args.threads)
+    if args.semantics == "predicted":
+        return predicted_labels(segmenter)
+    return map_labels(data, args.maps, segmenter, args.fix_error, args.seed)
+
+
+def mask_folder(images: Path) -> Path:
+    return images.resolve().parent.parent / "masks" / "semantic"
+
+
+def _segmenter(model: str, threads: int):
+    from thermalreid_ros.engine import load_engine
+    from thermalreid_ros.localization.segmenter import Segmenter
+
+    return Segmenter(load_engine(model, threads=threads))
+
+
+def _fusion(args: argparse.Namespace) -> int:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.detection.detector import Detector
+    from thermalreid_ros.detection.types import CLASS_NAMES
+    from thermalreid_ros.engine import load_engine
+    from thermalreid_ros.evaluation.detection import SCORE_FLOOR, read_coco_set
+    from thermalreid_ros.evaluation.fusion import compare, conditions, plot
+    from thermalreid_ros.evaluation.labellings import true_labels
+
+    data = read_coco_set(args.images, args.annotations)
+    truth = true_labels(data, mask_folder(args.images))
+    detector = Detector(load_engine(args.model, threads=args.threads), score_threshold=SCORE_FLOOR, max_detections=300)
+    chosen = conditions(data, truth, [_segmenter(model, args.threads) for model in args.segmenters], args.maps,
+                        args.fix_error, args.shifts, args.seed)
+    figures = compare(detector, data, truth, chosen,
+                      lambda records, name: progress(records, description=name, unit="frame"))
+    print(table(["labelling", "right", *CLASS_NAMES, "mean AP50", "gain, points", "+-", "mean IoU"],
+                [[name, item["agreement"], *(item["ap50"][part] for part in CLASS_NAMES), item["map50"],
+                  *(None if item[key] is None else round(100 * item[key], 2) for key in ("gain", "gain_error")),
+                  item["mean_iou"]] for name, item in figures.items()]))
+    model = detector.engine.card.name
+    if args.plots:
+        plot(args.plots / f"fusion_{model}.png", figures, f"{model}, {len(data.paths)} frames")
+        print(f"plot in {args.plots}")
+    write_json(args.json, {"model": model, "frames": len(data.paths), "seed": args.seed, "labellings": figures,
+                           "fix_error_m": args.fix_error if args.maps else None})
+    return 0
