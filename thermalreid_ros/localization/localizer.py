@@ -46,9 +46,8 @@ class LocalizerConfig:
     view_limit, view_s: the same of all that is in view, over some seconds. lost_s: after so long without either, the
     place is given up. prior_chi2: beyond which a fix contradicts its prior.
 
-    Accuracy. spread_share: of the particles' covariance, which is too wide, for evidence is weighed with doubt; chosen
-    so that 95 % ellipses hold the truth in 95 to 99 of 100. floor_m: standard deviation that nothing brings below.
-    relief_m: of the ground in view against that below.
+    Accuracy. floor_m: standard deviation that nothing brings below. relief_m: of the ground in view against that
+    below.
 
     Inputs. attitude_age_s, odometry_age_s, altitude_age_s: how far from a frame they may lie. history_s: how long they
     are kept. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped. backwards_s:
@@ -83,10 +82,9 @@ class LocalizerConfig:
     fit_points: float = 20.0
     view_limit: float = -0.05
     view_s: float = 2.0
-    lost_s: float = 15.0
+    lost_s: float = 60.0
     prior_chi2: float = 13.8
-    spread_share: float = 0.7
-    floor_m: float = 1.25
+    floor_m: float = 1.5
     relief_m: float = 1.2
     attitude_age_s: float = 0.1
     odometry_age_s: float = 0.3
@@ -504,7 +502,7 @@ class Localizer:
         far = float(np.hypot(*aim))
         along = aim / far if far > 1e-6 else np.array([1.0, 0.0])
         # Hills between what is below and what is in view move it along the line of sight.
-        total = c.spread_share * covariance[:2, :2] + c.floor_m ** 2 * np.eye(2) + \
+        total = covariance[:2, :2] + c.floor_m ** 2 * np.eye(2) + \
             (c.relief_m * far / frame.height_m) ** 2 * np.outer(along, along)
         x, y = float(state[0]), float(state[1])
         turn = -self.map.grid.convergence_rad(x, y)  # grid axes to true ones
