@@ -60,6 +60,16 @@ def test_figures_of_a_known_run(tmp_path: Path):
     assert figures["reasons"] == {"fix_median_m": "no map was given"}
 
 
+def test_frames_with_and_without_semantics_are_told_where_they_were_asked_for(tmp_path: Path):
+    replay = made_up_replay(tmp_path)
+    assert "frames_with_semantics" not in replay.figures()
+    replay.diagnostics["detection"] |= {"frames_with_semantics": "7", "frames_without_semantics": "2"}
+    figures = replay.figures()
+    assert (figures["frames_with_semantics"], figures["frames_without_semantics"]) == (7, 2)
+    with pytest.raises(ReplayError, match="needs a map"):
+        run_replay(tmp_path / "bag", semantics="predicted")
+
+
 def test_missed_objects_and_false_alarms_lower_the_figures(tmp_path: Path):
     pytest.importorskip("faster_coco_eval")
     replay = made_up_replay(tmp_path)

@@ -21,6 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--rate", type=positive, default=1.0, help="speed; 2: twice as fast as recorded (default 1)")
     parser.add_argument("--model", help="detector, instead of the one in the parameter file")
     parser.add_argument("--segmenter", metavar="MODEL", help="of the localization, likewise")
+    parser.add_argument("--semantics", choices=("none", "predicted", "map"), help="what tells the detector of the "
+                        "ground, instead of what the parameter file says; needs --map")
     parser.add_argument("--no-detection", dest="detect", action="store_false",
                         help="localize alone, on a machine too slow for all nodes at once")
     parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of the nodes (default: the shipped)")
@@ -34,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     from thermalreid_ros.evaluation.replay import run_replay
 
     replay = run_replay(args.bag, probe=args.probe, probe_class=args.probe_class, rate=args.rate, model=args.model,
-                        map_path=args.map, segmenter=args.segmenter, detect=args.detect, params_file=args.params,
+                        map_path=args.map, segmenter=args.segmenter, detect=args.detect, semantics=args.semantics,
+                        params_file=args.params,
                         domain_id=args.domain, progress=progress, say=print)
     figures = replay.figures()
     print(summary(figures))
@@ -50,6 +53,8 @@ def summary(figures: dict[str, Any]) -> str:
     """The figures as a table, reasons in place of those that are missing."""
     rows = [["frames played", figures["frames_in"]], ["frames detected", figures["frames_detected"]],
             ["frames ranked", figures["frames_matched"]],
+            *([key.replace("_", " "), figures[key]] for key in ("frames_with_semantics", "frames_without_semantics")
+              if key in figures),
             *([f"frames {reason}", count] for reason, count in figures["frames_dropped"].items()),
             *([f"{key} {part}", value] for key in ("latency_ms", "inference_ms", "fix_latency_ms") if key in figures
               for part, value in figures[key].items()),
@@ -67,6 +72,7 @@ def command(args: argparse.Namespace) -> str:
     parts += [f"--probe-class {args.probe_class}"] if args.probe_class else []
     parts += [f"--map {args.map.name}"] if args.map else []
     parts += [f"--rate {args.rate:g}"] + ([f"--model {args.model}"] if args.model else [])
+    parts += [f"--semantics {args.semantics}"] if args.semantics else []
     parts += [] if args.detect else ["--no-detection"]
     return " ".join(parts)
 

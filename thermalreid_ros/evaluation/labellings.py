@@ -54,8 +54,8 @@ def map_labels(data: CocoSet, maps: Sequence[Path], segmenter: Segmenter, fix_er
     for record in data.coco["images"]:
         recorded_view(record)
         if not {"map", "latitude", "longitude"} <= record.keys():
-            raise ThermalReidError(f"{record['file_name']}: the annotations do not tell where it was taken; the map can "
-                                   "be projected for sets of thermalreid world dataset only")
+            raise ThermalReidError(f"{record['file_name']}: the annotations do not tell where it was taken; the map "
+                                   "can be projected for sets of thermalreid world dataset only")
     needed = {record["map"] for record in data.coco["images"]}
     if missing := needed - {path.name for path in maps}:
         raise ThermalReidError(f"the frames were taken over {', '.join(sorted(missing))}; give it with --map")
@@ -106,9 +106,9 @@ def recorded_view(record: dict) -> tuple[Intrinsics, np.ndarray, float]:
         angles = [np.radians(float(record[key])) for key in ("yaw_deg", "depression_deg", "roll_deg")]
         altitude_m = float(record["altitude_m"])
     except (KeyError, TypeError, ValueError):
-        raise ThermalReidError(f"{record.get('file_name')}: the annotations do not tell how it was taken (fx, altitude_m"
-                               ", yaw_deg, depression_deg, roll_deg); they do in sets of thermalreid world dataset"
-                               ) from None
+        raise ThermalReidError(f"{record.get('file_name')}: the annotations do not tell how it was taken (fx, "
+                               "altitude_m, yaw_deg, depression_deg, roll_deg); they do in sets of thermalreid world "
+                               "dataset") from None
     intrinsics = Intrinsics(int(width), int(height), focal_px, focal_px, 0.5 * width, 0.5 * height)
     return intrinsics, Pose.looking(np.zeros(3), *angles).rotation, altitude_m
 

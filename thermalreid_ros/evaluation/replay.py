@@ -44,6 +44,8 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 #: Keys of the detection node's diagnostics that count frames it did not work on.
 DROPS = {"frames_superseded": "overtaken by a newer frame", "frames_too_old": "too old",
          "frames_out_of_order": "out of order", "frames_refused": "refused", "frames_failed": "failed"}
+#: Keys of its diagnostics, where it was to be told of the ground.
+SEMANTICS = ("frames_with_semantics", "frames_without_semantics")
 
 
 class ReplayError(ThermalReidError):
@@ -127,6 +129,7 @@ class Replay:
             "frames_in": self.frames_in,
             "frames_detected": len(detected),
             "frames_dropped": self.dropped,
+            **{key: int(count) for key, count in self.diagnostics.get("detection", {}).items() if key in SEMANTICS},
             "frames_matched": sum(frame.matched_s is not None for frame in self.frames),
             "rate": self.rate,
             "latency_ms": {"median": _percentile(latency, 50), "p99": _percentile(latency, 99)},
@@ -198,13 +201,14 @@ class Replay:
 def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_class: str = "", rate: float = 1.0,
                params_file: str | Path | None = None, model: str | None = None, domain_id: int | None = None,
                map_path: str | Path | None = None, segmenter: str | None = None, detect: bool = True,
+               semantics: str | None = None,
                progress: Callable[..., Any] | None = None, say: Callable[[str], None] = lambda line: None) -> Replay:
     """Start the nodes, play the recording to them, collect what they say, end them.
 
     probe: thermal crop of the object to be found, or a colour photograph of it, see replay_probe. map_path: of the
     ground below; without, nothing is localized.
     model, segmenter: of detection and localization, instead of those in the parameter file. detect: whether to start
-    detection and reid at all, which cost most.
+    detection and reid at all, which cost most. semantics: parameter of detection, likewise; all but "none" need a map.
     domain_id: ROS domain of their own, by default the environment's.
     progress: makes a tqdm-like bar, called with total= and description=. say: told what happens, line by line.
     Raises ReplayError, ThermalReidError of the inputs, and ProcessDied where a node ends early. All processes have
@@ -212,6 +216,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     """
     if not detect and (map_path is None or probe is not None):
         raise ReplayError("without detection there is nothing to run but localization: give a map, and no probe")
+    if semantics not in (None, "none") and map_path is None:
+        raise ReplayError(f"semantics {semantics} come from the localization, which needs a map; give one")
     own_parameters = params_file is not None
     params_file = Path(params_file or shipped("config") / "thermalreid.yaml")
     if not params_file.is_file():
@@ -233,7 +239,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
                     map=None if map_path is None else Path(map_path))
     arguments = {}
     if detect:
-        arguments["detection"] = common | ({} if model is None else {"model": model})
+        arguments["detection"] = common | {
+            name: value for name, value in (("model", model), ("semantics", semantics)) if value is not None}
         arguments["reid"] = common | of_probe.pop("reid")
         arguments |= of_probe
     if map_path is not None:

@@ -111,7 +111,8 @@ class DetectionNode(ThermalNode):
         awaited, strays, superseded = self._awaited, self._awaited.strays, self._awaited.superseded
         job = awaited.next(time.monotonic())
         for _ in range(awaited.strays - strays):
-            self.diagnostics.refused("masks", "came without the frame of its stamp; let both come from one camera topic")
+            self.diagnostics.refused("masks", "came without the frame of its stamp; let both come from one "
+                                     "camera topic")
         for _ in range(awaited.superseded - superseded):
             self.diagnostics.superseded("frames")
         if awaited.due_s is not None:
