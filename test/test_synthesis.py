@@ -70,6 +70,22 @@ def test_the_object_is_found_where_no_box_is_given(box):
     np.testing.assert_allclose(probes.box, box, atol=4.0)
 
 
+class Restless(RedIsWarm):
+    """Sees an object in every picture, each time in another corner."""
+
+    def run(self, inputs):
+        made = super().run(inputs)
+        corner = S // 2 * (len(self.asked) % 2)
+        made["mask"] = np.zeros((1, S, S), np.float32)
+        made["mask"][0, corner:corner + S // 4, corner:corner + S // 4] = 1.0
+        return made
+
+
+def test_what_is_seen_elsewhere_when_looked_at_closer_is_no_object():
+    with pytest.raises(SynthesisError, match="was found in it; give a box"):
+        ProbeSynthesizer(Restless()).synthesize(street(), NOON)
+
+
 def test_a_mask_gives_the_box_and_the_object():
     mask = np.zeros((200, 300), bool)
     mask[60:90, 120:150] = True

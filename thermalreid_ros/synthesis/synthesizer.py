@@ -17,6 +17,8 @@ TASK = "synthesis"
 LEAST_SIDE_PX, MOST_SIDE_PX = 24, 8192
 _LEAST_CONTRAST = 3.0  # grey levels, standard deviation: less is a wall or a lens cap
 _LEAST_OBJECT = 0.01  # share of the crop that a found object covers
+_LOOKS, _LEAST_OVERLAP = 3, 0.5  # docs/probes.md says what these sort out
+_NOT_FOUND = "photograph: no car, person, bicycle or dog was found in it; give a box"
 _ANY = "any"
 
 
@@ -105,25 +107,27 @@ class ProbeSynthesizer:
 
     def _find(self, photograph: np.ndarray, conditions: Conditions) -> tuple[float, float, float, float]:
         """The box of the likeliest object: the largest piece of the mask that the network sees in the whole picture,
-        looked at again within its own square."""
+        looked at again and again within its own square. What is no object is seen elsewhere when looked at closer."""
         height, width = photograph.shape[:2]
         longest = max(height, width)
         # The whole picture as if its middle were the object: a square of the picture's longest side.
         box = np.array([0.5 * (width - longest / MARGIN), 0.5 * (height - longest / MARGIN),
                         0.5 * (width + longest / MARGIN), 0.5 * (height + longest / MARGIN)])
-        for _ in range(2):
+        for _ in range(_LOOKS):
             side = MARGIN * max(box[2] - box[0], box[3] - box[1])
             _, mask = self._run(square_crop(photograph, box, self.size_px), conditions, (0.0,))
             count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
             if count < 2 or stats[1:, cv2.CC_STAT_AREA].max() < _LEAST_OBJECT * mask.size:
-                raise SynthesisError("photograph: no car, person, bicycle or dog was found in it; give a box")
+                raise SynthesisError(_NOT_FOUND)
             x, y, w, h = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()), :4]
             corner = 0.5 * (box[:2] + box[2:]) - 0.5 * side
             low = np.maximum(corner + np.array([x, y]) * side / self.size_px, 0.0)
             high = np.minimum(corner + np.array([x + w, y + h]) * side / self.size_px, (width, height))
             if (high - low).min() <= 0:
-                raise SynthesisError("photograph: no car, person, bicycle or dog was found in it; give a box")
-            box = np.concatenate([low, high])
+                raise SynthesisError(_NOT_FOUND)
+            before, box = box, np.concatenate([low, high])
+        if _overlap(before, box) < _LEAST_OVERLAP:
+            raise SynthesisError(_NOT_FOUND)
         return tuple(map(float, box))
 
     def _run(self, square: np.ndarray, conditions: Conditions,
@@ -147,6 +151,13 @@ class ProbeSynthesizer:
             spans.append(slice(max(int(np.floor(0.5 * self.size_px - half)), 0),
                                min(int(np.ceil(0.5 * self.size_px + half)), self.size_px)))
         return spans[0], spans[1]
+
+
+def _overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Of two boxes, intersection over union."""
+    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    common = float(np.prod(np.maximum(high - low, 0.0)))
+    return common / float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]) - common)
 
 
 def _box_of(mask: np.ndarray, shape: tuple[int, int]) -> tuple[float, float, float, float]:
