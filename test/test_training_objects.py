@@ -118,6 +118,15 @@ def test_photographs_and_thermal_pictures_of_a_batch_are_of_different_sessions(f
         assert (pairs.identity[colour] == pairs.identity[thermal]).all()
 
 
+def test_batches_hold_all_classes_alike(folder):
+    pairs = read_pairs([folder])
+    sampler = embedding._Sampler(pairs, embedding.EmbeddingRecipe(identities=8, each=1))
+    for _ in range(5):
+        colour, _ = sampler()
+        assert np.bincount(pairs.label[colour[:, 0]], minlength=4).tolist() == [2, 2, 2, 2]
+        assert len(np.unique(pairs.identity[colour[:, 0]])) == 8
+
+
 @pytest.mark.parametrize("part", ["synthesis", "embedding"])
 def test_training_goes_on_where_it_stopped_and_is_exported(folder, tmp_path, capsys, part):
     command = ["train", part, "--pairs", str(folder), "--batch", "4", "--out", str(tmp_path / "run")]
@@ -138,6 +147,31 @@ def test_training_goes_on_where_it_stopped_and_is_exported(folder, tmp_path, cap
                  "--data", "squares", "--licence", "Apache-2.0", "--command", "none", "--out", str(tmp_path)]) == 0
     wanted = {"synthesis": ["thermal_synthesis", "thermalgan"], "embedding": ["reid_embedding"]}[part]
     assert sorted(path.stem for path in tmp_path.glob("*.onnx")) == wanted
+
+
+def test_shapes_are_learned_in_a_few_steps(tmp_path, monkeypatch):
+    """Four shapes, of other colours and temperatures in each of two sessions, small: from chance, ln 4, to well below."""
+    monkeypatch.setattr(embedding, "SIZE_PX", 32)
+    rng = np.random.default_rng(0)
+    (tmp_path / "sessions").mkdir()
+    y, x = np.mgrid[:128, :128] - 63.5
+    shapes = np.uint8([(abs(y) < 18) & (abs(x) < 45), (abs(x) < 12) & (abs(y) < 48), abs(np.hypot(y, x) - 35) < 10,
+                       (abs(y - x) < 14) & (abs(x) < 40)])
+    label = np.tile(np.arange(4), 8)
+    mask = shapes[label]
+    names = [f"{kind}-{number:04d}" for number in range(8) for kind in ("car", "person", "bicycle", "dog")]
+    for view in range(2):
+        colour = rng.integers(60, 90, (32, 128, 128, 3)) + mask[..., None] * rng.integers(60, 150, (32, 1, 1, 3))
+        near = np.uint16(28000 + mask * rng.uniform(300, 1500, (32, 1, 1)) + rng.normal(0, 20, mask.shape))
+        np.savez(tmp_path / "sessions" / f"000_{view:02d}.npz", label=label, colour=np.uint8(colour), mask=mask,
+                 near_first=near, near_second=near, drone=near[:, None, 16:112, 16:112],
+                 drone_px=np.full((32, 1), 40, np.float32), identity=np.array(names), seed=7,
+                 first=np.float32([12, 6.85, 0, 0.5, 2, 0]), second=np.float32([3, 6.85, 0, -0.5, 2, 0]))
+    recipe = embedding.EmbeddingRecipe(identities=12, each=1, warmup=5)
+    embedding.train(recipe, read_pairs([tmp_path]), tmp_path / "run", minutes=60, steps=60, log=lambda line: None)
+    losses = json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]["losses"]
+    assert losses["class"] < 0.6 * np.log(4)
+    assert losses["contrast"] < np.log(12)
 
 
 def test_faults_are_named_in_one_line(folder, tmp_path, capsys):

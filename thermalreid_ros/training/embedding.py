@@ -15,6 +15,7 @@ import math
 import os
 import pickle
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ DIMENSIONS = 128
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 48, 3, 1), (6, 64, 3, 2), (6, 96, 2, 1))
 _RING = 0.12  # share of the crop's side that counts as surroundings, at each edge
 _LOG_EVERY_S = 15.0
+_LAST_STEPS = 20  # whose losses are kept beside the figures
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class EmbeddingRecipe:
     margin: float = 0.3
     temperature: float = 0.1
     near_share: float = 0.3  # of thermal pictures that are taken near by
+    warmup: int = 100  # steps until the full learning rate
+    alone: float = 0.2  # share of the training that identity and class have to themselves
     ema: float = 0.998
     seed: int = 1
 
@@ -89,7 +93,9 @@ class EmbeddingNetwork(nn.Module):
         self.features = nn.Sequential(*blocks)
         self.power = nn.Parameter(torch.tensor(3.0))
         self.reduce = nn.Linear(320, DIMENSIONS, bias=False)
-        self.neck = nn.BatchNorm1d(DIMENSIONS)
+        # Without scale and shift, and of each band by itself: a common one can be shrunk until all crops are one point,
+        # or spent on telling the bands apart, and both please triplets that are not solved yet.
+        self.necks = nn.ModuleList(nn.BatchNorm1d(DIMENSIONS, affine=False) for _ in range(2))
         self.classes = nn.Linear(DIMENSIONS, len(CLASS_NAMES))
         ring = torch.zeros(1, 1, SIZE_PX, SIZE_PX)
         width = round(_RING * SIZE_PX)
@@ -106,17 +112,22 @@ class EmbeddingNetwork(nn.Module):
                           torch.tanh(0.5 * against / (contrast + 0.3))], 1)
 
     def pooled(self, first: torch.Tensor) -> torch.Tensor:
-        """(N, 128) before the neck, of what a stem made."""
+        """(N, 128) before the necks, of what a stem made."""
         seen = self.features(first).float().clamp(min=1e-4)
         power = self.power.clamp(1.0, 8.0)
         with torch.autocast(first.device.type, enabled=False):
             return self.reduce(seen.pow(power).mean((2, 3)).pow(1.0 / power))
 
     def colour(self, colour: torch.Tensor) -> torch.Tensor:
-        return F.normalize(self.neck(self.pooled(self.stems[0](self.colour_channels(colour)))))
+        return F.normalize(self.necks[0](self.pooled(self.stems[0](self.colour_channels(colour)))))
 
     def thermal(self, thermal: torch.Tensor) -> torch.Tensor:
-        return F.normalize(self.neck(self.pooled(self.stems[1](self.thermal_channels(thermal)))))
+        return F.normalize(self.necks[1](self.pooled(self.stems[1](self.thermal_channels(thermal)))))
+
+    def both(self, colour: torch.Tensor, thermal: torch.Tensor) -> torch.Tensor:
+        """(2, N, 128) behind the necks, of as many crops of either band: they share the normalisation between."""
+        first = torch.cat([self.stems[0](self.colour_channels(colour)), self.stems[1](self.thermal_channels(thermal))])
+        return torch.stack([neck(half) for neck, half in zip(self.necks, self.pooled(first).chunk(2))])
 
 
 class _Sampler:
@@ -133,14 +144,12 @@ class _Sampler:
         self._recipe, self._rng = recipe, np.random.default_rng(recipe.seed)
 
     def __call__(self) -> tuple[np.ndarray, np.ndarray]:
-        """(rows of photographs (P, K), rows of thermal pictures (P, K)); half of the batches are of one class, whose
-        members are the hard ones."""
+        """(rows of photographs (P, K), rows of thermal pictures (P, K)), of all classes alike: in a batch of one class,
+        normalisation takes away what the class has in common, which no flight does."""
         recipe, rng = self._recipe, self._rng
-        if rng.random() < 0.5:
-            pool = self._by_class[rng.integers(len(self._by_class))]
-        else:
-            pool = np.arange(len(self._rows))
-        chosen = rng.choice(pool, min(recipe.identities, len(pool)), replace=False)
+        share = -(-recipe.identities // len(self._by_class))
+        chosen = rng.permutation(np.concatenate([rng.choice(pool, min(share, len(pool)), replace=False)
+                                                 for pool in self._by_class]))[:recipe.identities]
         colour, thermal = [], []
         for number in chosen:
             own = rng.permutation(self._rows[number])
@@ -214,9 +223,11 @@ def thermal_batch(pairs: Pairs, rows: torch.Tensor, recipe: EmbeddingRecipe) -> 
 
 
 def embedding_losses(colour: torch.Tensor, thermal: torch.Tensor, recipe: EmbeddingRecipe) -> dict[str, torch.Tensor]:
-    """Hardest triplets across bands, centre triplets, and cross-entropy over likenesses, of features before the neck,
-    float32 (P, K, D) of both bands."""
+    """Hardest triplets across bands, centre triplets, and cross-entropy over likenesses, of what comes out of the
+    necks, float32 (P, K, D) of both bands. All are of unit vectors: hardest distances of free ones outweigh the other
+    losses by far at the start, when they tell nothing."""
     p, k, _ = colour.shape
+    colour, thermal = F.normalize(colour, dim=2), F.normalize(thermal, dim=2)
     each = torch.arange(p, device=colour.device).repeat_interleave(k)
     same = each[:, None] == each
     hard = colour.new_zeros(())
@@ -225,18 +236,23 @@ def embedding_losses(colour: torch.Tensor, thermal: torch.Tensor, recipe: Embedd
         farthest = table.masked_fill(~same, -math.inf).amax(1)
         nearest = table.masked_fill(same, math.inf).amin(1)
         hard = hard + F.softplus(farthest - nearest).mean()
-    centres = torch.cat([colour.mean(1), thermal.mean(1)])
+    centres = F.normalize(torch.cat([colour.mean(1), thermal.mean(1)]))
     between = torch.cdist(centres, centres)
     who = torch.arange(p, device=colour.device).repeat(2)
     other_band = torch.cat([torch.diagonal(between[:p, p:]), torch.diagonal(between[p:, :p])])
     nearest = between.masked_fill(who[:, None] == who, math.inf).amin(1)
     centre = F.relu(recipe.margin + other_band - nearest).mean()
-    a, b = F.normalize(colour.flatten(0, 1)), F.normalize(thermal.flatten(0, 1))
-    likeness = a @ b.T / recipe.temperature
+    likeness = colour.flatten(0, 1) @ thermal.flatten(0, 1).T / recipe.temperature
     target = same.float() / k
     contrast = -0.5 * ((F.log_softmax(likeness, 1) * target).sum(1).mean()
                        + (F.log_softmax(likeness.T, 1) * target).sum(1).mean())
     return {"triplet": hard, "centre": centre, "contrast": contrast}
+
+
+def _share_across(progress: float, recipe: EmbeddingRecipe) -> float:
+    """Weight, 0 to 1, of the losses across bands. From the start at full weight they keep identity and class from
+    being learned at all: as long as features mean nothing, their gradients are large and point anywhere."""
+    return min(max(progress / recipe.alone - 1.0, 0.0), 1.0)
 
 
 def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, steps: int = 10**9,
@@ -283,13 +299,14 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
 
     begun = time.monotonic() - before_s
     saved, spoken, sums, logged = time.monotonic(), time.monotonic(), {}, step
+    last: deque[dict[str, torch.Tensor]] = deque(maxlen=_LAST_STEPS)
     model.train()
     while True:
         seconds = time.monotonic() - begun
         progress = max(seconds / (60.0 * minutes), step / steps)
         if progress >= 1.0:
             break
-        rate = min(1.0, (step + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        rate = min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * rate
         rows = torch.from_numpy(np.stack(sampler())).to(device, non_blocking=True)
@@ -297,24 +314,23 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
         colour = colour_batch(training, rows[0].flatten(), True).contiguous(memory_format=torch.channels_last)
         thermal = thermal_batch(training, rows[1].flatten(), recipe)
         with torch.autocast(kind, torch.bfloat16):
-            first = torch.cat([model.stems[0](model.colour_channels(colour)),
-                               model.stems[1](model.thermal_channels(thermal))])
-            pooled = model.pooled(first)
-        neck = model.neck(pooled)
+            both = model.both(colour, thermal)
+        neck = both.float().flatten(0, 1)
         identity, label = (column[rows.flatten()] for column in (training.identity, training.label))
         terms = {"identity": F.cross_entropy(heads(neck), identity, label_smoothing=0.1),
                  "class": F.cross_entropy(model.classes(neck), label)}
         terms |= embedding_losses(*neck.view(2, p, k, -1), recipe)
-        loss = (terms["identity"] + 0.3 * terms["class"] + 0.5 * terms["triplet"] + terms["centre"]
-                + terms["contrast"])
+        loss = terms["identity"] + terms["class"] + _share_across(progress, recipe) * (
+            0.5 * terms["triplet"] + terms["centre"] + terms["contrast"])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 10.0)
         optimiser.step()
         averaged.update(step)
         step += 1
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.detach()
+        last.append({name: value.detach() for name, value in terms.items()})
+        for name, value in last[-1].items():
+            sums[name] = sums.get(name, 0.0) + value
         if time.monotonic() - spoken > _LOG_EVERY_S:
             line = {name: round(float(value) / (step - logged), 4) for name, value in sums.items()}
             log(f"step {step}  {100 * progress:.0f} %  {step / max(seconds, 1e-9):.1f} steps/s  {line}")
@@ -325,7 +341,9 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
     save(time.monotonic() - begun)
     figures = evaluate(averaged.network, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
     figures |= {"training": {"pairs": len(training), "identities": training.identities, "steps": step,
-                             "images_seen": 2 * step * recipe.identities * recipe.each, "seed": recipe.seed}}
+                             "images_seen": 2 * step * recipe.identities * recipe.each, "seed": recipe.seed,
+                             "losses": {name: round(float(sum(terms[name] for terms in last)) / len(last), 4)
+                                        for name in (last[-1] if last else ())}}}
     write_atomically(out / "metrics.json", json.dumps(figures, indent=1) + "\n")
     log(json.dumps(figures))
     weights = {name: value.half() if value.dtype.is_floating_point else value

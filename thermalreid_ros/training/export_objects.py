@@ -76,10 +76,11 @@ class EmbeddingExport(nn.Module):
 
     def forward(self, pictures: torch.Tensor, thermal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         net = self.network
-        # Both first convolutions run: they cost little, and one graph serves both bands.
-        first = torch.where(thermal.view(-1, 1, 1, 1) > 0.5, net.stems[1](net.thermal_channels(pictures[:, :1])),
-                            net.stems[0](net.colour_channels(pictures)))
-        neck = net.neck(net.pooled(first))
+        # Both first convolutions and both necks run: they cost little, and one graph serves both bands.
+        hot = thermal.view(-1, 1) > 0.5
+        pooled = net.pooled(torch.where(hot[..., None, None], net.stems[1](net.thermal_channels(pictures[:, :1])),
+                                        net.stems[0](net.colour_channels(pictures))))
+        neck = torch.where(hot, net.necks[1](pooled), net.necks[0](pooled))
         return F.normalize(neck), net.classes(neck).softmax(1)
 
 
