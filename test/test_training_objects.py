@@ -150,7 +150,7 @@ def test_training_goes_on_where_it_stopped_and_is_exported(folder, tmp_path, cap
 
 
 def test_shapes_are_learned_in_a_few_steps(tmp_path, monkeypatch):
-    """Four shapes, of other colours and temperatures in each of two sessions, small: from chance, ln 4, to well below."""
+    """Four shapes, of other colours and temperatures in each of two sessions: from chance, ln 4, to well below."""
     monkeypatch.setattr(embedding, "SIZE_PX", 32)
     rng = np.random.default_rng(0)
     (tmp_path / "sessions").mkdir()
