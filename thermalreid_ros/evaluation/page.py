@@ -273,8 +273,9 @@ def _facts(replay: Replay) -> list[tuple[str, str]]:
             ("detector", f"{detection.get('model', 'unknown')} on {detection.get('provider', 'unknown')}")]
     if (card := _card(detection.get("model", ""))) is not None:
         rows.append(("trained on", str(card.training.get("data", "not said on its card"))))
+        means = [metric for metric in card.metrics if str(metric.get("name", "")).startswith("mean")]
         rows += [(f"{metric.get('name', 'metric')}, {metric.get('data', '')}", _figure(metric.get("value", "")))
-                 for metric in card.metrics]
+                 for metric in means or card.metrics]
     versions = [f"{name} {found}" for name in ("thermalreid-ros", "rclpy", "onnxruntime", "numpy",
                                                "opencv-python-headless") if (found := _version(name))]
     return [*rows, ("versions", f"Python {facts['python']}, {', '.join(versions)}")]
