@@ -381,10 +381,10 @@ def test_without_a_map_the_node_stays_unconfigured_and_can_be_asked_again(graph,
 
 def test_a_replay_with_a_map_is_measured_against_the_truth(ros_domain, map_path, model, tmp_path):
     bag = Recording(map_path).write(tmp_path / "bag", frames=50)
-    replay = run_replay(bag, map_path=map_path, segmenter=str(model), detect=False, rate=2.0)
+    replay = run_replay(bag, map_path=map_path, segmenter=str(model), detect=False, rate=1.0)
     figures = replay.figures()
     assert figures["frames_in"] == 50 and set(replay.exit_codes.values()) == {0}
-    assert figures["fixes"] >= 3 and figures["fixes"] + figures["rejected"] >= 25  # the rest was overtaken
+    assert figures["fixes"] >= 2 and figures["rejected"] >= 2  # the rest was overtaken
     assert figures["fix_median_m"] < 5.0 and figures["within_25m"] == 1.0
     assert 0.0 < figures["seconds_to_first_fix"] < 25.0 and figures["fix_latency_ms"]["median"] > 0.0
     stamps = {START_NS + round(number * PERIOD_S * 1e9) for number in range(1, 51)}

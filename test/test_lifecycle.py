@@ -129,9 +129,10 @@ def test_each_transition_opens_and_closes_what_it_should(graph, start_node):
     assert node.stop() == 0 and "Traceback" not in node.output
 
 
-def test_a_frame_may_catch_up_with_other_inputs_that_came_while_it_was_worked_on(graph, start_node):
+@pytest.mark.parametrize("polled", ("false", "true"))
+def test_a_frame_may_catch_up_with_other_inputs_that_came_while_it_was_worked_on(graph, start_node, polled):
     said = graph.collect(String, "said", qos.LATCHED)
-    start_node(SAMPLE, "-p", "work_ms:=600.0")
+    start_node(SAMPLE, "-p", "work_ms:=600.0", "-p", f"polled:={polled}")
     camera, words = Camera(graph), graph.publisher(String, "words", qos.RESULTS)
     camera.send()
     time.sleep(0.2)  # it is being worked on
@@ -139,6 +140,19 @@ def test_a_frame_may_catch_up_with_other_inputs_that_came_while_it_was_worked_on
         words.publish(String(data=word))
     wait_until(lambda: said, 5, "what was heard")
     assert said[0].data == "heard one two three"
+
+
+def test_polled_inputs_are_taken_without_a_frame_and_closed_with_the_node(graph, start_node):
+    node = start_node(SAMPLE, "-p", "polled:=true")
+    words, statuses = graph.publisher(String, "words", qos.RESULTS), graph.diagnostics()
+    for word in ("one", "two", "three"):
+        words.publish(String(data=word))
+    wait_until(lambda: statuses and statuses[-1].data.get("words_processed") == "3", 5, "words taken")
+    assert change(graph, Transition.TRANSITION_DEACTIVATE) and change(graph, Transition.TRANSITION_ACTIVATE)
+    time.sleep(0.5)
+    wait_until(lambda: words.publish(String(data="four")) or
+               int(statuses[-1].data.get("words_processed", 0)) > 3, 5, "words taken again")
+    assert node.stop() == 0 and "Traceback" not in node.output
 
 
 def test_a_node_may_hear_of_the_messages_that_are_refused(graph, start_node):

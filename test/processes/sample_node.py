@@ -18,6 +18,7 @@ class Sample(ThermalNode):
     PARAMETERS = Schema(
         Parameter("units", "agc8", "what a pixel means", choices=("agc8", "centikelvin")),
         Parameter("work_ms", 0.0, "time that a frame takes", unit="ms", minimum=0.0, maximum=1000.0),
+        Parameter("polled", False, "whether the words are", read_only=True),
         Parameter("configure_fault", "", "how configure fails", read_only=True),
         Parameter("activate_fault", "", "how activate fails", read_only=True),
     )
@@ -33,7 +34,7 @@ class Sample(ThermalNode):
         self._fail(self.values.activate_fault)
         self.words = []
         self.receive("words", String, "words", qos.RESULTS, lambda message: self.words.append(message.data), depth=8,
-                     ordered=False, silent_limit_s=None)
+                     ordered=False, silent_limit_s=None, polled=self.values.polled)
         self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._work, refused=self._refused)
 
     def release(self):

@@ -83,9 +83,9 @@ class GeoLocalizationNode(ThermalNode):
     def activate(self) -> None:
         self._out.label_table()
         self.receive("camera_infos", CameraInfo, "thermal/camera_info", qos.CAMERA_IN, self._receive_camera_info)
-        self.receive("attitudes", Imu, "imu/data", qos.SENSOR_IN, self._receive_attitude, depth=400)
-        self.receive("odometry", Odometry, "odom", qos.SENSOR_IN, self._receive_odometry, depth=100)
-        self.receive("heights", Range, "altitude", qos.SENSOR_IN, self._receive_height, depth=100)
+        self.receive("attitudes", Imu, "imu/data", qos.SENSOR_IN, self._receive_attitude, depth=400, polled=True)
+        self.receive("odometry", Odometry, "odom", qos.SENSOR_IN, self._receive_odometry, depth=100, polled=True)
+        self.receive("heights", Range, "altitude", qos.SENSOR_IN, self._receive_height, depth=100, polled=True)
         self.receive("priors", NavSatFix, "prior/fix", qos.SENSOR_IN, self._receive_prior, silent_limit_s=None,
                      ordered=False)
         self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._localize,

@@ -22,7 +22,9 @@
 
 Threads. The executor's thread takes serialized messages off the topics and runs services; one worker thread per node
 deserializes and processes them in order of arrival, so a node's own state needs no locks. An input holds at most
-`depth` messages: what overflows is the oldest, counted as superseded and never even deserialized.
+`depth` messages: what overflows is the oldest, counted as superseded and never even deserialized. Inputs with many
+messages a second are better `polled`: the executor's thread, which needs about a millisecond a message, leaves them
+where they are, and the worker takes all that wait whenever it has nothing else to do or catches up.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import rclpy
+from rclpy.callback_groups import CallbackGroup
 from rclpy.exceptions import ROSInterruptException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
@@ -57,6 +60,7 @@ from thermalreid_ros.ros.parameters import Parameter, ParameterError, Schema
 
 EXIT_USER_FAULT = 2
 STOP_WITHIN_S = 3.0  # launch asks again, harder, after 5 s
+POLL_S = 0.2
 HELD = object()  # what a node returns for a message that it is not done with; it calls finish() then
 
 COMMON_PARAMETERS = Schema(
@@ -119,7 +123,8 @@ class ThermalNode(LifecycleNode):
 
     def receive(self, name: str, message_type: type, topic: str, profile: QoSProfile,
                 process: Callable[[Any], object], *, depth: int = 1, silent_limit_s: float | None = 3.0,
-                ordered: bool = True, refused: Callable[[Any, str], None] | None = None) -> None:
+                ordered: bool = True, polled: bool = False,
+                refused: Callable[[Any, str], None] | None = None) -> None:
         """Process the messages of a topic on the worker thread; for activate.
 
         name: of the input in the diagnostics, a plural ("frames"). depth: messages that may wait; 1 is newest only,
@@ -127,14 +132,18 @@ class ThermalNode(LifecycleNode):
         silent_limit_s: silence that becomes a warning, None for topics that are silent by nature.
         ordered: drop messages whose header stamp is not after the one before, or that are older than max_age_s;
         False for messages without header and for latched ones.
+        polled: for inputs with many messages a second that another one leads: they wait unread for catch_up, or POLL_S.
         refused: told, on the worker thread, of each message that is dropped after it was deserialized, and why.
         """
         entry = _Input(name, message_type, process, depth, StampGate() if ordered else None, refused)
         profile = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=max(depth, profile.depth),
                              reliability=profile.reliability, durability=profile.durability)
         subscription = self.create_subscription(
-            message_type, topic, lambda data: self._worker.put(entry, data), profile, raw=True)
+            message_type, topic, lambda data: self._worker.put(entry, data), profile, raw=True,
+            callback_group=_NotExecuted() if polled else None)
         self._subscriptions_open.append(subscription)
+        if polled:
+            self._worker.poll(entry, subscription)
         self.diagnostics.watch(name, subscription.topic_name, silent_limit_s)
 
     def every(self, period_s: float, action: Callable[[], None]) -> None:
@@ -306,12 +315,26 @@ class _Input:
     waiting: int = field(default=0, init=False)
 
 
+class _NotExecuted(CallbackGroup):
+    """Of subscriptions that the executor leaves alone."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        pass
+
+
 class _Worker:
     """One thread that processes what the executor's thread puts in, in order of arrival."""
 
     def __init__(self, node: ThermalNode):
         self._node = node
         self._pending: deque[tuple[_Input | None, Any]] = deque()
+        self._polled: list[tuple[_Input, Subscription]] = []
         self._condition = threading.Condition()
         self._stopping = False
         self.later: tuple[float, str, Callable[[], None]] | None = None  # see ThermalNode.later
@@ -322,11 +345,15 @@ class _Worker:
         self._node.diagnostics.received(entry.name)
         with self._condition:
             overflow = entry.waiting == entry.depth
-            if overflow:
-                del self._pending[next(i for i, (other, _) in enumerate(self._pending) if other is entry)]
+            oldest = next(i for i, (other, _) in enumerate(self._pending) if other is entry) if overflow else None
+            if overflow and entry.depth == 1:  # in its place: at the end, others could keep it waiting for ever
+                self._pending[oldest] = entry, data
             else:
-                entry.waiting += 1
-            self._pending.append((entry, data))
+                if overflow:
+                    del self._pending[oldest]
+                else:
+                    entry.waiting += 1
+                self._pending.append((entry, data))
             self._condition.notify()
         if overflow:
             self._node.diagnostics.superseded(entry.name)
@@ -335,6 +362,12 @@ class _Worker:
         """Run something between two messages."""
         with self._condition:
             self._pending.append((None, action))
+            self._condition.notify()
+
+    def poll(self, entry: _Input, subscription: Subscription) -> None:
+        """Take the messages of a subscription that the executor does not know of, from now on."""
+        with self._condition:
+            self._polled.append((entry, subscription))
             self._condition.notify()
 
     def stop(self) -> None:
@@ -350,8 +383,11 @@ class _Worker:
     def _run(self) -> None:
         while True:
             with self._condition:
-                wait_s = None if self.later is None else max(self.later[0] - time.monotonic(), 0.0)
-                arrived = self._condition.wait_for(lambda: bool(self._pending) or self._stopping, wait_s)
+                waits_s = [POLL_S] if self._polled else []
+                waits_s += [] if self.later is None else [max(self.later[0] - time.monotonic(), 0.0)]
+                if not (self._pending or self._stopping):
+                    self._condition.wait(min(waits_s, default=None))
+                arrived = bool(self._pending)
                 if self._stopping:
                     return
                 if arrived:
@@ -360,6 +396,8 @@ class _Worker:
                         entry.waiting -= 1
             if arrived:
                 self._work(entry, item)
+            elif self.later is None or self.later[0] > time.monotonic():
+                self._work(None, self._take_polled)
             else:
                 (_, name, action), self.later = self.later, None
                 self._work(None, action, name)
@@ -374,6 +412,16 @@ class _Worker:
                 entry.waiting -= 1
         for entry, data in chosen:
             self._work(entry, data)
+        self._take_polled(names)
+
+    def _take_polled(self, names: tuple[str, ...] | None = None) -> None:
+        """Process what waits of the polled inputs, of all by default."""
+        for entry, subscription in tuple(self._polled):
+            for _ in range(entry.depth if names is None or entry.name in names else 0):
+                if self._stopping or (data := _take(subscription)) is None:
+                    break
+                self._node.diagnostics.received(entry.name)
+                self._work(entry, data)
 
     def _work(self, entry: _Input | None, item: Any, name: str = "parameters") -> None:
         """Process a message, or run what was to be called; its faults are counted for that name."""
@@ -423,6 +471,16 @@ class _Worker:
             diagnostics.sample(f"{name}_latency_ms", node.age_ms(stamp_ns))
         diagnostics.processed(name)
         return None
+
+
+def _take(subscription: Subscription) -> bytes | None:
+    """The oldest message that waits in a subscription; None where none does, or it has been destroyed."""
+    try:
+        with subscription.handle:
+            taken = subscription.handle.take_message(subscription.msg_type, True)
+    except _rclpy.InvalidHandle:
+        return None
+    return None if taken is None else taken[0]
 
 
 def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
