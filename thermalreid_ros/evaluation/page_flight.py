@@ -126,7 +126,7 @@ def flight_section(shown: ShownFlight, semantic_map: SemanticMap) -> str:
         small = cv2.resize(grey, PICTURE_SIZE, interpolation=cv2.INTER_AREA)
         item["picture"] = _uri(".webp", small, (cv2.IMWRITE_WEBP_QUALITY, PICTURE_QUALITY))
     fixes = [frame for frame in shown.frames if frame.fix_m is not None]
-    first = next((number for number, frame in enumerate(shown.frames) if frame.fix_m is not None), 0)
+    fixed = [number for number, frame in enumerate(shown.frames) if frame.fix_m is not None]
     return Template((Path(__file__).parent / "page_flight.html").read_text()).substitute(
         name=escape(shown.name), tiles=_tiles(shown, fixes), map=_uri(".png", picture[..., ::-1], (
             cv2.IMWRITE_PNG_COMPRESSION, 9)), width=width, height=height, prior=_circle(
@@ -137,7 +137,8 @@ def flight_section(shown: ShownFlight, semantic_map: SemanticMap) -> str:
         fixes="".join(f'<circle cx="{x}" cy="{y}" r="1.6"/>' for x, y in (pixel(frame.fix_m) for frame in fixes)),
         bar=_scale_bar(height, metres_per_pixel), chart=_chart(shown, places), verdicts=_legend(shown),
         command=escape(shown.command), attribution=escape(semantic_map.attribution), data=_json(data),
-        near=f"{NEAR_M:.0f}", reach=f"{0.5 * NEAR_M / metres_per_pixel:.1f}", first=min(first + 10, len(data) - 1))
+        near=f"{NEAR_M:.0f}", reach=f"{0.5 * NEAR_M / metres_per_pixel:.1f}",
+        first=fixed[min(10, len(fixed) - 1)] if fixed else 0)
 
 
 def _extent(shown: ShownFlight, semantic_map: SemanticMap) -> tuple[np.ndarray, np.ndarray, float]:
