@@ -103,7 +103,7 @@ def _fusion(args: argparse.Namespace) -> int:
                       lambda records, name: progress(records, description=name, unit="frame"))
     print(table(["labelling", "right", *CLASS_NAMES, "mean AP50", "gain, points", "+-", "mean IoU"],
                 [[name, item["agreement"], *(item["ap50"][part] for part in CLASS_NAMES), item["map50"],
-                  *(None if item[key] is None else round(100 * item[key], 2) for key in ("gain", "gain_error")),
+                  *(None if item[key] is None else round(100 * item[key], 2) + 0.0 for key in ("gain", "gain_error")),
                   item["mean_iou"]] for name, item in figures.items()]))
     model = detector.engine.card.name
     if args.plots:
