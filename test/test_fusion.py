@@ -18,8 +18,7 @@ from thermalreid_ros.engine import load_engine
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import read_coco_set
 from thermalreid_ros.evaluation.fusion import compare, conditions, plot
-from thermalreid_ros.evaluation.labellings import map_labels, predicted_labels, shift, shifted_labels, \
-    shuffled_labels, true_labels
+from thermalreid_ros.evaluation.labellings import map_labels, shift, shuffled_labels, true_labels
 from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.maps.build import build_map
 from thermalreid_ros.maps.classes import NO_DATA

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import REPOSITORY, wait_until
-from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, NavSatFix

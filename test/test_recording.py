@@ -111,7 +111,8 @@ def test_shipped_recording_is_what_its_command_makes(shared_data: Path, tmp_path
     data = shared_data / "hit-uav"
     assert main(["recording", "make", "--images", str(data / "train"), str(data / "val"), "--annotations",
                  str(data / "annotations/train.json"), str(data / "annotations/val.json"), "--clip", "281:127",
-                 "--max-frames", "64", "--target", "1_60_50_0_00282:530,336", "--out", str(tmp_path / "hit_uav_night")]) == 0
+                 "--max-frames", "64", "--target", "1_60_50_0_00282:530,336",
+                 "--out", str(tmp_path / "hit_uav_night")]) == 0
     for file in NIGHT.iterdir():
         if file.suffix != ".mcap":  # its header names the release of the library that wrote it
             assert (tmp_path / "hit_uav_night" / file.name).read_bytes() == file.read_bytes(), file.name

@@ -17,7 +17,7 @@ from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA
 
 def by_level(path, **card):
     """A segmenter whose label is red // 50 and whose confidence is green."""
-    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
     def channel(number, name):
@@ -80,7 +80,7 @@ def test_other_frames_and_models_are_refused(segmenter, tmp_path):
         with pytest.raises(LocalizationError, match="cannot be labelled"):
             segmenter.segment(frame)
     with pytest.raises(EngineError, match="holds no confusion"):
-        segmenter.confusion
+        _ = segmenter.confusion
     with pytest.raises(EngineError, match="is for detection of car"):
         Segmenter(load_engine(by_level(tmp_path / "other.onnx", task="detection", classes=["car"]), providers=("cpu",)))
 

@@ -13,7 +13,7 @@ from thermalreid_ros.detection.detector import Detector  # noqa: E402
 from thermalreid_ros.engine import load_engine  # noqa: E402
 from thermalreid_ros.errors import ThermalReidError  # noqa: E402
 from thermalreid_ros.training.detection import DetectionRecipe, build, load_checkpoint, train  # noqa: E402
-from thermalreid_ros.training.detectors import Darknet53, SemanticStem, YoloCompact, YoloSemantic  # noqa: E402
+from thermalreid_ros.training.detectors import Darknet53, SemanticStem, YoloSemantic  # noqa: E402
 from thermalreid_ros.training.export import DetectorExport, export_detector  # noqa: E402
 from thermalreid_ros.training.frames import AnnotatedFrames, CropSampler, TrainingSet, read_coco  # noqa: E402
 from thermalreid_ros.training.losses import (  # noqa: E402
@@ -126,8 +126,8 @@ def test_semantic_loss_wants_the_anchors_that_suit_and_is_silent_where_not_to_ju
     terms = semantic_loss(outs, boxes, labels, strides=(8, 16, 32), anchors=YoloSemantic.anchors,
                           trained_classes=torch.ones(4))
     terms["loss"].backward()
-    # 14 x 25 px suits, within a factor of 3, three anchors of stride 8, three of stride 16 and one of stride 32, where of
-    # the three cells one lies outside
+    # 14 x 25 px suits, within a factor of 3, three anchors of stride 8, three of stride 16 and one of stride 32, where
+    # of the three cells one lies outside
     assert terms["positives"] == 9 + 9 + 2
     objectness = outs[0].grad.view(3, 9, 8, 8)[:, 4]
     assert (objectness[:, 2, 1] < objectness[:, 0, 7]).all()  # cell (1, 2) holds the centre (15, 20.5)
@@ -161,8 +161,8 @@ def test_crops_are_the_same_for_the_same_step_and_boxes_stay_on_their_objects(sq
 
 
 def test_what_a_crop_cuts_is_ignored_and_little_rests_are_dropped():
-    corner = AnnotatedFrames(np.zeros((1, 64, 64), np.uint8), [np.array([[0, 0, 20, 20], [30, 30, 64, 64]], np.float32)],
-                             [np.array([0, 1])])
+    corner = AnnotatedFrames(np.zeros((1, 64, 64), np.uint8),
+                             [np.array([[0, 0, 20, 20], [30, 30, 64, 64]], np.float32)], [np.array([0, 1])])
     sampler = CropSampler([TrainingSet(corner, scale=(1.0, 1.0))], 32, seed=1)
     shares = []
     for step in range(20):

@@ -14,7 +14,8 @@ PLACE_KEYS = ("fix_median_m", "within_25m", "fixes", "rejected", "seconds_to_fir
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("replay", help="run the nodes on a recording", description=__doc__)
     parser.add_argument("bag", type=Path, metavar="BAG", help="a rosbag2 folder, or one .mcap or .db3 file")
-    parser.add_argument("--probe", type=Path, metavar="IMAGE", help="thermal crop or colour photograph of the object to be found")
+    parser.add_argument("--probe", type=Path, metavar="IMAGE",
+                        help="thermal crop or colour photograph of the object to be found")
     parser.add_argument("--probe-class", default="", choices=("", "car", "person", "bicycle", "dog"), metavar="CLASS",
                         help="its class; by default any")
     parser.add_argument("--map", type=Path, metavar="MAP.tif", help="semantic map of the ground below: localize, too")

@@ -32,7 +32,8 @@ def add_parser(subparsers) -> None:
                           "for all sets or a pair a set: rendered boxes are tighter than those that people draw "
                           "(1 0.06 fits HIT-UAV's)")
     detector.add_argument("--no-semantics", action="store_true", help="leave the labellings alone")
-    detector.add_argument("--inversion", type=float, default=0.15, metavar="SHARE", help="of crops of inverted polarity")
+    detector.add_argument("--inversion", type=float, default=0.15, metavar="SHARE",
+                          help="of crops of inverted polarity")
     detector.add_argument("--variation", type=float, default=1.0,
                           help="of contrast, noise and blur: 1 for real frames, more where others are to be met")
     detector.add_argument("--backbone-weights", type=Path, metavar="FILE",
@@ -113,9 +114,9 @@ def _detector(args: argparse.Namespace) -> int:
     margins = _pairs("--box-margin", args.box_margin, count)
     scales = _pairs("--scale", args.scale, count)
     sets = []
-    for images, annotations, share, margin, scale in zip(args.images, args.annotations, shares, margins, scales):
+    for images, boxes, share, margin, scale in zip(args.images, args.annotations, shares, margins, scales):
         labellings = images.parent.parent / "masks" / "semantic"
-        frames = read_coco(images, annotations, exclude_dates=tuple(args.exclude_dates), margin=margin,
+        frames = read_coco(images, boxes, exclude_dates=tuple(args.exclude_dates), margin=margin,
                            labellings=labellings if labellings.is_dir() and not args.no_semantics else None)
         sets.append(TrainingSet(frames, share, scale))
         print(f"{images}: {len(frames.images)} frames, {'no ' * (frames.labellings is None)}labellings", flush=True)

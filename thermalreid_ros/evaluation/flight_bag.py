@@ -69,8 +69,8 @@ def _plain(frames, **_):
 @dataclass(frozen=True)
 class Recorder:
     """How a film is recorded. target: name of the identity to be found, "" for none. agc, depth: whether to
-    record the gain-controlled pictures and the depth. prior_error_m: standard deviation on each axis. compact: compressed pictures
-    after gain control in place of the camera's own (see the head of this module)."""
+    record the gain-controlled pictures and the depth. prior_error_m: standard deviation on each axis. compact:
+    compressed pictures after gain control in place of the camera's own (see the head of this module)."""
 
     seed: int
     target: str = ""

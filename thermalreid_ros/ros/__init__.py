@@ -4,7 +4,7 @@
 |---|---|
 | `lifecycle` | `ThermalNode`, the base of all nodes, and `run`, the main function of their executables |
 | `parameters` | `Schema` of `Parameter`: declares, validates, documents |
-| `qos` | profiles by intent: `CAMERA_IN`, `SENSOR_IN`, `CAMERA_OUT`, `RESULTS`, `LATCHED`, `PROBES_IN`, `OVERLAY`, `CLOCK` |
+| `qos` | profiles by intent: `CAMERA_IN`, `SENSOR_IN`, `CAMERA_OUT`, `RESULTS`, `LATCHED`, `PROBES_IN`, `OVERLAY` ... |
 | `convert` | messages to and from numpy and the rooms' types |
 | `places` | the same for positions, attitudes and what localization finds; the last gate before a fix leaves |
 | `transforms` | map -> odom, where tf2 is installed |

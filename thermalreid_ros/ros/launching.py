@@ -51,8 +51,8 @@ def start(executable: str, given: Mapping[str, type], remappings: Mapping[str, s
     """Start a node with the arguments that were given.
 
     given: launch arguments that are parameters of the same name, with their types (list: of the one text given);
-    renamed: where the parameter's name is another one. remappings: topic to the launch argument that renames it. on_exit: what follows its end. needs:
-    launch argument without which the node is not started.
+    renamed: where the parameter's name is another one. remappings: topic to the launch argument that renames it.
+    on_exit: what follows its end. needs: launch argument without which the node is not started.
     """
 
     def node(context: LaunchContext) -> list[Action]:

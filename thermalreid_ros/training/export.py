@@ -116,7 +116,8 @@ def export_detector(detector: nn.Module, out: Path, *, frames: Iterable[np.ndarr
                 {"name": "labels", "shape": [1, MAX_CANDIDATES], "dtype": "int64", "meaning": "index into classes"},
             ],
             "classes": list(CLASS_NAMES), "strides": [detector.stride_multiple], "opset": OPSET,
-            "precision": f"fp32, weights stored as {'int8 and ' if int8 else ''}fp16", "training": dict(training), "metrics": list(metrics),
+            "precision": f"fp32, weights stored as {'int8 and ' if int8 else ''}fp16", "training": dict(training),
+            "metrics": list(metrics),
             "parameters": parameters,
         }
         write_card(draft, card)

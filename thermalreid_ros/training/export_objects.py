@@ -204,8 +204,8 @@ def _export(module: nn.Module, out: Path, inputs: list[dict[str, np.ndarray]], c
             extra: Mapping[str, Any] | None = None, int8: bool = False) -> float:
     """Write a network and its card; returns the largest difference from torch over `inputs`, which data_from names.
 
-    training, metrics: of the card. extra: further facts on it. int8: store the large weights so. Raises ThermalReidError, and leaves no file, where ONNX
-    differs by more than MAX_DIFFERENCE.
+    training, metrics: of the card. extra: further facts on it. int8: store the large weights so. Raises
+    ThermalReidError, and leaves no file, where ONNX differs by more than MAX_DIFFERENCE.
     """
     trained = copy.deepcopy(module).cpu().eval().to(memory_format=torch.contiguous_format)
     module = copy.deepcopy(trained)

@@ -137,12 +137,12 @@ class CropSampler:
 
     Classes of a set are drawn equally often, so that the rarer ones are not forgotten; one crop in ten is taken
     anywhere. A box of which less than 45 % is left by the crop's edge becomes IGNORE, under 15 % it is dropped.
-    Beyond a frame its edge is repeated. Radiometry: gain, offset, gamma, noise, blur, inverted polarity (a camera set to
-    black-hot), temperatures that drift over the crop, and vague rectangles such as departed cars leave behind;
+    Beyond a frame its edge is repeated. Radiometry: gain, offset, gamma, noise, blur, inverted polarity (a camera set
+    to black-hot), temperatures that drift over the crop, and vague rectangles such as departed cars leave behind;
     `variation` widens all of it.
 
-    semantics_stride: pixels of the crop to a cell of the labelling, 0 for none. With labellings a third of the crops has
-    none (nor have those of sets without), a third the true one, the rest one that is wrong as maps and predictions
+    semantics_stride: pixels of the crop to a cell of the labelling, 0 for none. With labellings a third of the crops
+    has none (nor have those of sets without), a third the true one, the rest one that is wrong as maps and predictions
     are: up to 20 m out of place, patches of other classes or none, ground taken for vegetation, details lost, or
     another frame's.
     """
@@ -258,7 +258,7 @@ class CropSampler:
         if len(chosen):
             reach = np.arange(-_BLUR_REACH, _BLUR_REACH + 1)
             taps = np.exp(-0.5 * (reach / blurred[chosen, None]) ** 2)
-            taps = self._column((taps / taps.sum(1, keepdims=True)))
+            taps = self._column(taps / taps.sum(1, keepdims=True))
             index = self._send(chosen)
             pixels = F.pad(crops[index], (_BLUR_REACH,) * 4, mode="reflect")
             pixels = sum(pixels[..., i:i + size] * taps[..., i] for i in range(len(reach)))
