@@ -17,7 +17,7 @@ from zlib import crc32
 import cv2
 import numpy as np
 
-from thermalreid_ros.camera.geometry import Intrinsics, rotation_of
+from thermalreid_ros.camera.geometry import BODY_FROM_OPTICAL, Intrinsics, rotation_of
 from thermalreid_ros.camera.thermal import ThermalFrame, make_frame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.store import SemanticMap
@@ -30,8 +30,6 @@ TRUE_LABELS = "/truth/semantics"
 #: spoken of times before and after it.
 FRAME_DELAY_NS = 100_000_000
 ATTITUDE_PERIOD_NS = 20_000_000  # attitude is read no more often
-#: Optical axes (rows) of the IMU's axes (columns: x along the line of sight, y left, z up).
-OPTICAL_OF_BODY = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
 _DTYPES = {"mono8": np.uint8, "mono16": np.uint16, "32FC1": np.float32}
 
 
@@ -179,7 +177,7 @@ class Flight:
     def _sensed(self, topic: str, content: Any) -> Event:
         stamp_ns = stamp_of(content)
         if topic == ATTITUDE:
-            return AttitudeEvent(stamp_ns, self._to_grid @ rotation_of(_xyzw(content.orientation)) @ OPTICAL_OF_BODY.T)
+            return AttitudeEvent(stamp_ns, self._to_grid @ rotation_of(_xyzw(content.orientation)) @ BODY_FROM_OPTICAL)
         if topic == ODOMETRY:
             place = content.pose.pose.position
             return OdometryEvent(stamp_ns, self._to_grid @ (place.x, place.y, place.z))

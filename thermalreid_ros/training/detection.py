@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ from thermalreid_ros.memory import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, tune
 from thermalreid_ros.training.detectors import NETWORKS, YoloCompact
 from thermalreid_ros.training.frames import CropSampler, TrainingSet
 from thermalreid_ros.training.losses import compact_loss, semantic_loss
+from thermalreid_ros.training.weights import Averaged, write_state
 
 _HALVED_FROM = 256  # weights.pt: tensors of fewer elements stay as they are
 
@@ -55,23 +54,6 @@ def keep_freed_memory() -> None:
     Elsewhere than on glibc this does nothing.
     """
     tune_malloc({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**28})
-
-
-class Averaged:
-    """Exponential moving average of the weights, with a short memory at the start."""
-
-    def __init__(self, model: torch.nn.Module, decay: float):
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay = decay
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values()))  # their memory is the models'
-        self._mine, self._theirs = zip(*(pair for pair in pairs if pair[0].dtype.is_floating_point))
-        self._counts = [pair for pair in pairs if not pair[0].dtype.is_floating_point]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        torch._foreach_lerp_(self._mine, self._theirs, 1 - min(self.decay, (1 + step) / (10 + step)))
-        for mine, theirs in self._counts:
-            mine.copy_(theirs)
 
 
 def build(name: str, backbone_weights: Path | None = None) -> torch.nn.Module:
@@ -181,8 +163,7 @@ def _save(path: Path, recipe: DetectionRecipe, model, averaged, optimiser, step:
     for target, content in ((path, {"model": model.state_dict(), "averaged": averaged.state_dict(),
                                     "optimiser": optimiser.state_dict()}),
                             (path.with_name("weights.pt"), {"averaged": weights})):
-        torch.save(facts | content, target.with_suffix(".tmp"))
-        os.replace(target.with_suffix(".tmp"), target)
+        write_state(facts | content, target)
 
 
 def load_checkpoint(path: Path) -> tuple[torch.nn.Module, dict, int]:

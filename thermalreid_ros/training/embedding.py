@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import pickle
 import time
 from collections import deque
 from collections.abc import Callable
@@ -31,7 +29,6 @@ from thermalreid_ros.evaluation.cmc import cmc_figures, guessing, over_draws, tr
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.training.mobilenet import InvertedResidual
 from thermalreid_ros.training.pairs import (
-    MovingAverage,
     Pairs,
     celsius,
     cut,
@@ -40,6 +37,7 @@ from thermalreid_ros.training.pairs import (
     soften,
     vary_light,
 )
+from thermalreid_ros.training.weights import Averaged, load_averaged, write_state
 
 SIZE_PX = 96
 DIMENSIONS = 128
@@ -273,7 +271,7 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
     model = EmbeddingNetwork().to(device, memory_format=torch.channels_last)
     heads = nn.Linear(DIMENSIONS, training.identities, bias=False).to(device)
     nn.init.normal_(heads.weight, std=0.01)
-    averaged = MovingAverage(model, recipe.ema)
+    averaged = Averaged(model, recipe.ema)
     parameters = [*model.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(
         [{"params": [p for p in parameters if (p.ndim > 1) == decayed],
@@ -286,16 +284,15 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
             raise ThermalReidError(f"{path}: made with another recipe or other data; choose another --out")
         model.load_state_dict(state["model"])
         heads.load_state_dict(state["heads"])
-        averaged.network.load_state_dict(state["averaged"])
+        averaged.model.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
         step, before_s = state["step"], state["seconds"]
         log(f"resumed at step {step}, after {before_s:.0f} s")
 
     def save(seconds: float) -> None:
-        torch.save({"recipe": asdict(recipe), "step": step, "seconds": seconds, "model": model.state_dict(),
-                    "heads": heads.state_dict(), "averaged": averaged.network.state_dict(),
-                    "optimiser": optimiser.state_dict()}, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        write_state({"recipe": asdict(recipe), "step": step, "seconds": seconds, "model": model.state_dict(),
+                     "heads": heads.state_dict(), "averaged": averaged.model.state_dict(),
+                     "optimiser": optimiser.state_dict()}, path)
 
     begun = time.monotonic() - before_s
     saved, spoken, sums, logged = time.monotonic(), time.monotonic(), {}, step
@@ -339,7 +336,7 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
             save(seconds)
             saved = time.monotonic()
     save(time.monotonic() - begun)
-    figures = evaluate(averaged.network, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
+    figures = evaluate(averaged.model, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
     figures |= {"training": {"pairs": len(training), "identities": training.identities, "steps": step,
                              "images_seen": 2 * step * recipe.identities * recipe.each, "seed": recipe.seed,
                              "losses": {name: round(float(sum(terms[name] for terms in last)) / len(last), 4)
@@ -347,7 +344,7 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
     write_atomically(out / "metrics.json", json.dumps(figures, indent=1) + "\n")
     log(json.dumps(figures))
     weights = {name: value.half() if value.dtype.is_floating_point else value
-               for name, value in averaged.network.state_dict().items()}
+               for name, value in averaged.model.state_dict().items()}
     torch.save({"averaged": weights, "recipe": asdict(recipe), "step": step, "metrics": figures}, out / "weights.pt")
     return out / "weights.pt"
 
@@ -413,11 +410,5 @@ def evaluate(model: EmbeddingNetwork, pairs: Pairs, draws: int = 20) -> dict:
 
 def load_weights(path: Path) -> tuple[EmbeddingNetwork, dict]:
     """(averaged network, what else the file says). ThermalReidError where it is none."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model = EmbeddingNetwork()
-        model.load_state_dict({name: value.float() if value.dtype.is_floating_point else value
-                               for name, value in state["averaged"].items()})
-    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ThermalReidError(f"{path}: no weights of an embedding ({str(error).splitlines()[0]})") from None
-    return model.eval(), {name: value for name, value in state.items() if name != "averaged"}
+    model = EmbeddingNetwork()
+    return model, load_averaged(model, path, "an embedding")

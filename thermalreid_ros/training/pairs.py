@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,24 +96,6 @@ def read_pairs(folders: Sequence[Path], device: str = "cpu") -> Pairs:
                  put(near.astype(np.int32)), put(table["drone"].astype(np.int32)), put(table["drone_px"]),
                  put(table["conditions"].astype(np.float32)), put(table["label"].astype(np.int64)),
                  put(identity.astype(np.int64)), put(number))
-
-
-class MovingAverage:
-    """Exponential moving average of a network's weights and statistics, with a short memory at the start."""
-
-    def __init__(self, network: torch.nn.Module, decay: float):
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.decay = decay
-        # Their memory stays the networks' own, also when states are loaded.
-        pairs = list(zip(self.network.state_dict().values(), network.state_dict().values()))
-        self._own, self._other = map(list, zip(*(pair for pair in pairs if pair[0].is_floating_point())))
-        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        torch._foreach_lerp_(self._own, self._other, 1.0 - min(self.decay, (1 + step) / (10 + step)))
-        for own, other in self._counts:
-            own.copy_(other)
 
 
 def celsius(centikelvin: torch.Tensor) -> torch.Tensor:

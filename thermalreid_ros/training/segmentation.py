@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.confusion import figures
 from thermalreid_ros.maps.classes import CLASS_COUNT, CLASS_NAMES, NO_DATA
 from thermalreid_ros.training.augmentation import Augmentation
-from thermalreid_ros.training.detection import Averaged, keep_freed_memory
+from thermalreid_ros.training.detection import keep_freed_memory
 from thermalreid_ros.training.labellings import LabelledFrames
 from thermalreid_ros.training.segmentation_losses import (
     adversarial_loss,
@@ -30,6 +29,7 @@ from thermalreid_ros.training.segmentation_losses import (
     weighted_cross_entropy,
 )
 from thermalreid_ros.training.segmenters import NETWORKS, PatchDiscriminator
+from thermalreid_ros.training.weights import Averaged, whole, write_state
 
 LOG_EVERY = 100  # steps
 _HALVED_FROM = 256  # elements: smaller tensors (normalisation, biases) are kept whole
@@ -147,8 +147,8 @@ def train(recipe: SegmentationRecipe, frames: LabelledFrames, out: Path, *, vali
 
     def save(evaluation: dict | None = None) -> None:
         now = {**facts, "step": step, "seconds": seconds, "evaluation": evaluation or {}}
-        _save({**now, "trainer": trainer.state_dict(), "averaged": averaged.model.state_dict()}, path)
-        _save({**now, "weights": _halved(averaged.model.state_dict())}, weights_path)
+        write_state({**now, "trainer": trainer.state_dict(), "averaged": averaged.model.state_dict()}, path)
+        write_state({**now, "weights": _halved(averaged.model.state_dict())}, weights_path)
 
     sums: dict[str, torch.Tensor] = {}
     begun, logged, saved = time.monotonic(), step, time.monotonic()
@@ -289,7 +289,7 @@ def load_weights(path: Path) -> tuple[torch.nn.Module, dict]:
     try:
         network = NETWORKS[state["network"]]()
         weights = state.pop("weights", None) or state.pop("averaged")
-        network.load_state_dict({k: v.float() if v.dtype.is_floating_point else v for k, v in weights.items()})
+        network.load_state_dict(whole(weights))
         return network.eval(), {key: state[key] for key in ("network", "recipe", "data", "step", "seconds",
                                                             "evaluation")}
     except (KeyError, RuntimeError) as error:
@@ -309,11 +309,6 @@ def _comparable(recipe: dict) -> dict:
 def _halved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: (value.half() if value.dtype.is_floating_point and value.numel() >= _HALVED_FROM else value).cpu()
             for key, value in weights.items()}
-
-
-def _save(state: dict, path: Path) -> None:
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
 
 
 def _load(path: Path) -> dict:

@@ -10,8 +10,6 @@ embedding network, by whether its picture is recognised among the batch's pictur
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,7 +23,6 @@ from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.training.pairs import (
-    MovingAverage,
     Pairs,
     celsius,
     cut,
@@ -46,6 +43,7 @@ from thermalreid_ros.training.synthesizers import (
     edges,
     ssim,
 )
+from thermalreid_ros.training.weights import Averaged, load_averaged, write_state
 
 SIZE_PX = 128
 #: Quantiles of what the predicted mean temperature lacks, from which several probes are made.
@@ -153,7 +151,7 @@ class _Trainer:
         self.recipe, self.kind, self.embedding = recipe, torch.device(device).type, embedding
         self.generators = Generators().to(device, memory_format=torch.channels_last)
         self.discriminators = _Discriminators().to(device, memory_format=torch.channels_last)
-        self.averaged = MovingAverage(self.generators, recipe.ema)
+        self.averaged = Averaged(self.generators, recipe.ema)
         fused = self.kind == "cuda"
         self.optimisers = [torch.optim.Adam(net.parameters(), recipe.learning_rate, recipe.betas, fused=fused)
                            for net in (self.generators, self.discriminators)]
@@ -261,7 +259,7 @@ def train(recipe: SynthesisRecipe, pairs: Pairs, out: Path, *, minutes: float, s
             raise ThermalReidError(f"{path}: made with another recipe; choose another --out")
         trainer.generators.load_state_dict(state["generators"])
         trainer.discriminators.load_state_dict(state["discriminators"])
-        trainer.averaged.network.load_state_dict(state["averaged"])
+        trainer.averaged.model.load_state_dict(state["averaged"])
         for optimiser, own in zip(trainer.optimisers, state["optimisers"]):
             optimiser.load_state_dict(own)
         step, before_s = state["step"], state["seconds"]
@@ -270,10 +268,9 @@ def train(recipe: SynthesisRecipe, pairs: Pairs, out: Path, *, minutes: float, s
     def save(seconds: float) -> None:
         state = {"recipe": _plain(recipe), "step": step, "seconds": seconds,
                  "generators": trainer.generators.state_dict(), "discriminators": trainer.discriminators.state_dict(),
-                 "averaged": trainer.averaged.network.state_dict(),
+                 "averaged": trainer.averaged.model.state_dict(),
                  "optimisers": [optimiser.state_dict() for optimiser in trainer.optimisers]}
-        torch.save(state, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        write_state(state, path)
 
     begun = time.monotonic() - before_s
     saved, spoken, sums, logged = time.monotonic(), time.monotonic(), {}, step
@@ -296,13 +293,13 @@ def train(recipe: SynthesisRecipe, pairs: Pairs, out: Path, *, minutes: float, s
             save(seconds)
             saved = time.monotonic()
     save(time.monotonic() - begun)
-    figures = evaluate(trainer.averaged.network, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
+    figures = evaluate(trainer.averaged.model, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
     figures |= {"training": {"pairs": len(train_rows), "identities": int(pairs.identity[train_rows].unique().numel()),
                              "steps": step, "images_seen": step * recipe.batch, "seed": recipe.seed}}
     write_atomically(out / "metrics.json", json.dumps(figures, indent=1) + "\n")
     log(json.dumps(figures))
     weights = {name: value.half() if value.dtype.is_floating_point else value
-               for name, value in trainer.averaged.network.state_dict().items()}
+               for name, value in trainer.averaged.model.state_dict().items()}
     torch.save({"averaged": weights, "recipe": _plain(recipe), "step": step, "metrics": figures}, out / "weights.pt")
     return out / "weights.pt"
 
@@ -375,11 +372,5 @@ def _iou(made: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def load_weights(path: Path) -> tuple[Generators, dict]:
     """(averaged generators, what else the file says: recipe, step, metrics). ThermalReidError where it is none."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        generators = Generators()
-        generators.load_state_dict({name: value.float() if value.dtype.is_floating_point else value
-                                    for name, value in state["averaged"].items()})
-    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ThermalReidError(f"{path}: no weights of synthesis ({str(error).splitlines()[0]})") from None
-    return generators.eval(), {name: value for name, value in state.items() if name != "averaged"}
+    generators = Generators()
+    return generators, load_averaged(generators, path, "synthesis")

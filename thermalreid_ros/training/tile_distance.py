@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -23,9 +22,10 @@ from torch import nn
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.classes import CLASS_COUNT
 from thermalreid_ros.maps.tiles import LOCALIZATION_TILING
-from thermalreid_ros.training.detection import Averaged, keep_freed_memory
+from thermalreid_ros.training.detection import keep_freed_memory
 from thermalreid_ros.training.mobilenet import MobileNetV2
 from thermalreid_ros.training.tile_views import PLACE_STEP_M, MapAtlas, ViewRecipe, ViewSampler
+from thermalreid_ros.training.weights import Averaged, whole, write_state
 
 RADII_M = (300.0, 800.0)  # of the rough position, at which recall is measured
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.pt"
@@ -172,15 +172,16 @@ class _Run:
 
     def save(self, out: Path) -> None:
         self.save_weights(out, {})
-        _write({"recipe": asdict(self.recipe), "maps": self.maps, "model": self.model.state_dict(),
-                "averaged": self.averaged.model.state_dict(), "sharpness": self.sharpness.detach(),
-                "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds}, out / CHECKPOINT)
+        write_state({"recipe": asdict(self.recipe), "maps": self.maps, "model": self.model.state_dict(),
+                     "averaged": self.averaged.model.state_dict(), "sharpness": self.sharpness.detach(),
+                     "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds},
+                    out / CHECKPOINT)
 
     def save_weights(self, out: Path, metrics: dict) -> None:
         state = {key: value.half() if value.is_floating_point() else value
                  for key, value in self.averaged.model.state_dict().items()}
-        _write({"recipe": asdict(self.recipe), "maps": self.maps, "model": state, "step": self.step,
-                "seconds": self.seconds, "metrics": metrics}, out / WEIGHTS)
+        write_state({"recipe": asdict(self.recipe), "maps": self.maps, "model": state, "step": self.step,
+                     "seconds": self.seconds, "metrics": metrics}, out / WEIGHTS)
 
     def resume(self, path: Path) -> str:
         try:
@@ -208,8 +209,7 @@ def load_weights(path: Path) -> tuple[TileDescriptor, dict[str, Any]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         model = TileDescriptor(state["recipe"]["width"], state["recipe"]["dimension"])
-        model.load_state_dict({key: value.float() if value.is_floating_point() else value
-                               for key, value in state.pop("model").items()})
+        model.load_state_dict(whole(state.pop("model")))
     except Exception as error:  # as above
         raise ThermalReidError(f"{path}: no weights of a tile distance ({_line(error)})") from None
     return model.eval(), state
@@ -265,11 +265,6 @@ def validate(model: TileDescriptor, sampler: ViewSampler, queries: int, radii_m:
                                     "recall5": float((best <= step_m).mean()), "median_m": float(np.median(first)),
                                     "tiles": float(tiles.mean())}
     return summary
-
-
-def _write(state: dict, path: Path) -> None:
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
 
 
 def _line(error: Exception) -> str:

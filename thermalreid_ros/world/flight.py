@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thermalreid_ros.camera.geometry import Intrinsics, Pose
+from thermalreid_ros.camera.geometry import BODY_FROM_OPTICAL, Intrinsics, Pose
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.world.paths import Path, rounded
 
@@ -209,7 +209,6 @@ IMU_TILT_RAD = np.radians(0.7)
 IMU_YAW_RAD = np.radians(2.0)
 IMU_GYRO_RAD_S = np.radians(0.1)
 IMU_ACCEL_M_S2 = 0.05
-_BODY = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])  # optical axes (rows) of body axes (columns)
 
 
 def imu_readings(trajectory: Trajectory, time_s: np.ndarray, convergence_rad: float,
@@ -218,7 +217,7 @@ def imu_readings(trajectory: Trajectory, time_s: np.ndarray, convergence_rad: fl
     noise. convergence_rad: of the grid (LocalGrid.convergence_rad)."""
     h = _STEP_S
     true_north = _about_z(np.array([-convergence_rad]))[0]
-    before, here, after = (trajectory.rotations(time_s + shift) @ _BODY for shift in (-h, 0.0, h))
+    before, here, after = (trajectory.rotations(time_s + shift) @ BODY_FROM_OPTICAL.T for shift in (-h, 0.0, h))
     turn = np.einsum("nji,njk->nik", here, (after - before) / (2 * h))  # R^T dR/dt is skew
     gyro = 0.5 * np.stack([turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]],
                           axis=1)

@@ -1,0 +1,56 @@
+"""What every training does with a network's weights: averages them, writes them whole, reads them again."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thermalreid_ros.errors import ThermalReidError
+
+
+class Averaged:
+    """Exponential moving average of a model's weights and statistics, with a short memory at the start."""
+
+    def __init__(self, model: torch.nn.Module, decay: float):
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        # Their memory stays the models' own, also when states are loaded.
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values()))
+        self._mine, self._theirs = zip(*(pair for pair in pairs if pair[0].is_floating_point()))
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        torch._foreach_lerp_(self._mine, self._theirs, 1 - min(self.decay, (1 + step) / (10 + step)))
+        for mine, theirs in self._counts:
+            mine.copy_(theirs)
+
+
+def write_state(state: dict[str, Any], path: Path) -> None:
+    """torch.save, whole or not at all."""
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def whole(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights that were stored at half precision, as float32."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+
+
+def load_averaged(model: torch.nn.Module, path: Path, what: str) -> dict[str, Any]:
+    """Load the key `averaged` of a file into a model, ready to be used; returns what else the file says.
+
+    what: the file is called in the ThermalReidError that says it is none of them.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(whole(state["averaged"]))
+    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ThermalReidError(f"{path}: no weights of {what} ({str(error).splitlines()[0]})") from None
+    model.eval()
+    return {name: value for name, value in state.items() if name != "averaged"}
