@@ -130,12 +130,14 @@ def material_table() -> str:
     """The materials as the Markdown table of docs/thermal_physics.md."""
     absorbed = absorptivity(np.arange(len(MATERIALS)), material_arrays().albedo_rgb)
     lines = ["| surface | absorbs sun | emits 8–14 µm | mirror | k W/mK | depth mm | ρc MJ/m³K "
-             "| behind, W/m²K | evaporates |", "|---|---|---|---|---|---|---|---|---|"]
+             "| behind, W/m²K | leaves above, kJ/m²K and W/m²K | evaporates |",
+             "|---|---|---|---|---|---|---|---|---|---|"]
     for material, share in zip(MATERIALS, absorbed):
         behind = material.back + (f" {material.back_w_m2k:g}" if material.back_w_m2k else "")
         numbers = (share, material.emissivity, material.mirror, material.conductivity_w_mk, 1000 * material.thickness_m)
         heat = f"{1e-6 * material.density_kg_m3 * material.heat_capacity_j_kgk:.2f}"
-        cells = [material.name, *(f"{float(number):.3g}" for number in numbers), heat, behind,
+        leaves = f"{1e-3 * material.canopy_j_m2k:g}, {material.canopy_w_m2k:g}" if material.canopy_w_m2k else ""
+        cells = [material.name, *(f"{float(number):.3g}" for number in numbers), heat, behind, leaves,
                  f"{material.evaporation:g}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

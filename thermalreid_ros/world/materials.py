@@ -3,7 +3,9 @@
 Sources. Conductivity, density, heat capacity: F. P. Incropera et al., Fundamentals of Heat and Mass Transfer, app. A;
 EN ISO 10456. Emissivity 8-14 um: T. R. Oke, Boundary Layer Climates, 1987, table 8.1; S. K. Meerdink et al., The
 ECOSTRESS spectral library, Remote Sensing of Environment 230, 2019. Moisture, backs and noises are our choices, checked
-against measured temperatures in docs/thermal_physics.md.
+against measured temperatures in docs/thermal_physics.md. Leaves over soil: fresh mass of 0.4 to 2 kg/m2, over 2 to 4 cm
+of still air and the exchange of radiation through it; on clear nights they fall below bare soil (R. Brugge, Contrasts
+between air and grass minimum temperatures, Weather 66, 2011). Their patches are tufts, those of soil are its moisture.
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ class Material:
     evaporation: 0 dry .. 1 as open water, by day. moved_air: convection against that of a smooth plate. mirror: share
     of the reflection in the thermal band that is a mirror's. roughness: 0 mirror .. 1 matt, visible. visible_noise:
     standard deviation of the texture, relative; thermal_noise_k: the same of the temperature; noise_scale_m: size of
-    the patches.
+    the patches. canopy_j_m2k, canopy_w_m2k: heat capacity of the leaves above, which the sun meets and a camera sees,
+    and their conductance to the soil below, through still air; 0 for bare surfaces.
     """
 
     name: str
@@ -96,6 +99,8 @@ class Material:
     visible_noise: float = 0.1
     thermal_noise_k: float = 0.3
     noise_scale_m: float = 1.0
+    canopy_j_m2k: float = 0.0
+    canopy_w_m2k: float = 0.0
 
 
 MATERIALS: tuple[Material, ...] = (
@@ -108,23 +113,23 @@ MATERIALS: tuple[Material, ...] = (
     Material("gravel", (0.27, 0.25, 0.22), 0.06, 0.93, 0.7, 1700, 850, 0.6, moved_air=1.3, visible_noise=0.2,
              thermal_noise_k=0.8, noise_scale_m=0.5),
     Material("soil", (0.16, 0.11, 0.075), 0.12, 0.95, 0.8, 1500, 1200, 0.6, evaporation=0.15, moved_air=1.3,
-             visible_noise=0.2, thermal_noise_k=1.0, noise_scale_m=2.0),
+             visible_noise=0.2, thermal_noise_k=0.8, noise_scale_m=3.0),
     Material("sand", (0.42, 0.35, 0.25), 0.1, 0.93, 0.4, 1550, 850, 0.6, evaporation=0.03, moved_air=1.1,
              visible_noise=0.1, thermal_noise_k=0.6, noise_scale_m=1.5),
-    Material("grass", (0.06, 0.11, 0.035), 0.33, 0.98, 0.35, 900, 1900, 0.4, evaporation=0.55, moved_air=2.2,
-             visible_noise=0.2, thermal_noise_k=0.8, noise_scale_m=2.5),
-    Material("dry grass", (0.23, 0.19, 0.1), 0.2, 0.97, 0.25, 800, 1300, 0.4, evaporation=0.1, moved_air=2.0,
-             visible_noise=0.2, thermal_noise_k=1.0, noise_scale_m=2.0),
-    Material("crop", (0.08, 0.12, 0.04), 0.33, 0.98, 0.3, 800, 1900, 0.4, evaporation=0.55, moved_air=2.6,
-             visible_noise=0.18, thermal_noise_k=0.7, noise_scale_m=3.0),
+    Material("grass", (0.06, 0.11, 0.035), 0.33, 0.98, 0.7, 1400, 1300, 0.6, evaporation=0.55, moved_air=2.2,
+             visible_noise=0.2, thermal_noise_k=0.8, noise_scale_m=0.8, canopy_j_m2k=4000, canopy_w_m2k=7.0),
+    Material("dry grass", (0.23, 0.19, 0.1), 0.2, 0.97, 0.5, 1400, 1000, 0.6, evaporation=0.1, moved_air=2.0,
+             visible_noise=0.2, thermal_noise_k=1.0, noise_scale_m=0.8, canopy_j_m2k=1500, canopy_w_m2k=5.0),
+    Material("crop", (0.08, 0.12, 0.04), 0.33, 0.98, 0.7, 1400, 1300, 0.6, evaporation=0.55, moved_air=2.6,
+             visible_noise=0.18, thermal_noise_k=0.7, noise_scale_m=1.0, canopy_j_m2k=8000, canopy_w_m2k=6.0),
     Material("water", (0.02, 0.035, 0.04), -0.01, 0.985, 500.0, 1000, 4186, 1.2, back="water", back_w_m2k=20.0,
              evaporation=1.0, mirror=0.9, roughness=0.05, visible_noise=0.05, thermal_noise_k=0.1, noise_scale_m=6.0),
     Material("road paint", (0.7, 0.7, 0.67), 0.0, 0.93, 1.2, 2300, 920, 0.6, visible_noise=0.12, thermal_noise_k=0.4,
              noise_scale_m=0.5),
     Material("ballast", (0.16, 0.145, 0.13), 0.04, 0.94, 0.6, 1600, 850, 0.6, moved_air=1.6, visible_noise=0.25,
              thermal_noise_k=1.0, noise_scale_m=0.3),
-    Material("forest floor", (0.09, 0.07, 0.04), 0.12, 0.97, 0.3, 800, 1900, 0.4, evaporation=0.35, moved_air=1.2,
-             visible_noise=0.25, thermal_noise_k=0.8, noise_scale_m=1.5),
+    Material("forest floor", (0.09, 0.07, 0.04), 0.12, 0.97, 0.5, 1100, 1500, 0.6, evaporation=0.35, moved_air=1.2,
+             visible_noise=0.25, thermal_noise_k=0.8, noise_scale_m=0.8, canopy_j_m2k=3000, canopy_w_m2k=6.0),
     Material("artificial turf", (0.05, 0.1, 0.04), 0.06, 0.95, 0.15, 500, 1500, 0.3, moved_air=1.2, visible_noise=0.06,
              thermal_noise_k=0.6, noise_scale_m=2.0),
     Material("roof tiles", (0.30, 0.13, 0.08), 0.12, 0.93, 0.9, 1900, 880, 0.018, "air", 3.0, evaporation=0.02,
@@ -205,6 +210,8 @@ class MaterialArrays:
     visible_noise: np.ndarray
     thermal_noise_k: np.ndarray
     noise_scale_m: np.ndarray
+    canopy_j_m2k: np.ndarray
+    canopy_w_m2k: np.ndarray
 
 
 @cache

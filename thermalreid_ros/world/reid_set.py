@@ -103,6 +103,7 @@ def _rendered(plan: ReidSetPlan, city: City, out: Path, arguments: Mapping[str, 
         yield len(pictures)
     write_atomically(out / "index.json", json.dumps({
         "attribution": ATTRIBUTION, "map": plan.map_path.name, "seed": plan.seed, "arguments": dict(arguments),
+        "latitude_deg": round(city.latitude_deg, 4), "longitude_deg": round(city.longitude_deg, 4),
         "differences": city.differences.as_dict(), "identities": _identities(plan, entries), **entries},
         indent=1, default=str) + "\n")
     for session in sessions:

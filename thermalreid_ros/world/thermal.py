@@ -363,7 +363,7 @@ def _backs(forcing: Forcing, weather: Weather, surface: np.ndarray) -> tuple[np.
 
 def _layers(surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(capacity J/m2K (L, N), conductance W/m2K (L, N)): of each layer, and between it and the next; the last is that
-    across the last layer itself. Layers grow downwards; the first node lies at the surface."""
+    across the last layer itself. Layers grow downwards; the first node lies at the surface, or is the canopy above it."""
     table = material_arrays()
     growth = 1.35 ** np.arange(_LAYERS)
     size = table.thickness_m[surface].astype(np.float64) * (growth / growth.sum())[:, None]
@@ -371,7 +371,11 @@ def _layers(surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     distance = size.copy()
     distance[:-1] = 0.5 * (size[:-1] + size[1:])
     distance[0] += 0.5 * size[0]
-    return capacity, table.conductivity_w_mk[surface] / distance
+    conductance = table.conductivity_w_mk[surface] / distance
+    leafy = table.canopy_w_m2k[surface] > 0.0
+    capacity[0] = np.where(leafy, table.canopy_j_m2k[surface], capacity[0])
+    conductance[0] = np.where(leafy, table.canopy_w_m2k[surface], conductance[0])
+    return capacity, conductance
 
 
 def _flags(surfaces: Sequence[Surface]) -> np.ndarray:
