@@ -1,0 +1,222 @@
+"""The fused ranking: all that is known of a probe and a candidate, as one calibrated probability.
+
+A log-linear model: the log-odds that the candidate is the probe's object are those of a candidate drawn at random, plus
+a weighted sum of what the terms say. Weights are of one sign each (more distance never speaks for a candidate) and
+differ by class; there is a second set of them for systems without an embedding, where Eq. (1) must carry more. Made by
+`thermalreid reid fit-fusion`, which holds the fitting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.files import shipped
+
+FILE_NAME = "reid_fusion.yaml"
+METHODS = ("thermal_signature", "cross_modal_embedding", "fused")
+#: Weights for a probe whose class is not known.
+ANY = "any"
+#: Of evidence, oriented so that more of it speaks against the candidate; class_doubt is -ln(p / (1 - p)).
+FEATURES = ("histogram", "mser", "embedding", "class_doubt", "smaller", "larger")
+WITH_EMBEDDING, WITHOUT_EMBEDDING = "with_embedding", "without_embedding"
+
+_LEAST_PROBABILITY = 1e-3  # of a class: networks are surer than they are right
+_MOST_SIZE = 1.5  # of |ln|: beyond it a candidate is of another size altogether
+
+
+class FusionError(ThermalReidError):
+    """A fusion file that cannot be used, or terms that do not belong together."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairTerms:
+    """What N candidates have in common with one probe: float32 (N,), NaN where it is not known.
+
+    histogram, mser: the terms of Eq. (1), pooled over the probe's K synthetic pictures and the track's crops as Gallery
+    does. embedding: 1 - cosine of the pooled descriptors. class_probability: that the candidate is of the probe's
+    class. size_log_ratio: ln of the candidate's size (see extent_m) over the size expected of the probe's object.
+    """
+
+    histogram: np.ndarray
+    mser: np.ndarray
+    embedding: np.ndarray
+    class_probability: np.ndarray
+    size_log_ratio: np.ndarray
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, np.atleast_1d(np.asarray(getattr(self, field.name), np.float32)))
+        if len({getattr(self, field.name).shape for field in fields(self)}) != 1 or self.histogram.ndim != 1:
+            raise FusionError("the terms of pairs must be of one length each")
+
+    def __len__(self) -> int:
+        return len(self.histogram)
+
+    @classmethod
+    def unknown(cls, count: int) -> PairTerms:
+        """Of which nothing is known."""
+        return cls(*(np.full(count, np.nan, np.float32) for _ in fields(cls)))
+
+    def without(self, *names: str) -> PairTerms:
+        """The same, these terms not known."""
+        return replace(self, **{name: np.full(len(self), np.nan, np.float32) for name in names})
+
+
+def features(terms: PairTerms) -> np.ndarray:
+    """float64 (N, 6), columns as FEATURES, NaN where the term is."""
+    probability = np.clip(terms.class_probability.astype(np.float64), _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)
+    size = np.clip(terms.size_log_ratio.astype(np.float64), -_MOST_SIZE, _MOST_SIZE)
+    return np.column_stack([terms.histogram, terms.mser, terms.embedding, np.log1p(-probability) - np.log(probability),
+                            np.minimum(size, 0.0) ** 2, np.maximum(size, 0.0) ** 2])
+
+
+@dataclass(frozen=True)
+class Weights:
+    """bias: log-odds of an average pair. weights: (6,), none negative, of the features less their means over scales."""
+
+    bias: float
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SizeRegression:
+    """ln of a size in metres: mean + weights @ (descriptor - centre), with a standard deviation; without a descriptor,
+    mean and spread of the class."""
+
+    mean: float
+    spread: float
+    sigma: float
+    centre: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class FusedModel:
+    """means, scales: (6,), of the features over as many true pairs as false ones, so that an unknown term in the place
+    of its mean speaks neither for nor against. weights: by WITH_EMBEDDING or WITHOUT_EMBEDDING and class or ANY.
+    accept_probability: at which one search in a hundred among candidates_per_true others accepts a wrong one.
+    candidates_per_true: the prior, one true candidate among so many. descriptor_model: the embedding that the sizes and
+    weights belong to, "" where it had none."""
+
+    means: np.ndarray
+    scales: np.ndarray
+    weights: Mapping[str, Mapping[str, Weights]]
+    sizes: Mapping[str, SizeRegression]
+    accept_probability: float
+    candidates_per_true: float
+    descriptor_model: str = ""
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> FusedModel:
+        """Of a file of `thermalreid reid fit-fusion`, by default the shipped one. Raises FusionError."""
+        path = Path(path) if path else shipped("config") / FILE_NAME
+        try:
+            content = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise FusionError(f"{path}: the fusion cannot be read ({error.strerror}); make one with "
+                              "`thermalreid reid fit-fusion`") from None
+        except (yaml.YAMLError, UnicodeDecodeError):
+            raise FusionError(f"{path}: this is no YAML; make it anew with `thermalreid reid fit-fusion`") from None
+        try:
+            return cls.from_mapping(content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FusionError(f"{path}: damaged ({error}); make it anew with `thermalreid reid fit-fusion`") from None
+
+    @classmethod
+    def from_mapping(cls, content: Mapping[str, Any]) -> FusedModel:
+        table = [content["features"][name] for name in FEATURES]
+        weights = {kind: {name: Weights(float(row["bias"]), tuple(float(row[feature]) for feature in FEATURES))
+                          for name, row in rows.items()} for kind, rows in content["weights"].items()}
+        sizes = {name: SizeRegression(*(float(row[key]) for key in ("mean", "spread", "sigma")),
+                                      np.asarray(row.get("centre", ()), np.float64),
+                                      np.asarray(row.get("weights", ()), np.float64))
+                 for name, row in content["sizes"].items()}
+        if ANY not in weights[WITHOUT_EMBEDDING] or ANY not in sizes:
+            raise ValueError(f"no weights or no sizes for class '{ANY}'")
+        model = cls(np.array([float(row["mean"]) for row in table]), np.array([float(row["scale"]) for row in table]),
+                    weights, sizes, float(content["accept_probability"]), float(content["candidates_per_true"]),
+                    str(content.get("descriptor_model") or ""))
+        numbers = [*model.means, *model.scales, *(number for rows in weights.values() for row in rows.values()
+                                                  for number in (row.bias, *row.weights))]
+        if not np.isfinite(numbers).all() or (model.scales <= 0).any() or not 0.0 < model.accept_probability <= 1.0:
+            raise ValueError("numbers that are not finite, scales that are not above 0, or no acceptance from 0 to 1")
+        return model
+
+    def to_mapping(self) -> dict[str, Any]:
+        """What from_mapping reads, plain numbers that YAML can hold."""
+        def rounded(value: float) -> float:
+            return float(f"{value:.5g}")
+
+        return {
+            "candidates_per_true": self.candidates_per_true,
+            "accept_probability": rounded(self.accept_probability),
+            "descriptor_model": self.descriptor_model,
+            "features": {name: {"mean": rounded(mean), "scale": rounded(scale)}
+                         for name, mean, scale in zip(FEATURES, self.means, self.scales)},
+            "weights": {kind: {name: {"bias": rounded(row.bias), **dict(zip(FEATURES, map(rounded, row.weights)))}
+                               for name, row in rows.items()} for kind, rows in self.weights.items()},
+            "sizes": {name: {"mean": rounded(row.mean), "spread": rounded(row.spread), "sigma": rounded(row.sigma),
+                             **({"centre": [round(float(v), 4) for v in row.centre],
+                                 "weights": [round(float(v), 4) for v in row.weights]} if len(row.weights) else {})}
+                      for name, row in self.sizes.items()}}
+
+    def score(self, terms: PairTerms, class_name: str = "") -> np.ndarray:
+        """float64 (N,), log-odds that each candidate is the probe's object. class_name: of the probe, "" unknown."""
+        columns = features(terms)
+        standard = np.where(np.isfinite(columns), (columns - self.means) / self.scales, 0.0)
+        scores = np.empty(len(terms))
+        for kind, chosen in ((WITH_EMBEDDING, np.isfinite(terms.embedding)),
+                             (WITHOUT_EMBEDDING, ~np.isfinite(terms.embedding))):
+            if not chosen.any():
+                continue
+            rows = self.weights.get(kind) or self.weights[WITHOUT_EMBEDDING]
+            row = rows.get(class_name) or rows[ANY]
+            scores[chosen] = row.bias - standard[chosen] @ np.asarray(row.weights)
+        return scores
+
+    def probability(self, terms: PairTerms, class_name: str = "") -> np.ndarray:
+        """float64 (N,), calibrated, that each candidate is the probe's object, if one in candidates_per_true is."""
+        return probability_of(self.score(terms, class_name))
+
+    def expected_size_m(self, descriptor: np.ndarray | None, class_name: str = "") -> tuple[float, float]:
+        """(mean, standard deviation) of ln of the size in metres at which a candidate is seen that is the object.
+
+        descriptor: (D,), of the photograph; None: that of the class. Raises FusionError for one of another length than
+        the model was fitted with.
+        """
+        row = self.sizes.get(class_name) or self.sizes[ANY]
+        if descriptor is None or not len(row.weights):
+            return row.mean, row.spread
+        descriptor = np.asarray(descriptor, np.float64)
+        if descriptor.shape != row.weights.shape:
+            raise FusionError(f"a descriptor of {list(descriptor.shape)} is not of the embedding that the fusion was "
+                              f"fitted with ({self.descriptor_model}); fit it anew with `thermalreid reid fit-fusion`")
+        return row.mean + float(row.weights @ (descriptor - row.centre)), row.sigma
+
+
+def probability_of(log_odds: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), for any x."""
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(log_odds, np.float64)))
+
+
+def extent_m(box: Sequence[float], metres_per_pixel: float) -> float:
+    """A candidate's size: the longest side of its box, in metres across the line of sight at its distance.
+
+    metres_per_pixel: that distance over the focal length in pixels. On sloping views it is not what the box covers of
+    the ground: of upright objects that would grow without bound.
+    """
+    return float(max(box[2] - box[0], box[3] - box[1]) * metres_per_pixel)
+
+
+def pooled(descriptors: np.ndarray) -> np.ndarray:
+    """(D,), the unit vector in the middle of unit vectors (n, D): of the photographs of a probe, or the crops of a
+    track."""
+    mean = np.asarray(descriptors, np.float32).mean(axis=0)
+    return mean / max(float(np.linalg.norm(mean)), 1e-9)
