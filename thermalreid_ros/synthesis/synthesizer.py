@@ -32,7 +32,8 @@ class ThermalProbes:
 
     crops: float32 (h, w), degrees Celsius, of one size, cut at the object's box. mask: bool (h, w), the object. mean_c:
     its mean temperature in each. box: where it was found in the photograph, pixel edges. photograph: uint8
-    (S, S, 3), the square of the photograph that the network saw.
+    (S, S, 3), the square of the photograph that the network saw. squares: float32 (K, S, S), what it made of it, that
+    the crops are cut from: the squares of crops.MARGIN that an embedding is shown, at its own size.
     """
 
     crops: tuple[np.ndarray, ...]
@@ -40,6 +41,7 @@ class ThermalProbes:
     mean_c: tuple[float, ...]
     box: tuple[float, float, float, float]
     photograph: np.ndarray
+    squares: np.ndarray
 
 
 class ProbeSynthesizer:
@@ -92,7 +94,7 @@ class ProbeSynthesizer:
         if inside.mean() < _LEAST_OBJECT:
             raise SynthesisError("photograph: nothing in the box looks like an object; give another box or photograph")
         return ThermalProbes(crops, inside, tuple(float(crop[inside].mean()) for crop in crops),
-                             tuple(map(float, box)), square)
+                             tuple(map(float, box)), square, temperature)
 
     def _check(self, photograph: np.ndarray) -> None:
         if photograph.ndim != 3 or photograph.shape[2] != 3 or photograph.dtype != np.uint8:
