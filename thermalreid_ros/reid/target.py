@@ -1,0 +1,284 @@
+"""Where on the ground a detected object stands, and how large it is: its box through the pose of the camera.
+
+Conventions are those of camera.geometry and localization: places are metres on the grid of a map (x east, y north),
+heights are above the ground, which is taken to be a plane, errors of attitude are small turns about the grid's axes.
+
+**Which point of a box.** Seen from far away, what is symmetric about its own middle (a box, a cylinder, a rider with a
+bicycle nearly) shows symmetrically about the picture of that middle; so the middle of the box around its picture *is*
+the picture of its middle, which is half the object's height above the ground, whatever way it is turned and from
+whatever side it is seen. The place of the object is where the ray through the box's middle comes to that height. The
+bottom edge is the foot only for a level view: seen from above it is a side of the object.
+
+**Errors.** Of one sight, those of the box are the sight's own. Those of the pose (position, height, attitude), of the
+object's height, of the ground's and of the detector's habits are the same or nearly in all sights of a track: looking
+longer does not average them out. TargetTrack keeps the two kinds apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid
+from thermalreid_ros.detection.types import Detection
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.reid.fusion import extent_m
+
+#: Sine of the angle below the horizon down to which a box is laid on the ground: at 8 degrees one degree of attitude
+#: moves the place by a seventh of its distance, and the errors are no longer small turns.
+LEAST_SLOPE = float(np.sin(np.radians(8.0)))
+#: What the ground at the object differs in height from that below the camera, per metre between them.
+RELIEF_SHARE = 0.03
+#: Error of the middle of a detector's box along each axis: of every sight anew, and the same in all of a track; pixels
+#: and shares of the side of the box.
+BOX_OWN_PX, BOX_OWN_SHARE = 1.0, 0.04
+BOX_HABIT_PX, BOX_HABIT_SHARE = 0.7, 0.03
+#: A box that ends this close to the edge of the frame may be cut by it.
+EDGE_PX = 2.0
+#: Share of the pose's standard deviations that is a sight's own: what positions jitter by from frame to frame.
+POSE_OWN_SHARE = 0.1
+
+
+class TargetError(ThermalReidError):
+    """A box or a pose that gives no place on the ground; the message says why."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """How objects of a class are built and move: mean height and its standard deviation; standard deviations of the
+    speed of one newly seen, and of its acceleration (white, per root of a second)."""
+
+    height_m: float
+    height_sigma_m: float
+    speed_m_s: float
+    acceleration: float
+
+
+#: From the virtual city's population, where cars are hatchbacks to vans and bicycles stand or are ridden.
+BUILDS = {"car": Build(1.6, 0.2, 6.0, 1.0), "person": Build(1.6, 0.2, 1.2, 0.4),
+          "bicycle": Build(1.3, 0.35, 3.0, 0.7), "dog": Build(0.57, 0.18, 1.5, 0.8)}
+
+
+@dataclass(frozen=True, eq=False)
+class CameraPose:
+    """Where the camera was at a frame's capture.
+
+    position_m: float64 (2,). height_m: above the ground. rotation: float64 (3, 3), optical axes to axes of the grid.
+    covariance: float64 (6, 6) of x, y, height and turns about x, y, z of the grid, metres and radians.
+    Raises TargetError where these are no pose.
+    """
+
+    stamp_ns: int
+    position_m: np.ndarray
+    height_m: float
+    rotation: np.ndarray
+    covariance: np.ndarray
+
+    def __post_init__(self) -> None:
+        numbers = np.concatenate([np.ravel(part) for part in (self.position_m, self.height_m, self.rotation,
+                                                              self.covariance)])
+        if numbers.shape != (48,) or not np.isfinite(numbers).all():
+            raise TargetError("the camera's pose holds numbers that are not finite")
+        if not self.height_m > 0.0:
+            raise TargetError(f"a camera {self.height_m:g} m above the ground sees none of it; check the altitude")
+        sigmas = np.diag(self.covariance)
+        if sigmas.min() < 0.0 or np.linalg.eigvalsh(0.5 * (self.covariance + self.covariance.T))[0] < \
+                -1e-6 * max(float(sigmas.max()), 1e-12):
+            raise TargetError("the covariance of the camera's pose is none")
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """An object on the ground as one frame shows it.
+
+    position_m: float64 (2,). own_m2: float64 (2, 2), covariance of the errors of this sight alone. common: float64
+    (2, 9), metres by which unit errors that all sights of a track share move it: six of the pose, one of heights, two
+    of the box. size_m: as fusion.extent_m measures it.
+    """
+
+    position_m: np.ndarray
+    own_m2: np.ndarray
+    common: np.ndarray
+    size_m: float
+
+    @property
+    def covariance_m2(self) -> np.ndarray:
+        """float64 (2, 2), of all errors."""
+        return self.own_m2 + self.common @ self.common.T
+
+
+def sight(intrinsics: Intrinsics, pose: CameraPose, detection: Detection) -> Sight:
+    """The object of a detection on the ground. Raises TargetError where the view meets no ground at it, or the box is
+    not finite."""
+    box = np.array((detection.x_min, detection.y_min, detection.x_max, detection.y_max))
+    if not np.isfinite(box).all():
+        raise TargetError("the box is not finite")
+    build, rotation = BUILDS[detection.class_name], np.asarray(pose.rotation, np.float64)
+    ray = rotation @ _optical(intrinsics, *detection.centre)
+    if -ray[2] < LEAST_SLOPE * np.linalg.norm(ray):
+        raise TargetError("it is seen at or near the horizon, where the ground is not to be told")
+    drop_m = pose.height_m - 0.5 * build.height_m
+    if drop_m <= 0.0:
+        raise TargetError("the camera is no higher than the object")
+    lean = ray[:2] / -ray[2]  # metres along the ground per metre of height
+    depth_m = drop_m / -ray[2]  # along the optical axis
+    by_ray = depth_m * np.column_stack([np.eye(2), lean])
+    by_turn = by_ray @ -_cross(ray)
+    by_pose = np.column_stack([np.eye(2), lean, by_turn]) @ _root(pose.covariance)
+    by_pixel = by_ray @ np.column_stack([rotation[:, 0] / intrinsics.fx, rotation[:, 1] / intrinsics.fy])
+    height_sigma_m = np.hypot(0.5 * build.height_sigma_m, RELIEF_SHARE * drop_m * np.hypot(*lean))
+    sides = np.array((detection.width, detection.height))
+    own_px, habit_px = (np.hypot(px, share * sides) for px, share in ((BOX_OWN_PX, BOX_OWN_SHARE),
+                                                                      (BOX_HABIT_PX, BOX_HABIT_SHARE)))
+    size_m = extent_m(box, depth_m * float(np.linalg.norm(ray)) / intrinsics.fx)
+    cut = np.array([min(box[0], intrinsics.width - box[2]), min(box[1], intrinsics.height - box[3])]) < EDGE_PX
+    if cut.any():  # what lies beyond the edge is not known: up to as much as is seen, at least of a usual object
+        own_px = np.where(cut, np.hypot(own_px, 0.5 * np.maximum(sides, sides.max())), own_px)
+    own = by_pixel * own_px
+    return Sight(np.asarray(pose.position_m, np.float64) + drop_m * lean,
+                 own @ own.T + POSE_OWN_SHARE**2 * (by_pose @ by_pose.T),
+                 np.column_stack([by_pose, height_sigma_m * lean, by_pixel * habit_px]), size_m)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Where an object is at stamp_ns. position_m: float64 (2,), on the grid. covariance_m2: float64 (2, 2), true east
+    and north. sights: frames it was taken from. size_m: as fusion.extent_m."""
+
+    stamp_ns: int
+    position_m: np.ndarray
+    latitude_deg: float
+    longitude_deg: float
+    covariance_m2: np.ndarray
+    sights: int
+    size_m: float
+
+    @property
+    def reach_m(self) -> float:
+        """Half the longest axis of the ellipse that holds the object with 95 %."""
+        return float(np.sqrt(5.991 * np.linalg.eigvalsh(self.covariance_m2)[-1]))
+
+
+class TargetTrack:
+    """Position and velocity of one object over the sights of its track.
+
+    A Kalman filter that considers the common errors without estimating them (Schmidt 1966): it carries how far they
+    have gone into the state (`_leaked`), so that many sights shrink the part that is their own, and never the part
+    they share. The object moves at a nearly constant velocity, with the class's white acceleration.
+    """
+
+    GATE = 18.4  # squared Mahalanobis distance of a sight, 0.01 %: beyond, the track has taken up another object
+    SIZES = 15  # of the last sights, whose median is the track's
+
+    def __init__(self, class_name: str, stamp_ns: int, first: Sight):
+        self._build = BUILDS[class_name]
+        self._begin(stamp_ns, first)
+
+    def _begin(self, stamp_ns: int, first: Sight) -> None:
+        self.stamp_ns, self.sights, self._sizes, self._missed = stamp_ns, 1, [first.size_m], 0
+        self._state = np.concatenate([first.position_m, np.zeros(2)])
+        self._covariance = np.zeros((4, 4))
+        self._covariance[:2, :2] = first.covariance_m2
+        self._covariance[2:, 2:] = self._build.speed_m_s**2 * np.eye(2)
+        self._leaked = np.vstack([first.common, np.zeros_like(first.common)])
+
+    @property
+    def size_m(self) -> float:
+        return float(np.median(self._sizes))
+
+    def add(self, stamp_ns: int, seen: Sight) -> None:
+        """One more sight, later than the last. One that is far off is left out; the second in a row begins anew."""
+        state, covariance, leaked = self._predicted(stamp_ns)
+        offset = seen.position_m - state[:2]
+        # Of e = estimate - truth, a unit common error u and the sight's own v: the offset is u's part + v - e.
+        with_offset = covariance[:, :2] - leaked @ seen.common.T
+        spread = covariance[:2, :2] + seen.covariance_m2 - leaked[:2] @ seen.common.T - seen.common @ leaked[:2].T
+        if float(offset @ np.linalg.solve(spread, offset)) > self.GATE:
+            self._missed += 1
+            if self._missed > 1:
+                self._begin(stamp_ns, seen)
+            return
+        gain = np.linalg.solve(spread, with_offset.T).T
+        keep = np.eye(4)
+        keep[:, :2] -= gain
+        mixed = keep @ leaked @ (gain @ seen.common).T
+        self._covariance = keep @ covariance @ keep.T + gain @ seen.covariance_m2 @ gain.T + mixed + mixed.T
+        self._state, self._leaked = state + gain @ offset, keep @ leaked + gain @ seen.common
+        self._sizes = [*self._sizes, seen.size_m][-self.SIZES:]
+        self.stamp_ns, self.sights, self._missed = stamp_ns, self.sights + 1, 0
+
+    def at(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        """(position (2,), covariance (2, 2)) on the grid at a time not before the last sight."""
+        state, covariance, _ = self._predicted(stamp_ns)
+        return state[:2], covariance[:2, :2]
+
+    def _predicted(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        seconds = max(stamp_ns - self.stamp_ns, 0) / 1e9
+        move = np.eye(4)
+        move[:2, 2:] = seconds * np.eye(2)
+        noise = self._build.acceleration**2 * np.kron(
+            np.array([[seconds**3 / 3, seconds**2 / 2], [seconds**2 / 2, seconds]]), np.eye(2))
+        return move @ self._state, move @ self._covariance @ move.T + noise, move @ self._leaked
+
+
+class Targets:
+    """The places of all tracks of a camera."""
+
+    def __init__(self) -> None:
+        self._tracks: dict[int, TargetTrack] = {}
+
+    def add(self, intrinsics: Intrinsics, pose: CameraPose, track_id: int, detection: Detection) -> None:
+        """What the frame of this pose shows of a track; frames must come in order. Raises TargetError as `sight`."""
+        seen, track = sight(intrinsics, pose, detection), self._tracks.get(track_id)
+        if track is None:
+            self._tracks[track_id] = TargetTrack(detection.class_name, pose.stamp_ns, seen)
+        elif pose.stamp_ns > track.stamp_ns:
+            track.add(pose.stamp_ns, seen)
+
+    def get(self, track_id: int) -> TargetTrack | None:
+        return self._tracks.get(track_id)
+
+    def size_m(self, track_id: int) -> float:
+        """As fusion.extent_m, pooled over the track; NaN where it is not known."""
+        track = self._tracks.get(track_id)
+        return float("nan") if track is None else track.size_m
+
+    def keep(self, track_ids: Collection[int]) -> None:
+        """Forget all other tracks."""
+        for track_id in self._tracks.keys() - set(track_ids):
+            del self._tracks[track_id]
+
+    def target(self, track_id: int, stamp_ns: int, grid: LocalGrid) -> Target | None:
+        """Where a track's object is at a time, None where it was never seen from a known place."""
+        track = self._tracks.get(track_id)
+        if track is None:
+            return None
+        position, covariance = track.at(stamp_ns)
+        x, y = map(float, position)
+        latitude, longitude = map(float, grid.to_geographic(x, y))
+        c, s = np.cos(grid.convergence_rad(x, y)), np.sin(grid.convergence_rad(x, y))
+        to_true = np.array([[c, s], [-s, c]])
+        return Target(stamp_ns, position, latitude, longitude, to_true @ covariance @ to_true.T, track.sights,
+                      track.size_m)
+
+
+def _optical(intrinsics: Intrinsics, u: float, v: float) -> np.ndarray:
+    """The ray of a pixel, of length 1 along the optical axis."""
+    return np.array([(u - intrinsics.cx) / intrinsics.fx, (v - intrinsics.cy) / intrinsics.fy, 1.0])
+
+
+def _cross(vector: np.ndarray) -> np.ndarray:
+    """The matrix of the product vector x."""
+    x, y, z = vector
+    return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """A square root that changes little where the covariance does: that of the correlations, scaled. A unit error then
+    means the same in one frame as in the next."""
+    sigmas = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    scale = np.where(sigmas > 0.0, sigmas, 1.0)
+    values, axes = np.linalg.eigh(0.5 * (covariance + covariance.T) / np.outer(scale, scale))
+    return sigmas[:, None] * (axes * np.sqrt(np.maximum(values, 0.0)) @ axes.T)
