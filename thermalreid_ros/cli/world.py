@@ -50,8 +50,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                      help="standard deviation of the rough position (default 300)")
     fly.add_argument("--agc", action="store_true", help="record thermal/image_agc too")
     fly.add_argument("--depth", action="store_true", help="record truth/depth too")
-    fly.add_argument("--compact", action="store_true",
-                     help="compressed pictures after gain control, no instances: a hundredth of the size")
+    fly.add_argument("--compact", type=int, nargs="?", const=25, default=0, choices=range(1, 101), metavar="QUALITY",
+                     help="WebP pictures after gain control, no instances: at quality 25, the default, a hundredth of "
+                          "the size")
     fly.add_argument("--dense", action="store_true", help="a crowded city")
     _add_workers(fly)
     add_json_option(fly)

@@ -59,7 +59,7 @@ from thermalreid_ros.world.weather import Weather
 CAMERA_FRAME, OPTICAL_FRAME = "thermal_frame", "thermal_optical_frame"
 MAP_FRAME, ODOM_FRAME = "map", "odom"
 IMU_HZ, ODOM_HZ, PRIOR_HZ, ALTITUDE_HZ = 100.0, 20.0, 1.0, 10.0
-COMPACT_IMU_HZ, COMPACT_ODOM_HZ, COMPACT_QUALITY = 20.0, 10.0, 25  # 8 kB a frame of 640x512
+COMPACT_IMU_HZ, COMPACT_ODOM_HZ = 20.0, 10.0
 
 
 def _plain(frames, **_):
@@ -69,8 +69,9 @@ def _plain(frames, **_):
 @dataclass(frozen=True)
 class Recorder:
     """How a film is recorded. target: name of the identity to be found, "" for none. agc, depth: whether to
-    record the gain-controlled pictures and the depth. prior_error_m: standard deviation on each axis. compact:
-    compressed pictures after gain control in place of the camera's own (see the head of this module)."""
+    record the gain-controlled pictures and the depth. prior_error_m: standard deviation on each axis. compact: 0, or
+    the quality, 1 to 100, of WebP pictures after gain control in place of the camera's own (see the head of this
+    module)."""
 
     seed: int
     target: str = ""
@@ -79,7 +80,7 @@ class Recorder:
     agc: bool = False
     depth: bool = False
     prior_error_m: float = 300.0
-    compact: bool = False
+    compact: int = 0
 
 
 def record_flight(out: Path, film: Film, folder: WorkFolder, recorder: Recorder, custom: Mapping[str, str], *,
@@ -233,7 +234,7 @@ def _frames(film: Film, folder: Path, recorder: Recorder, progress) -> _Stream:
         raw = sensor.capture(frame.radiance, stamp_ns, film.trajectory.image_motion_px_s(time_s, k))
         if recorder.compact:
             yield "/thermal/image_raw/compressed", stamp_ns, types.compressed(
-                stamp_ns, recorder.gain.grey(raw), "webp", (cv2.IMWRITE_WEBP_QUALITY, COMPACT_QUALITY))
+                stamp_ns, recorder.gain.grey(raw), "webp", (cv2.IMWRITE_WEBP_QUALITY, recorder.compact))
         else:
             yield "/thermal/image_raw", stamp_ns, types.image(stamp_ns, raw, "mono16")
         if recorder.agc:
