@@ -103,7 +103,8 @@ class FusedModel:
     of its mean speaks neither for nor against. weights: by WITH_EMBEDDING or WITHOUT_EMBEDDING and class or ANY.
     accept_probability: at which one search in a hundred among candidates_per_true others accepts a wrong one.
     candidates_per_true: the prior, one true candidate among so many. descriptor_model: the embedding that the sizes and
-    weights belong to, "" where it had none."""
+    weights belong to, "" where it had none. synthetic_share: of the thermal probes in a probe's descriptor, see
+    probe_descriptor."""
 
     means: np.ndarray
     scales: np.ndarray
@@ -112,6 +113,7 @@ class FusedModel:
     accept_probability: float
     candidates_per_true: float
     descriptor_model: str = ""
+    synthetic_share: float = 0.5
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> FusedModel:
@@ -142,7 +144,7 @@ class FusedModel:
             raise ValueError(f"no weights or no sizes for class '{ANY}'")
         model = cls(np.array([float(row["mean"]) for row in table]), np.array([float(row["scale"]) for row in table]),
                     weights, sizes, float(content["accept_probability"]), float(content["candidates_per_true"]),
-                    str(content.get("descriptor_model") or ""))
+                    str(content.get("descriptor_model") or ""), float(content.get("synthetic_share", 0.5)))
         numbers = [*model.means, *model.scales, *(number for rows in weights.values() for row in rows.values()
                                                   for number in (row.bias, *row.weights))]
         if not np.isfinite(numbers).all() or (model.scales <= 0).any() or not 0.0 < model.accept_probability <= 1.0:
@@ -158,6 +160,7 @@ class FusedModel:
             "candidates_per_true": self.candidates_per_true,
             "accept_probability": rounded(self.accept_probability),
             "descriptor_model": self.descriptor_model,
+            "synthetic_share": self.synthetic_share,
             "features": {name: {"mean": rounded(mean), "scale": rounded(scale)}
                          for name, mean, scale in zip(FEATURES, self.means, self.scales)},
             "weights": {kind: {name: {"bias": rounded(row.bias), **dict(zip(FEATURES, map(rounded, row.weights)))}
@@ -220,3 +223,12 @@ def pooled(descriptors: np.ndarray) -> np.ndarray:
     track."""
     mean = np.asarray(descriptors, np.float32).mean(axis=0)
     return mean / max(float(np.linalg.norm(mean)), 1e-9)
+
+
+def probe_descriptor(photograph: np.ndarray, probes: np.ndarray | None, synthetic_share: float) -> np.ndarray:
+    """(D,), the descriptor that a probe is searched by: of its photographs, pooled, mixed with that of the thermal
+    probes made of them, pooled; of the photographs alone where there are none, or they are not finite."""
+    if probes is None or not np.isfinite(probes).all():
+        return photograph
+    mixed = (1.0 - synthetic_share) * photograph + synthetic_share * probes
+    return mixed / max(float(np.linalg.norm(mixed)), 1e-9)
