@@ -116,9 +116,9 @@ class SegmenterCompact(nn.Module):
     """
 
     stride_multiple = 32
-    widths = (16, 32, 64, 128, 160)  # at strides 2, 4, 8, 16, 32
+    widths = (24, 48, 80, 144, 192)  # at strides 2, 4, 8, 16, 32
 
-    def __init__(self, classes: int = CLASS_COUNT, width: int = 64):
+    def __init__(self, classes: int = CLASS_COUNT, width: int = 80):
         super().__init__()
         w = self.widths
         self.stem = conv_bn_act(3, w[0], 3, 2)
