@@ -34,6 +34,9 @@ class SignatureTable:
             blobs[:, row, :count[row]] = signature.blobs.y, signature.blobs.value
         return cls(np.sqrt(np.stack([s.histogram for s in signatures])).astype(np.float32), *blobs, count)
 
+    def only(self, rows: np.ndarray) -> SignatureTable:
+        return SignatureTable(self.root[rows], self.y[rows], self.value[rows], self.count[rows])
+
 
 def histogram_distances(first: SignatureTable, second: SignatureTable) -> np.ndarray:
     """float32 (N, M), as signature.bhattacharyya_distance, to about 1e-3 where it is near 0."""
