@@ -1,4 +1,4 @@
-"""`thermalreid train synthesis | embedding`: networks that know one object from another."""
+"""`thermalreid train synthesis | embedding | baseline`: networks that know one object from another."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from thermalreid_ros.errors import ThermalReidError
 
 
 def add_parsers(parts: argparse._SubParsersAction) -> None:
-    for name, text, run in (("synthesis", "thermal probes from photographs: ThermalGAN and the conditional generator",
-                             _synthesis), ("embedding", "one space for photographs and thermal crops", _embedding)):
+    for name, text, run in (
+            ("synthesis", "thermal probes from photographs: ThermalGAN and the conditional generator", _synthesis),
+            ("embedding", "one space for photographs and thermal crops", _embedding),
+            ("baseline", "what the paper compares itself with: VRAI and BoT-BS", _baseline)):
         parser = parts.add_parser(name, help=text)
         parser.add_argument("--pairs", type=Path, nargs="+", required=True, metavar="DIR",
                             help="sets of `thermalreid world pairs`, finished or not")
         parser.add_argument("--minutes", type=float, default=60.0, help="of training (default 60)")
         parser.add_argument("--steps", type=int, default=10**9, help="of training at most")
-        parser.add_argument("--batch", type=int, default=64, help="pairs, or identities of an embedding (default 64)")
+        parser.add_argument("--batch", type=int, default=64,
+                            help="pairs for synthesis, identities for the others (default 64)")
         parser.add_argument("--learning-rate", type=float, default=2e-4 if name == "synthesis" else 2e-3)
         parser.add_argument("--seed", type=int, default=1)
         parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -27,6 +30,12 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
         if name == "synthesis":
             parser.add_argument("--embedding", type=Path, metavar="WEIGHTS.pt",
                                 help="of `train embedding`: synthesis then learns to be recognised by it")
+        elif name == "baseline":
+            parser.add_argument("--network", required=True, help="vrai or bot_bs")
+            parser.add_argument("--bands", required=True, help="visible: learned on photographs alone, as the paper "
+                                "used it; cross: on photographs and thermal crops, as the embedding")
+            parser.add_argument("--width", type=float, default=5 / 32, metavar="SHARE",
+                                help="of ResNet-50's channels (default 0.15625, 0.6 million parameters)")
         parser.set_defaults(part=run)
     export = parts.add_parser("export-objects", help="trained synthesis and embedding to ONNX models with their cards")
     export.add_argument("--synthesis", type=Path, metavar="WEIGHTS.pt")
@@ -59,6 +68,16 @@ def _embedding(args: argparse.Namespace) -> int:
     from thermalreid_ros.training.embedding import EmbeddingRecipe, train
 
     recipe = EmbeddingRecipe(identities=args.batch, learning_rate=args.learning_rate, seed=args.seed)
+    weights = train(recipe, _pairs(args), args.out, minutes=args.minutes, steps=args.steps, log=_log)
+    print(f"trained: {weights}")
+    return 0
+
+
+def _baseline(args: argparse.Namespace) -> int:
+    from thermalreid_ros.training.baselines import BaselineRecipe, train
+
+    recipe = BaselineRecipe(args.network, args.bands, args.width, identities=args.batch,
+                            learning_rate=args.learning_rate, seed=args.seed)
     weights = train(recipe, _pairs(args), args.out, minutes=args.minutes, steps=args.steps, log=_log)
     print(f"trained: {weights}")
     return 0

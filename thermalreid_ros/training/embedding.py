@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.cmc import cmc_figures, guessing, over_draws, true_rank
 from thermalreid_ros.files import write_atomically
+from thermalreid_ros.training.course import Course
 from thermalreid_ros.training.mobilenet import InvertedResidual
 from thermalreid_ros.training.pairs import (
     Pairs,
@@ -37,7 +37,7 @@ from thermalreid_ros.training.pairs import (
     soften,
     vary_light,
 )
-from thermalreid_ros.training.weights import Averaged, load_averaged, write_state
+from thermalreid_ros.training.weights import Averaged, load_averaged, write_weights
 
 SIZE_PX = 96
 DIMENSIONS = 128
@@ -45,8 +45,6 @@ DIMENSIONS = 128
 #: of 20 px still have some.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 48, 3, 1), (6, 64, 3, 2), (6, 96, 2, 1))
 _RING = 0.12  # share of the crop's side that counts as surroundings, at each edge
-_LOG_EVERY_S = 15.0
-_LAST_STEPS = 20  # whose losses are kept beside the figures
 
 
 @dataclass(frozen=True)
@@ -67,18 +65,36 @@ class EmbeddingRecipe:
     seed: int = 1
 
 
+class ThermalView(nn.Module):
+    """Degrees Celsius (N, 1, S, S) as three channels, all against the mean of the edge, the object's surroundings: a
+    few kelvin, tens of kelvin, and in units of the crop's own contrast. The absolute temperature is lost on purpose:
+    it tells the hour, not the object."""
+
+    def __init__(self, size_px: int):
+        super().__init__()
+        ring = torch.zeros(1, 1, size_px, size_px)
+        width = round(_RING * size_px)
+        ring[..., :width, :], ring[..., -width:, :], ring[..., :width], ring[..., -width:] = 1.0, 1.0, 1.0, 1.0
+        self.register_buffer("ring", ring / ring.sum(), persistent=False)
+
+    def forward(self, thermal: torch.Tensor) -> torch.Tensor:
+        against = thermal - (thermal * self.ring).sum((2, 3), keepdim=True)
+        contrast = (against * against).mean((2, 3), keepdim=True).sqrt()
+        return torch.cat([torch.tanh(against / 4.0), torch.tanh(against / 16.0),
+                          torch.tanh(0.5 * against / (contrast + 0.3))], 1)
+
+
 class EmbeddingNetwork(nn.Module):
     """Pictures (N, 3, 96, 96) to unit vectors (N, 128). Each band has a first convolution of its own.
 
-    colour: RGB, 0 to 255. thermal: degrees Celsius in one channel (N, 1, ...). A thermal crop is seen three ways, all
-    against the mean of its edge, its surroundings: a few kelvin, tens of kelvin, and in units of its own contrast. Its
-    absolute temperature is lost on purpose: it tells the hour, not the object.
+    colour: RGB, 0 to 255. thermal: degrees Celsius in one channel (N, 1, ...), seen as ThermalView shows them.
     """
 
-    size_px = SIZE_PX
+    dimensions = DIMENSIONS
 
     def __init__(self):
         super().__init__()
+        self.size_px = SIZE_PX
         self.stems = nn.ModuleList(
             nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(inplace=True))
             for _ in range(2))
@@ -95,19 +111,10 @@ class EmbeddingNetwork(nn.Module):
         # or spent on telling the bands apart, and both please triplets that are not solved yet.
         self.necks = nn.ModuleList(nn.BatchNorm1d(DIMENSIONS, affine=False) for _ in range(2))
         self.classes = nn.Linear(DIMENSIONS, len(CLASS_NAMES))
-        ring = torch.zeros(1, 1, SIZE_PX, SIZE_PX)
-        width = round(_RING * SIZE_PX)
-        ring[..., :width, :], ring[..., -width:, :], ring[..., :width], ring[..., -width:] = 1.0, 1.0, 1.0, 1.0
-        self.register_buffer("ring", ring / ring.sum(), persistent=False)
+        self.thermal_channels = ThermalView(self.size_px)
 
     def colour_channels(self, colour: torch.Tensor) -> torch.Tensor:
         return colour / 127.5 - 1.0
-
-    def thermal_channels(self, thermal: torch.Tensor) -> torch.Tensor:
-        against = thermal - (thermal * self.ring).sum((2, 3), keepdim=True)
-        contrast = (against * against).mean((2, 3), keepdim=True).sqrt()
-        return torch.cat([torch.tanh(against / 4.0), torch.tanh(against / 16.0),
-                          torch.tanh(0.5 * against / (contrast + 0.3))], 1)
 
     def pooled(self, first: torch.Tensor) -> torch.Tensor:
         """(N, 128) before the necks, of what a stem made."""
@@ -128,10 +135,13 @@ class EmbeddingNetwork(nn.Module):
         return torch.stack([neck(half) for neck, half in zip(self.necks, self.pooled(first).chunk(2))])
 
 
-class _Sampler:
-    """Batches of identities: rows of the pairs for photographs and for thermal pictures, never of one session."""
+class IdentitySampler:
+    """Batches of identities: rows of the pairs for photographs and for thermal pictures, never of one session.
 
-    def __init__(self, pairs: Pairs, recipe: EmbeddingRecipe):
+    recipe: says how many `identities` and how many pictures of `each`, and the `seed`.
+    """
+
+    def __init__(self, pairs: Pairs, recipe: Any):
         identity, label = pairs.identity.cpu().numpy(), pairs.label.cpu().numpy()
         rows = [np.flatnonzero(identity == number) for number in range(pairs.identities)]
         self._rows = [own for own in rows if len(own) >= 2]
@@ -139,12 +149,12 @@ class _Sampler:
             raise ThermalReidError("no two identities were seen in two places each; make a larger set of pairs")
         kinds = np.array([label[own[0]] for own in self._rows])
         self._by_class = [np.flatnonzero(kinds == k) for k in np.unique(kinds)]
-        self._recipe, self._rng = recipe, np.random.default_rng(recipe.seed)
+        self._recipe = recipe
 
-    def __call__(self) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """(rows of photographs (P, K), rows of thermal pictures (P, K)), of all classes alike: in a batch of one class,
-        normalisation takes away what the class has in common, which no flight does."""
-        recipe, rng = self._recipe, self._rng
+        normalisation takes away what the class has in common, which no flight does. The same step, the same batch."""
+        recipe, rng = self._recipe, np.random.default_rng((self._recipe.seed, step))
         share = -(-recipe.identities // len(self._by_class))
         chosen = rng.permutation(np.concatenate([rng.choice(pool, min(share, len(pool)), replace=False)
                                                  for pool in self._by_class]))[:recipe.identities]
@@ -157,19 +167,28 @@ class _Sampler:
         return np.stack(colour), np.stack(thermal)
 
 
-def colour_batch(pairs: Pairs, rows: torch.Tensor, varied: bool) -> torch.Tensor:
-    """float32 (N, 3, 96, 96), 0 to 255."""
+def colour_squares(count: int, device: torch.device) -> torch.Tensor:
+    """The maps (N, 2, 3), drawn by chance, that photographs are cut by in training."""
+    return random_squares(count, device, turn_deg=10.0, stretch=0.05)
+
+
+def colour_batch(pairs: Pairs, rows: torch.Tensor, size_px: int) -> torch.Tensor:
+    """float32 (N, 3, S, S), 0 to 255: photographs as they are shown in flight."""
+    return 255.0 * cut(pairs.colour[rows].float() / 255.0, middle_squares(len(rows), rows.device), size_px)
+
+
+def varied_colour_batch(pairs: Pairs, rows: torch.Tensor, squares: torch.Tensor, size_px: int, *,
+                        one_channel: bool = True) -> torch.Tensor:
+    """The same cut by `squares`, in other light, some of them softened, with parts erased, and, where one_channel
+    allows it, with one channel or grey in place of colours."""
     device, count = rows.device, len(rows)
-    squares = random_squares(count, device, turn_deg=10.0, stretch=0.05) if varied else middle_squares(count, device)
-    colour = cut(pairs.colour[rows].float() / 255.0, squares, SIZE_PX)
-    if varied:
-        colour = vary_light(colour)
-        blurred = torch.rand(count, device=device) < 0.3
-        sides = torch.empty(count, device=device).uniform_(20.0, SIZE_PX)
-        colour = soften(colour, torch.where(blurred, sides, torch.full_like(sides, SIZE_PX)))
+    colour = vary_light(cut(pairs.colour[rows].float() / 255.0, squares, size_px))
+    blurred = torch.rand(count, device=device) < 0.3
+    sides = torch.empty(count, device=device).uniform_(20.0, size_px)
+    colour = soften(colour, torch.where(blurred, sides, torch.full_like(sides, size_px)))
+    if one_channel:
         colour = _one_channel(colour)
-        colour = _erase(colour)
-    return 255.0 * colour.clamp(0.0, 1.0)
+    return 255.0 * _erase(colour).clamp(0.0, 1.0)
 
 
 def _one_channel(colour: torch.Tensor) -> torch.Tensor:
@@ -198,26 +217,32 @@ def _erase(pictures: torch.Tensor, share: float = 0.4) -> torch.Tensor:
     return torch.where(inside, pictures.mean((2, 3), keepdim=True), pictures)
 
 
-def thermal_batch(pairs: Pairs, rows: torch.Tensor, recipe: EmbeddingRecipe) -> torch.Tensor:
-    """float32 (N, 1, 96, 96), degrees Celsius: from a drone, or near by, softened as if from one, varied."""
+def thermal_batch(pairs: Pairs, rows: torch.Tensor, near_share: float, size_px: int) -> torch.Tensor:
+    """float32 (N, 1, S, S), degrees Celsius: from a drone, or near by, softened as if from one, varied."""
     device, count = rows.device, len(rows)
     views = pairs.drone_px.shape[1]
     view = torch.randint(views, (count,), device=device)
     view = torch.where(pairs.drone_px[rows, view] > 0, view, pairs.drone_px[rows].argmax(1))
-    near = (torch.rand(count, device=device) < recipe.near_share) | (pairs.drone_px[rows, view] <= 0)
+    near = (torch.rand(count, device=device) < near_share) | (pairs.drone_px[rows, view] <= 0)
     squares = random_squares(count, device, turn_deg=15.0, stretch=0.08, shift=0.12)
-    drone = cut(celsius(pairs.drone[rows, view])[:, None], squares, SIZE_PX)
+    drone = cut(celsius(pairs.drone[rows, view])[:, None], squares, size_px)
     instant = torch.randint(2, (count,), device=device)
-    close = cut(celsius(pairs.near[rows, instant])[:, None], squares, SIZE_PX)
-    close = soften(close, torch.empty(count, device=device).uniform_(14.0, SIZE_PX))
+    close = cut(celsius(pairs.near[rows, instant])[:, None], squares, size_px)
+    close = soften(close, torch.empty(count, device=device).uniform_(14.0, size_px))
     thermal = torch.where(near.view(-1, 1, 1, 1), close, drone)
     blurred = torch.rand(count, device=device) < 0.3
-    thermal = soften(thermal, torch.where(blurred, torch.empty(count, device=device).uniform_(24.0, SIZE_PX),
-                                          torch.full((count,), float(SIZE_PX), device=device)))
+    thermal = soften(thermal, torch.where(blurred, torch.empty(count, device=device).uniform_(24.0, size_px),
+                                          torch.full((count,), float(size_px), device=device)))
     middle = thermal.mean((2, 3), keepdim=True)
     gain = torch.exp(0.25 * torch.randn(count, 1, 1, 1, device=device))
     noise = torch.empty(count, 1, 1, 1, device=device).uniform_(0.0, 0.12)
     return _erase(middle + gain * (thermal - middle) + noise * torch.randn_like(thermal), 0.3)
+
+
+def hardest_gap(distance: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+    """(N,) of distances (N, M): how much farther the farthest of its own is than the nearest of the others. same:
+    whose they are, bool, symmetric under exchange of the two bands."""
+    return distance.masked_fill(~same, -math.inf).amax(1) - distance.masked_fill(same, math.inf).amin(1)
 
 
 def embedding_losses(colour: torch.Tensor, thermal: torch.Tensor, recipe: EmbeddingRecipe) -> dict[str, torch.Tensor]:
@@ -228,12 +253,8 @@ def embedding_losses(colour: torch.Tensor, thermal: torch.Tensor, recipe: Embedd
     colour, thermal = F.normalize(colour, dim=2), F.normalize(thermal, dim=2)
     each = torch.arange(p, device=colour.device).repeat_interleave(k)
     same = each[:, None] == each
-    hard = colour.new_zeros(())
     distance = torch.cdist(colour.flatten(0, 1), thermal.flatten(0, 1))
-    for table in (distance, distance.T):
-        farthest = table.masked_fill(~same, -math.inf).amax(1)
-        nearest = table.masked_fill(same, math.inf).amin(1)
-        hard = hard + F.softplus(farthest - nearest).mean()
+    hard = sum(F.softplus(hardest_gap(table, same)).mean() for table in (distance, distance.T))
     centres = F.normalize(torch.cat([colour.mean(1), thermal.mean(1)]))
     between = torch.cdist(centres, centres)
     who = torch.arange(p, device=colour.device).repeat(2)
@@ -247,10 +268,11 @@ def embedding_losses(colour: torch.Tensor, thermal: torch.Tensor, recipe: Embedd
     return {"triplet": hard, "centre": centre, "contrast": contrast}
 
 
-def _share_across(progress: float, recipe: EmbeddingRecipe) -> float:
-    """Weight, 0 to 1, of the losses across bands. From the start at full weight they keep identity and class from
-    being learned at all: as long as features mean nothing, their gradients are large and point anywhere."""
-    return min(max(progress / recipe.alone - 1.0, 0.0), 1.0)
+def share_across(progress: float, alone: float) -> float:
+    """Weight, 0 to 1, of the losses across bands; identity and class are alone for such a share of the training. From
+    the start at full weight these losses keep identity and class from being learned at all: as long as features mean
+    nothing, their gradients are large and point anywhere."""
+    return min(max(progress / alone - 1.0, 0.0), 1.0)
 
 
 def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, steps: int = 10**9,
@@ -261,14 +283,13 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
 
     ThermalReidError where a checkpoint of another recipe is there.
     """
-    out.mkdir(parents=True, exist_ok=True)
     device = pairs.colour.device
     kind = device.type
     torch.manual_seed(recipe.seed)
     torch.backends.cudnn.benchmark = True
     training = pairs.only(~pairs.held_out())
-    sampler = _Sampler(training, recipe)
-    model = EmbeddingNetwork().to(device, memory_format=torch.channels_last)
+    sampler = IdentitySampler(training, recipe)
+    model = EmbeddingNetwork().to(device, memory_format=torch.channels_last).train()
     heads = nn.Linear(DIMENSIONS, training.identities, bias=False).to(device)
     nn.init.normal_(heads.weight, std=0.01)
     averaged = Averaged(model, recipe.ema)
@@ -277,39 +298,18 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
         [{"params": [p for p in parameters if (p.ndim > 1) == decayed],
           "weight_decay": recipe.weight_decay if decayed else 0.0} for decayed in (True, False)],
         lr=recipe.learning_rate, fused=kind == "cuda")
-    path, step, before_s = out / "checkpoint.pt", 0, 0.0
-    if path.exists():
-        state = torch.load(path, map_location=device, weights_only=True)
-        if state["recipe"] != asdict(recipe) or state["heads"]["weight"].shape != heads.weight.shape:
-            raise ThermalReidError(f"{path}: made with another recipe or other data; choose another --out")
-        model.load_state_dict(state["model"])
-        heads.load_state_dict(state["heads"])
-        averaged.model.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, before_s = state["step"], state["seconds"]
-        log(f"resumed at step {step}, after {before_s:.0f} s")
-
-    def save(seconds: float) -> None:
-        write_state({"recipe": asdict(recipe), "step": step, "seconds": seconds, "model": model.state_dict(),
-                     "heads": heads.state_dict(), "averaged": averaged.model.state_dict(),
-                     "optimiser": optimiser.state_dict()}, path)
-
-    begun = time.monotonic() - before_s
-    saved, spoken, sums, logged = time.monotonic(), time.monotonic(), {}, step
-    last: deque[dict[str, torch.Tensor]] = deque(maxlen=_LAST_STEPS)
-    model.train()
-    while True:
-        seconds = time.monotonic() - begun
-        progress = max(seconds / (60.0 * minutes), step / steps)
-        if progress >= 1.0:
-            break
+    course = Course(out, {"model": model, "heads": heads, "averaged": averaged.model, "optimiser": optimiser},
+                    asdict(recipe), device=device, minutes=minutes, steps=steps, log=log,
+                    checkpoint_every_s=checkpoint_every_s)
+    for step, progress in course:
         rate = min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * rate
-        rows = torch.from_numpy(np.stack(sampler())).to(device, non_blocking=True)
+        rows = torch.from_numpy(np.stack(sampler(step))).to(device, non_blocking=True)
         p, k = rows.shape[1:]
-        colour = colour_batch(training, rows[0].flatten(), True).contiguous(memory_format=torch.channels_last)
-        thermal = thermal_batch(training, rows[1].flatten(), recipe)
+        colour = varied_colour_batch(training, rows[0].flatten(), colour_squares(p * k, device), SIZE_PX)
+        colour = colour.contiguous(memory_format=torch.channels_last)
+        thermal = thermal_batch(training, rows[1].flatten(), recipe.near_share, SIZE_PX)
         with torch.autocast(kind, torch.bfloat16):
             both = model.both(colour, thermal)
         neck = both.float().flatten(0, 1)
@@ -317,80 +317,75 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
         terms = {"identity": F.cross_entropy(heads(neck), identity, label_smoothing=0.1),
                  "class": F.cross_entropy(model.classes(neck), label)}
         terms |= embedding_losses(*neck.view(2, p, k, -1), recipe)
-        loss = terms["identity"] + terms["class"] + _share_across(progress, recipe) * (
+        loss = terms["identity"] + terms["class"] + share_across(progress, recipe.alone) * (
             0.5 * terms["triplet"] + terms["centre"] + terms["contrast"])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 10.0)
         optimiser.step()
         averaged.update(step)
-        step += 1
-        last.append({name: value.detach() for name, value in terms.items()})
-        for name, value in last[-1].items():
-            sums[name] = sums.get(name, 0.0) + value
-        if time.monotonic() - spoken > _LOG_EVERY_S:
-            line = {name: round(float(value) / (step - logged), 4) for name, value in sums.items()}
-            log(f"step {step}  {100 * progress:.0f} %  {step / max(seconds, 1e-9):.1f} steps/s  {line}")
-            sums, logged, spoken = {}, step, time.monotonic()
-        if time.monotonic() - saved > checkpoint_every_s:
-            save(seconds)
-            saved = time.monotonic()
-    save(time.monotonic() - begun)
+        course.note(terms)
     figures = evaluate(averaged.model, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
-    figures |= {"training": {"pairs": len(training), "identities": training.identities, "steps": step,
-                             "images_seen": 2 * step * recipe.identities * recipe.each, "seed": recipe.seed,
-                             "losses": {name: round(float(sum(terms[name] for terms in last)) / len(last), 4)
-                                        for name in (last[-1] if last else ())}}}
+    figures |= {"training": {"pairs": len(training), "identities": training.identities, "steps": course.step,
+                             "images_seen": 2 * course.step * recipe.identities * recipe.each, "seed": recipe.seed,
+                             "losses": course.losses()}}
     write_atomically(out / "metrics.json", json.dumps(figures, indent=1) + "\n")
     log(json.dumps(figures))
-    weights = {name: value.half() if value.dtype.is_floating_point else value
-               for name, value in averaged.model.state_dict().items()}
-    torch.save({"averaged": weights, "recipe": asdict(recipe), "step": step, "metrics": figures}, out / "weights.pt")
-    return out / "weights.pt"
+    return write_weights(averaged.model, out, recipe=asdict(recipe), step=course.step, metrics=figures)
 
 
 @torch.no_grad()
-def embed_pairs(model: EmbeddingNetwork, pairs: Pairs, batch: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
-    """(colour (N, 128), drone (N, D, 128)), on the CPU; each the mean of the crop and its mirror image."""
+def embed_pairs(model: nn.Module, pairs: Pairs, batch: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+    """(colour (N, dimensions), drone (N, D, dimensions)) on the CPU, each the mean of the crop and its mirror image, by
+    an EmbeddingNetwork or what has its `colour`, `thermal`, `size_px` and `dimensions`."""
     model.eval()
     colour, drone = [], []
     for rows in torch.arange(len(pairs), device=pairs.label.device).split(batch):
-        picture = colour_batch(pairs, rows, False)
+        picture = colour_batch(pairs, rows, model.size_px)
         colour.append(F.normalize(model.colour(picture) + model.colour(picture.flip(3))).cpu())
         seen = celsius(pairs.drone[rows]).flatten(0, 1)[:, None]
-        seen = cut(seen, middle_squares(len(seen), seen.device), SIZE_PX)
+        seen = cut(seen, middle_squares(len(seen), seen.device), model.size_px)
         both = F.normalize(model.thermal(seen) + model.thermal(seen.flip(3)))
-        drone.append(both.view(len(rows), -1, DIMENSIONS).cpu())
+        drone.append(both.view(len(rows), -1, model.dimensions).cpu())
     return torch.cat(colour), torch.cat(drone)
 
 
-def evaluate(model: EmbeddingNetwork, pairs: Pairs, draws: int = 20) -> dict:
-    """CMC of photographs against pictures from a drone, one of each identity, drawn anew so many times, of another
-    session than the photograph's; against all classes and against the own class alone; per class too. Also the share
-    of photographs whose class is recognised."""
+def evaluate(model: nn.Module, pairs: Pairs, draws: int = 20) -> dict:
+    """The figures of `ranked` for photographs against pictures from a drone. Also the share of photographs whose class
+    is recognised. model: as of embed_pairs, with `classes`."""
     colour, drone = embed_pairs(model, pairs)
     with torch.no_grad():
-        recognised = (model.cpu().classes(colour * DIMENSIONS**0.5).argmax(1) == pairs.label.cpu()).float().mean()
-    identity, label = pairs.identity.cpu().numpy(), pairs.label.cpu().numpy()
-    distance = 1.0 - (colour @ drone.flatten(0, 1).T).numpy()
+        recognised = (model.cpu().classes(colour * model.dimensions**0.5).argmax(1) == pairs.label.cpu()).float().mean()
     present = (pairs.drone_px > 0).cpu().numpy()
     columns = np.flatnonzero(present.ravel())
-    of_row, of_identity = columns // present.shape[1], identity[columns // present.shape[1]]
+    distance = 1.0 - (colour @ drone.flatten(0, 1).T).numpy()[:, columns]
+    return {"class_recognised": round(float(recognised), 4)} | ranked(
+        distance, columns // present.shape[1], pairs, draws)
+
+
+def ranked(distance: np.ndarray, of_row: np.ndarray, pairs: Pairs, draws: int = 20) -> dict:
+    """CMC of the pairs' photographs against pictures, one of each identity, drawn anew so many times, of another
+    session than the photograph's; against all classes and against the own class alone; per class too.
+
+    distance: (N, M) of photographs to pictures. of_row: (M,), the pair that a picture belongs to.
+    """
+    identity, label = pairs.identity.cpu().numpy(), pairs.label.cpu().numpy()
+    of_identity = identity[of_row]
     rng = np.random.default_rng(1)
     figures: dict[str, list] = {}
     sizes: dict[str, list] = {}
     for _ in range(draws):
-        order = rng.permutation(len(columns))
+        order = rng.permutation(len(of_row))
         found: dict[str, list[tuple[int, int]]] = {}
         for row in range(len(identity)):
             allowed = order[of_row[order] != row]
             who, first = np.unique(of_identity[allowed], return_index=True)
             if identity[row] not in who:
                 continue
-            gallery = columns[allowed[first]]
+            gallery = allowed[first]
             own = distance[row, gallery]
             found.setdefault("mixed", []).append((true_rank(own, int(np.searchsorted(who, identity[row]))), len(own)))
-            alike = label[of_row[allowed[first]]] == label[row]
+            alike = label[of_row[gallery]] == label[row]
             own, who = own[alike], who[alike]
             rank = (true_rank(own, int(np.searchsorted(who, identity[row]))), len(own))
             found.setdefault("same_class", []).append(rank)
@@ -399,7 +394,7 @@ def evaluate(model: EmbeddingNetwork, pairs: Pairs, draws: int = 20) -> dict:
             table = np.array(ranks)
             figures.setdefault(name, []).append(cmc_figures(table[:, 0], table[:, 1]))
             sizes[name] = table[:, 1]
-    result: dict = {"class_recognised": round(float(recognised), 4)}
+    result: dict = {}
     for name, drawn in figures.items():
         mean, spread = over_draws(drawn)
         result[name] = {key: round(value, 4) for key, value in mean.as_dict().items()} | {

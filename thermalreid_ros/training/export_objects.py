@@ -151,7 +151,7 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
                 int8=int8, extra={"mean_offsets_k": offsets, "errors_k": errors})
     if embedding is not None:
         network, state = load_embedding(embedding)
-        photographs = [_picture(picture) for picture in colour_batch(pairs, rows, False)]
+        photographs = [_picture(picture) for picture in colour_batch(pairs, rows, EMBEDDING_PX)]
         seen = celsius(pairs.drone[rows, 0])[:, None]
         thermal = list(cut(seen, middle_squares(len(rows), seen.device), EMBEDDING_PX)[:, 0].numpy())
         shares = [{"name": f"{figure}, {gallery}", "value": state["metrics"][gallery][figure]}

@@ -42,15 +42,41 @@ def whole(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
 
 
-def load_averaged(model: torch.nn.Module, path: Path, what: str) -> dict[str, Any]:
-    """Load the key `averaged` of a file into a model, ready to be used; returns what else the file says.
+WEIGHTS = "weights.pt"
+
+
+def write_weights(model: torch.nn.Module, out: Path, **facts: Any) -> Path:
+    """The file `weights.pt` of a folder: an averaged model at half precision under the key `averaged`, and plain facts
+    beside it. Returns its path."""
+    halved = {name: value.half() if value.dtype.is_floating_point else value
+              for name, value in model.state_dict().items()}
+    write_state({"averaged": halved, **facts}, out / WEIGHTS)
+    return out / WEIGHTS
+
+
+def read_state(path: Path, what: str) -> dict[str, Any]:
+    """What a file of torch.save holds, on the CPU.
 
     what: the file is called in the ThermalReidError that says it is none of them.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(whole(state["averaged"]))
+        if not isinstance(state, dict):
+            raise KeyError("averaged")
+        return state
     except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ThermalReidError(f"{path}: no weights of {what} ({str(error).splitlines()[0]})") from None
+
+
+def load_averaged(model: torch.nn.Module, path: Path, what: str) -> dict[str, Any]:
+    """Load the key `averaged` of a file into a model, ready to be used; returns what else the file says.
+
+    what, and the ThermalReidError: as of read_state.
+    """
+    state = read_state(path, what)
+    try:
+        model.load_state_dict(whole(state["averaged"]))
+    except (KeyError, RuntimeError) as error:
         raise ThermalReidError(f"{path}: no weights of {what} ({str(error).splitlines()[0]})") from None
     model.eval()
     return {name: value for name, value in state.items() if name != "averaged"}
