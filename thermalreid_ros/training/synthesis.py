@@ -10,7 +10,6 @@ embedding network, by whether its picture is recognised among the batch's pictur
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import nn
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
+from thermalreid_ros.training.course import Course
 from thermalreid_ros.training.pairs import (
     Pairs,
     celsius,
@@ -43,12 +43,11 @@ from thermalreid_ros.training.synthesizers import (
     edges,
     ssim,
 )
-from thermalreid_ros.training.weights import Averaged, load_averaged, write_state
+from thermalreid_ros.training.weights import Averaged, load_averaged, write_weights
 
 SIZE_PX = 128
 #: Quantiles of what the predicted mean temperature lacks, from which several probes are made.
 QUANTILES = (0.5, 0.15, 0.85, 0.3, 0.7)
-_LOG_EVERY_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -244,7 +243,6 @@ def train(recipe: SynthesisRecipe, pairs: Pairs, out: Path, *, minutes: float, s
 
     ThermalReidError where a checkpoint of another recipe is there.
     """
-    out.mkdir(parents=True, exist_ok=True)
     device = pairs.colour.device
     torch.manual_seed(recipe.seed)
     torch.backends.cudnn.benchmark = True
@@ -252,56 +250,20 @@ def train(recipe: SynthesisRecipe, pairs: Pairs, out: Path, *, minutes: float, s
     if not len(train_rows):
         raise ThermalReidError("no pairs to train on: all identities are held out; make a larger set")
     trainer = _Trainer(recipe, str(device), embedding)
-    path, step, before_s = out / "checkpoint.pt", 0, 0.0
-    if path.exists():
-        state = torch.load(path, map_location=device, weights_only=True)
-        if state["recipe"] != _plain(recipe):
-            raise ThermalReidError(f"{path}: made with another recipe; choose another --out")
-        trainer.generators.load_state_dict(state["generators"])
-        trainer.discriminators.load_state_dict(state["discriminators"])
-        trainer.averaged.model.load_state_dict(state["averaged"])
-        for optimiser, own in zip(trainer.optimisers, state["optimisers"]):
-            optimiser.load_state_dict(own)
-        step, before_s = state["step"], state["seconds"]
-        log(f"resumed at step {step}, after {before_s:.0f} s")
-
-    def save(seconds: float) -> None:
-        state = {"recipe": _plain(recipe), "step": step, "seconds": seconds,
-                 "generators": trainer.generators.state_dict(), "discriminators": trainer.discriminators.state_dict(),
-                 "averaged": trainer.averaged.model.state_dict(),
-                 "optimisers": [optimiser.state_dict() for optimiser in trainer.optimisers]}
-        write_state(state, path)
-
-    begun = time.monotonic() - before_s
-    saved, spoken, sums, logged = time.monotonic(), time.monotonic(), {}, step
+    parts = {"generators": trainer.generators, "discriminators": trainer.discriminators,
+             "averaged": trainer.averaged.model, "optimisers": trainer.optimisers}
+    course = Course(out, parts, _plain(recipe), device=device, minutes=minutes, steps=steps, log=log,
+                    checkpoint_every_s=checkpoint_every_s)
     trainer.generators.train()
-    while True:
-        seconds = time.monotonic() - begun
-        progress = max(seconds / (60.0 * minutes), step / steps)
-        if progress >= 1.0:
-            break
+    for step, progress in course:
         rows = train_rows[torch.randint(len(train_rows), (recipe.batch,), device=device)]
-        terms = trainer.step(pairs, make_batch(pairs, rows, True), step, min(1.0, 2.0 * (1.0 - progress)))
-        step += 1
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.detach()
-        if time.monotonic() - spoken > _LOG_EVERY_S:
-            line = {name: round(float(value) / (step - logged), 4) for name, value in sums.items()}
-            log(f"step {step}  {100 * progress:.0f} %  {step / max(seconds, 1e-9) * recipe.batch:.0f} pairs/s  {line}")
-            sums, logged, spoken = {}, step, time.monotonic()
-        if time.monotonic() - saved > checkpoint_every_s:
-            save(seconds)
-            saved = time.monotonic()
-    save(time.monotonic() - begun)
+        course.note(trainer.step(pairs, make_batch(pairs, rows, True), step, min(1.0, 2.0 * (1.0 - progress))))
     figures = evaluate(trainer.averaged.model, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
     figures |= {"training": {"pairs": len(train_rows), "identities": int(pairs.identity[train_rows].unique().numel()),
-                             "steps": step, "images_seen": step * recipe.batch, "seed": recipe.seed}}
+                             "steps": course.step, "images_seen": course.step * recipe.batch, "seed": recipe.seed}}
     write_atomically(out / "metrics.json", json.dumps(figures, indent=1) + "\n")
     log(json.dumps(figures))
-    weights = {name: value.half() if value.dtype.is_floating_point else value
-               for name, value in trainer.averaged.model.state_dict().items()}
-    torch.save({"averaged": weights, "recipe": _plain(recipe), "step": step, "metrics": figures}, out / "weights.pt")
-    return out / "weights.pt"
+    return write_weights(trainer.averaged.model, out, recipe=_plain(recipe), step=course.step, metrics=figures)
 
 
 def _plain(recipe: SynthesisRecipe) -> dict:
