@@ -64,6 +64,10 @@ class PairTerms:
         """Of which nothing is known."""
         return cls(*(np.full(count, np.nan, np.float32) for _ in fields(cls)))
 
+    def only(self, chosen: np.ndarray) -> PairTerms:
+        """Those of a mask or of numbers."""
+        return PairTerms(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
     def without(self, *names: str) -> PairTerms:
         """The same, these terms not known."""
         return replace(self, **{name: np.full(len(self), np.nan, np.float32) for name in names})
