@@ -1,0 +1,337 @@
+"""Fits the fused ranking (reid.fusion) on sets whose towns, identities and hours nothing else is measured on.
+
+Pairs are weighed so that each photograph has one true candidate among CANDIDATES_PER_TRUE, drawn from all classes, and
+each class counts the same. Logistic regression with weights of one sign, pulled towards 0 for all classes together and
+towards those for each class; how strongly is chosen by cross-validation over identities, and what is reported comes
+from identities that were held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.reid_open_set import area_under_roc, calibration_error, threshold_for
+from thermalreid_ros.evaluation.reid_terms import Evidence, SetTerms
+from thermalreid_ros.reid.fusion import (
+    ANY,
+    FEATURES,
+    WITH_EMBEDDING,
+    WITHOUT_EMBEDDING,
+    FusedModel,
+    PairTerms,
+    SizeRegression,
+    Weights,
+    features,
+    probability_of,
+)
+
+#: A drone over a street or a square sees about so many objects at a time.
+CANDIDATES_PER_TRUE = 20.0
+FALSE_ALARMS = 0.01
+FOLDS = 5
+RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_SIZE_RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+_LEAST_IDENTITIES = 2 * FOLDS
+_SEARCHES = 200  # drawn for each photograph when the threshold of acceptance is sought
+
+
+def fit_logistic(columns: np.ndarray, true: np.ndarray, weight: np.ndarray, ridge: float,
+                 towards: np.ndarray | None = None, steps: int = 60) -> tuple[float, np.ndarray]:
+    """(bias, weights (F,)) of log-odds = bias - columns @ weights, no weight negative.
+
+    columns: (N, F), standardised. true: bool (N,). weight: (N,), of the pairs; their sum is that of the evidence.
+    ridge: pull of the weights towards `towards` (default 0), as that many pairs. Newton's method; each step solves
+    its quadratic under the constraint.
+    """
+    count = columns.shape[1]
+    towards = np.zeros(count) if towards is None else towards
+    share = float(np.clip(np.average(true, weights=weight), 1e-9, 1.0 - 1e-9))
+    solution = np.concatenate([[np.log(share / (1.0 - share))], np.maximum(towards, 0.0)])
+    design = np.column_stack([np.ones(len(columns)), -columns])
+    centre, pull = np.concatenate([[0.0], towards]), np.concatenate([[0.0], np.full(count, ridge)])
+
+    def loss(at: np.ndarray) -> float:
+        z = design @ at
+        return float(weight @ (np.logaddexp(0.0, z) - true * z) + 0.5 * pull @ (at - centre) ** 2)
+
+    value = loss(solution)
+    for _ in range(steps):
+        p = probability_of(design @ solution)
+        gradient = design.T @ (weight * (p - true)) + pull * (solution - centre)
+        curvature = (design * (weight * np.maximum(p * (1.0 - p), 1e-9))[:, None]).T @ design + np.diag(pull)
+        goal = _lowest(curvature, curvature @ solution - gradient)
+        step = 1.0
+        while (new := loss(solution + step * (goal - solution))) > value and step > 1e-6:
+            step *= 0.5
+        moved = step * np.abs(goal - solution).max()
+        solution, value = solution + step * (goal - solution), min(new, value)
+        if moved < 1e-8:
+            break
+    return float(solution[0]), solution[1:]
+
+
+def _lowest(curvature: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Where x @ curvature @ x / 2 - slope @ x is lowest with x[1:] not negative: by sets of entries held at 0, of which
+    each round takes in those that would be negative, or lets go the one that would gain most."""
+    held = np.zeros(len(slope), bool)
+    for _ in range(4 * len(slope)):
+        solution = np.zeros(len(slope))
+        solution[~held] = np.linalg.solve(curvature[np.ix_(~held, ~held)], slope[~held])
+        negative = solution < 0.0
+        negative[0] = False
+        if negative.any():
+            held |= negative
+            continue
+        gain = np.where(held, slope - curvature @ solution, 0.0)
+        if gain.max() <= 1e-9 * max(np.abs(slope).max(), 1.0):
+            break
+        held[int(np.argmax(gain))] = False
+    return np.maximum(solution, np.where(np.arange(len(slope)) > 0, 0.0, -np.inf))
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """N pairs of photographs and thermal pictures. photograph: (N,), its number. label, kind: classes of both. who,
+    whom: identities of both. weight: (N,), see the module's text; sums to the number of photographs times
+    CANDIDATES_PER_TRUE."""
+
+    terms: PairTerms
+    photograph: np.ndarray
+    label: np.ndarray
+    kind: np.ndarray
+    who: np.ndarray
+    whom: np.ndarray
+    weight: np.ndarray
+
+    @property
+    def true(self) -> np.ndarray:
+        return self.who == self.whom
+
+    def only(self, chosen: np.ndarray) -> Pairs:
+        """Weighed anew."""
+        pairs = Pairs(self.terms.only(chosen), *(getattr(self, name)[chosen] for name in (
+            "photograph", "label", "kind", "who", "whom", "weight")))
+        return replace(pairs, weight=_weights(pairs.label, pairs.who, pairs.true))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Pairs]) -> Pairs:
+        terms = PairTerms(*(np.concatenate([getattr(part.terms, name) for part in parts])
+                            for name in PairTerms.__dataclass_fields__))
+        return cls(terms, *(np.concatenate([getattr(part, name) for part in parts]) for name in (
+            "photograph", "label", "kind", "who", "whom", "weight")))
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """model: fitted on everything. figures: on identities held out."""
+
+    model: FusedModel
+    figures: dict[str, Any]
+
+
+def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, descriptor_model: str, seed: int,
+        ridges: Sequence[float] = RIDGES, log: Callable[[str], None] = lambda line: None) -> Fit:
+    """Fit everything in a fusion file. Raises ThermalReidError where there are too few identities."""
+    who, label = terms.identity[0], terms.label[0]
+    identities = np.unique(who)
+    if len(identities) < _LEAST_IDENTITIES:
+        raise ThermalReidError(f"{len(identities)} identities are too few to fit on and to hold out; give a set of "
+                               f"{_LEAST_IDENTITIES} or more, some hundred are better")
+    fold_of = _folds(identities, {name: label[who == name][0] for name in identities}, seed)
+    # Pairs have the sizes expected by regressions that did not see the identity: in flight they have not either.
+    sizes, expected = _fit_sizes(terms, fold_of)
+    blank = FusedModel(np.zeros(len(FEATURES)), np.ones(len(FEATURES)), {}, sizes, 1.0, CANDIDATES_PER_TRUE,
+                       descriptor_model, synthetic_share)
+    pairs = all_pairs(terms, Evidence(terms, synthesis, beta_h, synthetic_share, expected))
+    losses, held_scores = {}, {}
+    for ridge in ridges:
+        held_scores[ridge] = _held_out(blank, pairs, fold_of, ridge)
+        losses[ridge] = _log_loss(*held_scores[ridge])
+        log(f"ridge {ridge:g}: log-loss of identities held out {losses[ridge]:.4f}")
+    ridge = min(losses, key=losses.get)
+    model = _fit_weights(blank, pairs, ridge)
+    held, scores = held_scores[ridge]
+    figures = _figures(held, scores, seed)
+    return Fit(replace(model, accept_probability=figures["accept_probability"]),
+               {"ridge": ridge, "log_loss": losses[ridge], **figures})
+
+
+def all_pairs(terms: SetTerms, evidence: Evidence) -> Pairs:
+    """Every photograph with every thermal picture of another hour of the day."""
+    (who, whom), (label, kind) = terms.identity, terms.label
+    parts = []
+    for photograph, allowed in enumerate(terms.allowed):
+        columns = np.flatnonzero(allowed)
+        same = np.ones(len(columns), int)
+        parts.append(Pairs(evidence.of(photograph, columns[:, None]), photograph * same, label[photograph] * same,
+                           kind[columns], who[photograph] * same, whom[columns], same.astype(np.float64)))
+    pairs = Pairs.joined([part for part in parts if part.true.any()])
+    return replace(pairs, weight=_weights(pairs.label, pairs.who, pairs.true))
+
+
+def _fit_sizes(terms: SetTerms, fold_of: np.ndarray) -> tuple[dict[str, SizeRegression], np.ndarray]:
+    """(regression of each class and ANY, (P,) sizes expected of the photographs' objects by those of their class that
+    did not see them)."""
+    who, whom = terms.identity
+    label, kind = terms.label
+    pairs = [(p, g) for p in range(len(who)) for g in np.flatnonzero(whom == who[p])]
+    photograph, picture = np.array(pairs).T
+    size, fold = terms.log_size[picture], fold_of[who[photograph]]
+    descriptors = None if terms.embedding is None else terms.embedding.photographs.astype(np.float64)
+    sizes, expected = {}, np.zeros(len(who))
+    for name, own in [*((CLASS_NAMES[k], label[photograph] == k) for k in np.unique(label)),
+                      (ANY, np.ones(len(pairs), bool))]:
+        errors = {}
+        for ridge in _SIZE_RIDGES if descriptors is not None else (np.inf,):
+            held = np.empty(len(pairs))
+            for number in range(FOLDS):
+                seen, unseen = own & (fold != number), own & (fold == number)
+                if unseen.any():
+                    held[unseen] = _regress(descriptors, photograph[seen], size[seen], ridge)(photograph[unseen])
+            errors[ridge] = held, float(np.sqrt(np.mean((held[own] - size[own]) ** 2)))
+        ridge = min(errors, key=lambda key: errors[key][1])
+        held, sigma = errors[ridge]
+        if name != ANY:
+            expected[photograph[own]] = held[own]
+        whole = _regress(descriptors, photograph[own], size[own], ridge)
+        sizes[name] = SizeRegression(float(size[own].mean()), float(size[own].std()), sigma, whole.centre,
+                                     whole.weights)
+    return sizes, expected
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    descriptors: np.ndarray | None
+    mean: float
+    centre: np.ndarray
+    weights: np.ndarray
+
+    def __call__(self, photographs: np.ndarray) -> np.ndarray:
+        if self.descriptors is None:
+            return np.full(len(photographs), self.mean)
+        return self.mean + (self.descriptors[photographs] - self.centre) @ self.weights
+
+
+def _regress(descriptors: np.ndarray | None, photograph: np.ndarray, size: np.ndarray, ridge: float) -> _Line:
+    if descriptors is None or not len(size):
+        return _Line(None, float(size.mean()) if len(size) else 0.0, np.zeros(0), np.zeros(0))
+    columns = descriptors[photograph]
+    centre = columns.mean(axis=0)
+    columns = columns - centre
+    # Unit vectors of D numbers: a ridge of 1 is about as strong as one pair.
+    weights = np.linalg.solve(columns.T @ columns + ridge * np.eye(columns.shape[1]) / columns.shape[1],
+                              columns.T @ (size - size.mean()))
+    return _Line(descriptors, float(size.mean()), centre, weights)
+
+
+def _folds(identities: np.ndarray, label: dict[int, int], seed: int) -> np.ndarray:
+    """Fold of each identity number, classes in equal shares."""
+    order = np.random.default_rng(seed).permutation(identities)
+    order = sorted(order, key=lambda name: label[name])  # stable
+    fold_of = np.zeros(int(identities.max()) + 1, int)
+    fold_of[order] = np.arange(len(order)) % FOLDS
+    return fold_of
+
+
+def _weights(label: np.ndarray, who: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Of pairs: classes weigh the same, so do the identities of a class, and true ones to false as the prior has it."""
+    weight = np.zeros(len(who))
+    for name in np.unique(label):
+        own = label == name
+        names = np.unique(who[own])
+        for one in names:
+            mine = who == one
+            for chosen, share in ((mine & true, 1.0), (mine & ~true, CANDIDATES_PER_TRUE - 1.0)):
+                weight[chosen] = share / max(int(chosen.sum()), 1) / len(names)
+    return weight * len(np.unique(who)) / len(np.unique(label))
+
+
+def _fit_weights(blank: FusedModel, pairs: Pairs, ridge: float) -> FusedModel:
+    columns = features(pairs.terms)
+    true = pairs.true
+    with np.errstate(invalid="ignore"):
+        halves = [np.nan_to_num(_moments(columns[chosen], pairs.weight[chosen])) for chosen in (true, ~true)]
+    mean = 0.5 * (halves[0][0] + halves[1][0])
+    scale = np.sqrt(np.maximum(0.5 * (halves[0][1] + halves[1][1]) - mean**2, 0.0))
+    scale = np.where(scale > 1e-6, scale, 1.0)
+    standard = np.where(np.isfinite(columns), (columns - mean) / scale, 0.0)
+    kinds = [WITHOUT_EMBEDDING]
+    if np.isfinite(pairs.terms.embedding).any():
+        kinds.append(WITH_EMBEDDING)
+    weights: dict[str, dict[str, Weights]] = {}
+    for kind in kinds:
+        used = standard.copy()
+        if kind == WITHOUT_EMBEDDING:
+            used[:, FEATURES.index("embedding")] = 0.0
+        bias, shared = fit_logistic(used, true, pairs.weight, ridge)
+        rows = {ANY: Weights(bias, tuple(map(float, shared)))}
+        for label in np.unique(pairs.label):
+            own = pairs.label == label
+            bias, row = fit_logistic(used[own], true[own], pairs.weight[own], 10.0 * ridge, shared)
+            rows[CLASS_NAMES[label]] = Weights(bias, tuple(map(float, row)))
+        weights[kind] = rows
+    return replace(blank, means=mean, scales=scale, weights=weights)
+
+
+def _moments(columns: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(2, F), mean and mean square of what is known."""
+    known = np.isfinite(columns) * weight[:, None]
+    values = np.nan_to_num(columns)
+    total = np.maximum(known.sum(axis=0), 1e-12)
+    return np.stack([(known * values).sum(axis=0), (known * values**2).sum(axis=0)]) / total
+
+
+def _held_out(blank: FusedModel, pairs: Pairs, fold_of: np.ndarray, ridge: float) -> tuple[Pairs, np.ndarray]:
+    """Pairs within each fold, and their scores by models fitted on pairs of the other folds."""
+    held, scores = [], []
+    for fold in range(FOLDS):
+        inside = (fold_of[pairs.who] == fold) & (fold_of[pairs.whom] == fold)
+        outside = (fold_of[pairs.who] != fold) & (fold_of[pairs.whom] != fold)
+        model = _fit_weights(blank, pairs.only(outside), ridge)
+        part = pairs.only(inside)
+        own = np.empty(len(part.who))
+        for label in np.unique(part.label):
+            chosen = part.label == label
+            own[chosen] = model.score(part.only(chosen).terms, CLASS_NAMES[label])
+        held.append(part)
+        scores.append(own)
+    return Pairs.joined(held), np.concatenate(scores)
+
+
+def _log_loss(pairs: Pairs, scores: np.ndarray) -> float:
+    """Per true candidate."""
+    return float(pairs.weight @ (np.logaddexp(0.0, scores) - pairs.true * scores) / (pairs.weight @ pairs.true))
+
+
+def _figures(pairs: Pairs, scores: np.ndarray, seed: int) -> dict[str, Any]:
+    probability = probability_of(scores)
+    accept = _threshold(pairs, probability, seed)
+    true = pairs.true
+    return {"pairs": len(scores), "true_pairs": int(true.sum()), "identities": len(np.unique(pairs.who)),
+            "auc": area_under_roc(scores, true, pairs.weight),
+            "auc_same_class": {CLASS_NAMES[label]: _auc_within(pairs, scores, label) for label in
+                               np.unique(pairs.label)},
+            "ece": calibration_error(probability, true, pairs.weight),
+            "accept_probability": accept,
+            "true_accepted": float(np.average(probability[true] >= accept, weights=pairs.weight[true]))}
+
+
+def _auc_within(pairs: Pairs, scores: np.ndarray, label: int) -> float:
+    chosen = (pairs.label == label) & (pairs.kind == label)
+    return area_under_roc(scores[chosen], pairs.true[chosen], pairs.weight[chosen])
+
+
+def _threshold(pairs: Pairs, probability: np.ndarray, seed: int) -> float:
+    """Which one search in a hundred without a true candidate reaches, among as many others as the prior has."""
+    rng, highest = np.random.default_rng(seed), []
+    for photograph in np.unique(pairs.photograph):
+        others = probability[(pairs.photograph == photograph) & ~pairs.true]
+        if len(others):
+            highest.append(rng.choice(others, (_SEARCHES, int(CANDIDATES_PER_TRUE))).max(axis=1))
+    return min(threshold_for(FALSE_ALARMS, np.concatenate(highest)), 1.0)
