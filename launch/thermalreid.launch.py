@@ -22,7 +22,7 @@ def generate_launch_description() -> LaunchDescription:
         argument("model", "detector: name of a shipped model, or path of an .onnx file"),
         argument("semantics", "what tells the detector of the ground: none, predicted or, with a map and a fix, map"),
         argument("semantics_wait_s", "seconds after which a frame is detected without"),
-        argument("map", "semantic map, a GeoTIFF of `thermalreid map build`; without, nothing is localized"),
+        argument("map", "semantic map, a GeoTIFF of `thermalreid map build`; without, nothing is located"),
         argument("segmenter", "model of the localization: name of a shipped one, or path of an .onnx file"),
         argument("camera_info_topic", "the camera's calibration", "thermal/camera_info"),
         argument("imu_topic", "attitude in true east, north, up (sensor_msgs/Imu)", "imu/data"),
@@ -37,6 +37,7 @@ def generate_launch_description() -> LaunchDescription:
         argument("probe_units", "what a pixel of probe_file means; empty: as thermal_units"),
         argument("probe_photo", "colour photograph of the object to be found, of which thermal probes are made; needs "
                  "probe_class; without, photographs are awaited on probe/image"),
+        argument("method", "how tracks are ranked: thermal_signature, cross_modal_embedding or fused"),
         argument("synthesis", "model of the probe synthesis: name of a shipped one, or path of an .onnx file"),
         argument("air_c", "temperature of the air, for probes made of a photograph"),
         start("geo_localization", {**UNITS, "map": str, "segmenter": str, "camera_roll_deg": float,
@@ -45,5 +46,6 @@ def generate_launch_description() -> LaunchDescription:
         start("detection", {**UNITS, "model": str, "semantics": str, "semantics_wait_s": float}, CAMERA),
         start("probe_synthesis", {"probe_photo": list, "probe_class": str, "synthesis": str, "air_c": float},
               {"prior/fix": "prior_topic"}, renamed={"probe_photo": "probe_files", "synthesis": "model"}),
-        start("reid", {**UNITS, "probe_file": str, "probe_class": str, "probe_units": str}, CAMERA),
+        start("reid", {**UNITS, "probe_file": str, "probe_class": str, "probe_units": str, "method": str, "map": str},
+              {**CAMERA, "thermal/camera_info": "camera_info_topic"}),
     ])

@@ -39,37 +39,63 @@ def probe(*greys: int, class_name: str = ""):
     return make_probe([person(grey, 50 + k) for k, grey in enumerate(greys)], "agc8", "p", class_name)
 
 
+def ranked(gallery: Gallery, wanted, track_ids=None) -> list[int]:
+    """Track numbers by Eq. (1)."""
+    compared = gallery.compare(wanted, track_ids)
+    return [compared.track_ids[n] for n in np.lexsort((compared.track_ids, compared.total))]
+
+
+def total(gallery: Gallery, wanted, track_id: int) -> float:
+    compared = gallery.compare(wanted, [track_id])
+    return float(compared.total[0])
+
+
 def test_the_nearest_track_comes_first_and_terms_add_up():
     gallery = Gallery(0.4)
     for track_id, grey in enumerate((120, 180, 230), 1):
         gallery.add(tracked(track_id, length=track_id), signature(grey, track_id), S)
-    matches = gallery.rank(probe(182))
-    assert matches[0].track_id == 2 and {match.track_id for match in matches} == {1, 2, 3}
-    assert [match.rank for match in matches] == [1, 2, 3]
-    assert matches[0].length == 2 and matches[0].stamp_ns == S
-    for match in matches:
-        distance = match.distance
-        assert distance.total == pytest.approx(0.4 * distance.histogram + 0.6 * distance.mser, abs=1e-12)
-    assert [m.distance.total for m in matches] == sorted(m.distance.total for m in matches)
+    compared = gallery.compare(probe(182))
+    assert ranked(gallery, probe(182))[0] == 2 and compared.track_ids == (1, 2, 3)
+    assert gallery.last_seen(2) == (tracked(2).detection, S, 2)
+    assert np.allclose(compared.total, 0.4 * compared.histogram + 0.6 * compared.mser, atol=1e-6)
+    assert np.isnan(compared.embedding).all() and np.isnan(compared.class_probability).all()
 
 
 def test_the_distance_is_the_mean_over_probes_of_the_nearest_sight():
     gallery, sights, wanted = Gallery(0.4), [signature(170, 1), signature(200, 2), signature(230, 3)], probe(205, 150)
     for seen in sights:
         gallery.add(tracked(7), seen, S)
-    expected = np.mean([min(signature_distance(one, seen, 0.4).total for seen in sights)
-                        for one in wanted.signatures])
-    assert gallery.rank(wanted)[0].distance.total == pytest.approx(expected, abs=1e-12)
+        gallery.add(tracked(8, length=2), sights[0], S)
+    nearest = [min((signature_distance(one, seen, 0.4) for seen in sights), key=lambda d: d.total)
+               for one in wanted.signatures]
+    compared = gallery.compare(wanted)
+    row = compared.track_ids.index(7)
+    for name in ("total", "histogram", "mser"):
+        assert getattr(compared, name)[row] == pytest.approx(np.mean([getattr(d, name) for d in nearest]), abs=1e-5)
+
+
+def test_terms_are_the_same_whether_tracks_come_one_by_one_or_at_once():
+    rng, late, early = np.random.default_rng(4), Gallery(0.3), Gallery(0.3)
+    wanted = probe(205, 150, 90)
+    for step in range(12):
+        item, seen = tracked(int(rng.integers(1, 5))), signature(int(rng.integers(90, 250)), step)
+        for gallery in (late, early):
+            gallery.add(item, seen, step * S)
+        early.compare(wanted)
+        early.expire(step * S)
+    assert late.compare(wanted).track_ids == early.compare(wanted).track_ids
+    assert np.allclose(late.compare(wanted).total, early.compare(wanted).total, atol=1e-6)
 
 
 def test_the_class_gate_and_the_choice_of_tracks():
     gallery = Gallery(0.5)
     for track_id, class_id in ((1, 0), (2, 1), (3, 1)):
         gallery.add(tracked(track_id, class_id), signature(200, track_id), S)
-    assert {m.track_id for m in gallery.rank(probe(200, class_name="person"))} == {2, 3}
-    assert {m.track_id for m in gallery.rank(probe(200))} == {1, 2, 3}
-    assert {m.track_id for m in gallery.rank(probe(200), track_ids=[1, 3, 99])} == {1, 3}
-    assert gallery.rank(probe(200, class_name="dog")) == ()
+    assert set(ranked(gallery, probe(200, class_name="person"))) == {2, 3}
+    assert set(ranked(gallery, probe(200))) == {1, 2, 3}
+    assert set(gallery.compare(probe(200, class_name="person"), of_class=False).track_ids) == {1, 2, 3}
+    assert set(ranked(gallery, probe(200), [1, 3, 99])) == {1, 3}
+    assert ranked(gallery, probe(200, class_name="dog")) == []
 
 
 def test_a_gallery_stays_within_its_bounds():
@@ -82,19 +108,56 @@ def test_a_gallery_stays_within_its_bounds():
     for seed in range(3):
         gallery.add(tracked(1), signature(200, 10 + seed), 6 * S)
     near = min(signature_distance(probe(90).signatures[0], signature(200, 10 + seed), 0.5).total for seed in (1, 2))
-    assert next(m for m in gallery.rank(probe(90)) if m.track_id == 1).distance.total == pytest.approx(near)
+    assert total(gallery, probe(90), 1) == pytest.approx(near, abs=1e-5)
     gallery.expire(15 * S)
     assert len(gallery) == 1 and 1 in gallery
     gallery.clear()
-    assert gallery.rank(probe(200)) == ()
+    assert ranked(gallery, probe(200)) == []
 
 
 def test_beta_h_may_change():
     gallery = Gallery(1.0)
     gallery.add(tracked(1), signature(120), S)
-    first = gallery.rank(probe(200))[0].distance
+    first = gallery.compare(probe(200))
     gallery.beta_h = 0.0
-    assert (first.total, gallery.rank(probe(200))[0].distance.total) == (first.histogram, first.mser)
+    assert (first.total[0], total(gallery, probe(200), 1)) == (first.histogram[0], first.mser[0])
+
+
+def unit(*values: float) -> np.ndarray:
+    return np.float32(values) / np.linalg.norm(np.float32(values))
+
+
+def test_descriptors_are_pooled_over_the_track_and_the_probe():
+    gallery = Gallery(0.5)
+    for track_id in (1, 2, 3):
+        gallery.add(tracked(track_id), signature(200, track_id), S)
+    for vector, classes in ((unit(1, 0), (0.2, 0.8, 0, 0)), (unit(0, 1), (0.4, 0.6, 0, 0))):
+        gallery.describe(1, vector, np.float32(classes))
+    gallery.describe(2, unit(1, 0), np.float32((0, 1, 0, 0)))
+    wanted = make_probe([person(200)], "agc8", "p", "person", descriptor_model="m",
+                        descriptors=np.stack([unit(1, 0), unit(1, 0), unit(0, 1)]))
+    assert np.allclose(wanted.photograph, unit(1, 0)) and np.allclose(wanted.descriptor(0.5), unit(1, 1))
+    assert np.allclose(wanted.descriptor(0.0), unit(1, 0)) and np.allclose(wanted.descriptor(1.0), unit(0, 1))
+    compared = gallery.compare(wanted, class_id=1)
+    assert np.allclose(compared.embedding[:2], (0.0, 1.0 - 2**-0.5), atol=1e-6) and np.isnan(compared.embedding[2])
+    assert np.allclose(compared.class_probability[:2], (0.7, 1.0)) and np.isnan(compared.class_probability[2])
+
+
+@pytest.mark.parametrize("descriptors", [np.ones(4, np.float32), np.full((1, 4), np.nan, np.float32),
+                                         np.ones((1, 4), np.float32)])
+def test_descriptors_that_do_not_fit_are_refused(descriptors):
+    with pytest.raises(ProbeError, match="do not fit its 2 image"):
+        make_probe([person(9), person(20)], "agc8", "p", descriptors=descriptors, descriptor_model="m")
+
+
+def test_the_first_sights_are_described_and_then_every_fifth():
+    gallery, told = Gallery(0.5), []
+    for length in range(1, 20):
+        gallery.add(tracked(1, length=length), signature(200), length * S)
+        if gallery.wants_descriptor(1):
+            gallery.describe(1, unit(1, 0), np.float32((1, 0, 0, 0)))
+            told.append(length)
+    assert told == [1, 2, 3, 4, 9, 14, 19]
 
 
 def test_probes_from_files(tmp_path):
@@ -166,7 +229,7 @@ def test_the_searched_person_is_found_and_followed():
     for step in range(4):
         people = [(20 + 5 * step, 30, 140), (100, 90 + 4 * step, 200), (200 - 5 * step, 150, 240)]
         result = reid.process(frame_at(1 + step, *people), found_in(*people))
-        matches = reid.rank("p")
+        matches = reid.rank("p").matches
         assert [item.track_id for item in result.tracked] == [1, 2, 3] and result.ignored == ()
         assert (matches[0].track_id, matches[0].length, len(matches)) == (2, step + 1, 3)
         assert matches[0].detection == found_in(*people)[1]
@@ -179,9 +242,9 @@ def test_remembered_tracks_are_ranked_where_asked_for():
     reid.add_probe(probe(200))
     reid.process(frame_at(1, (100, 90, 200)), found_in((100, 90, 200)))
     reid.process(frame_at(2, (20, 30, 140)), found_in((20, 30, 140)))
-    assert [m.track_id for m in reid.rank("p")] == [2]
+    assert [m.track_id for m in reid.rank("p").matches] == [2]
     reid.visible_only = False
-    assert [m.track_id for m in reid.rank("p")] == [1, 2]
+    assert [m.track_id for m in reid.rank("p").matches] == [1, 2]
 
 
 def test_faulty_detections_are_named_and_the_others_used():
@@ -200,7 +263,7 @@ def test_a_recording_that_starts_anew_is_a_new_gallery():
     reid.add_probe(probe(200))
     for second in (1, 2, 1):
         reid.process(frame_at(second, (100, 90, 200)), found_in((100, 90, 200)))
-    assert [m.track_id for m in reid.rank("p")] == [2] and reid.probe_ids == ("p",)
+    assert [m.track_id for m in reid.rank("p").matches] == [2] and reid.probe_ids == ("p",)
 
 
 def test_probes_replace_and_push_out_each_other_and_need_the_scale_of_the_camera():
@@ -216,7 +279,7 @@ def test_probes_replace_and_push_out_each_other_and_need_the_scale_of_the_camera
     gallery = Gallery(0.4)
     gallery.add(tracked(1), signature(200), S)
     with pytest.raises(SignatureError):
-        gallery.rank(make_probe([np.full((9, 9), 21, np.float32)], "celsius_f32", "q"))
+        gallery.compare(make_probe([np.full((9, 9), 21, np.float32)], "celsius_f32", "q"))
 
 
 def test_the_shipped_calibration_says_how_it_was_made():

@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.msg import ThermalProbe
+from thermalreid_ros.reid.loading import load_embedder
 from thermalreid_ros.ros import places, probes, qos
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
@@ -29,7 +30,8 @@ class ProbeSynthesisNode(ThermalNode):
     PARAMETERS = Schema(
         Parameter("model", "thermal_synthesis", "name of a shipped model (thermal_synthesis, thermalgan), or path of "
                   "an .onnx file with its card beside it", read_only=True),
-        Parameter("providers", ("tensorrt", "cuda", "cpu"), "what to run the model on, best first", read_only=True,
+        Parameter("embedding", "reid_embedding", "describes probes for reid, likewise; empty: none", read_only=True),
+        Parameter("providers", ("tensorrt", "cuda", "cpu"), "what to run the models on, best first", read_only=True,
                   choices=("tensorrt", "cuda", "cpu")),
         Parameter("threads", 0, "of the CPU provider; 0: all cores", minimum=0, maximum=256, read_only=True),
         Parameter("probe_files", ("",), f"colour photographs of the object, {MOST_PHOTOGRAPHS} at most; an empty name: "
@@ -55,12 +57,13 @@ class ProbeSynthesisNode(ThermalNode):
         self._engine = load_engine(values.model, providers=values.providers, threads=values.threads,
                                    log=self.get_logger().info)
         self._object = SearchedObject(ProbeSynthesizer(self._engine))
-        self._read = self._probe_id = self._hour = self._fix = None
-        self._count = 0
+        self._embedder, told = load_embedder(values.embedding, providers=values.providers, threads=values.threads,
+                                             log=self.get_logger().info)
+        self._read, self._probe_id, self._hour, self._fix, self._count = None, None, None, None, 0
         self._out = self.publisher(ThermalProbe, "probe/thermal", qos.LATCHED)
-        self.diagnostics.note("model", self._engine.card.name)
-        self.diagnostics.note("provider", self._engine.provider)
-        self.diagnostics.note("probe", "none: no photograph yet")
+        for key, value in (("model", self._engine.card.name), ("provider", self._engine.provider), ("embedding", told),
+                           ("probe", "none: no photograph yet")):
+            self.diagnostics.note(key, value)
         self.parameters_changed()
 
     def parameters_changed(self) -> None:
@@ -86,8 +89,9 @@ class ProbeSynthesisNode(ThermalNode):
         self.every(LOOK_AT_CLOCK_S, self._make)
 
     def release(self) -> None:
-        if (engine := self.__dict__.pop("_engine", None)) is not None:
-            engine.close()
+        for name in ("_engine", "_embedder"):
+            if (held := self.__dict__.pop(name, None)) is not None:
+                held.close()
 
     def _receive_prior(self, message: NavSatFix) -> None:
         self._fix = places.message_to_prior(message)[:2]
@@ -127,7 +131,8 @@ class ProbeSynthesisNode(ThermalNode):
             if photograph is not shown:
                 self.diagnostics.refused("photographs", fault)
         if made.crops:
-            self._out.publish(probes.made_to_message(made, Header(stamp=now.to_msg()), self._probe_id, class_name))
+            self._out.publish(probes.made_to_message(made, Header(stamp=now.to_msg()), self._probe_id, class_name,
+                                                     self._embedder))
             said = probes.summary(made, self._probe_id, class_name, conditions)
             self.diagnostics.note("probe", said)
             self.get_logger().info(f"probe made: {said}")

@@ -26,6 +26,10 @@ class Embedder:
         self.engine, self._batch = engine, batch
         self.size_px = int(next(spec for spec in engine.card.inputs if spec.name == "pictures").shape[2])
 
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self.engine.close()
+
     def thermal_squares(self, celsius: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
         """float32 (N, S, S), the squares around boxes of a frame (H, W) in degrees Celsius. Raises CropError."""
         celsius = np.asarray(celsius, np.float32)
@@ -35,6 +39,11 @@ class Embedder:
     def photograph_square(self, photograph: np.ndarray, box: Sequence[float]) -> np.ndarray:
         """uint8 (S, S, 3), the square around the object of a photograph (H, W, 3). Raises CropError."""
         return square_crop(photograph, box, self.size_px)
+
+    def whole_squares(self, squares: np.ndarray) -> np.ndarray:
+        """float32 (N, S, S), squares of another size, such as a synthesis makes, at the model's own."""
+        whole = (0.0, 0.0, squares.shape[2], squares.shape[1])
+        return np.stack([square_crop(square, whole, self.size_px, margin=1.0) for square in squares])
 
     def embed(self, crops: np.ndarray, mirrored: bool = False) -> np.ndarray:
         """float32 (N, D) of squares: uint8 (N, S, S, 3) RGB, or float32 (N, S, S) degrees Celsius.
@@ -78,3 +87,11 @@ class Embedder:
             width = next(spec.shape[1] for spec in self.engine.card.outputs if spec.name == "embedding")
             return np.zeros((0, int(width)), np.float32), np.zeros((0, len(self.engine.card.classes)), np.float32)
         return np.concatenate(vectors), np.concatenate(classes)
+
+
+def describe_probe(embedder: Embedder, photographs: Sequence[tuple[np.ndarray, Sequence[float]]],
+                   squares: np.ndarray) -> np.ndarray:
+    """float32 (P + K, D), descriptors of a probe: of its photographs, pixels and box of each, then of the K thermal
+    squares that were made of them. Raises CropError and EngineError."""
+    shown = np.stack([embedder.photograph_square(pixels, box) for pixels, box in photographs])
+    return np.concatenate([embedder.embed(shown, mirrored=True), embedder.embed(embedder.whole_squares(squares))])

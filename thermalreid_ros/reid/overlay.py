@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import cv2
@@ -16,8 +17,8 @@ BEST_BGR = (0, 215, 255)
 
 def draw_matches(gray8: np.ndarray, tracked: Iterable[TrackedDetection], matches: Iterable[Match] = (),
                  probe_id: str = "") -> np.ndarray:
-    """(H, W, 3) uint8 BGR: boxes with track numbers; where ranked, `#rank distance`, and the best one
-    framed twice."""
+    """(H, W, 3) uint8 BGR: boxes with track numbers; where ranked, `#rank` and the probability, or the distance where
+    that is not known; the best one framed twice."""
     picture = cv2.cvtColor(gray8, cv2.COLOR_GRAY2BGR)
     by_track = {match.track_id: match for match in matches}
     for item in tracked:
@@ -31,7 +32,8 @@ def draw_matches(gray8: np.ndarray, tracked: Iterable[TrackedDetection], matches
                           colour, 1)
         text = str(item.track_id)
         if match is not None:
-            text += f" #{match.rank} {match.distance.total:.2f}"
+            text += f" #{match.rank} " + (f"{match.score:.2f}" if math.isnan(match.probability) else
+                                          f"{match.probability:.0%}")
         cv2.putText(picture, text, (corner[0], max(8, corner[1] - 5)), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour,
                     1, cv2.LINE_AA)
     if probe_id:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -12,6 +12,7 @@ import numpy as np
 from thermalreid_ros.camera.thermal import PLAUSIBLE_MEDIAN_C, ThermalFrame, ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.reid.fusion import pooled, probe_descriptor
 from thermalreid_ros.reid.signature import MIN_CROP_SIDE_PX, ThermalSignature, compute_signature, scale_for
 
 _DTYPES = {ThermalUnits.AGC8: np.uint8, ThermalUnits.CELSIUS_F32: np.float32}
@@ -25,20 +26,42 @@ class ProbeError(ThermalReidError):
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """One object to be found. class_name: "" is any class. signatures: one for each of its K crops."""
+    """One object to be found. class_name: "" is any class. signatures: one for each of its K crops.
+
+    descriptors: float32 (P + K, D), unit vectors of the P photographs that the crops were made of, then of the crops;
+    (0, 0) without. descriptor_model: name of the embedding that made them.
+    """
 
     probe_id: str
     class_name: str
     signatures: tuple[ThermalSignature, ...]
+    descriptors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    descriptor_model: str = ""
+
+    @property
+    def photograph(self) -> np.ndarray | None:
+        """float32 (D,), unit vector in the middle of those of the photographs; None where there are none."""
+        rows = self.descriptors[:max(len(self.descriptors) - len(self.signatures), 0)]
+        return pooled(rows) if len(rows) else None
+
+    def descriptor(self, synthetic_share: float) -> np.ndarray | None:
+        """float32 (D,), the mixture of photographs and crops that tracks are compared with; None without descriptors.
+
+        synthetic_share: of the crops, 0 to 1, where there are photographs.
+        """
+        if not len(self.descriptors):
+            return None
+        photograph, crops = self.photograph, pooled(self.descriptors[-len(self.signatures):])
+        return crops if photograph is None else probe_descriptor(photograph, crops, synthetic_share)
 
 
-def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id: str,
-               class_name: str = "") -> Probe:
+def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id: str, class_name: str = "", *,
+               descriptors: np.ndarray | None = None, descriptor_model: str = "") -> Probe:
     """Probe of K crops (h, w) that show the object alone, cut as a detector's box would cut it.
 
     units: of all the crops; their dtype must be that of the units (uint8 for agc8, float32 for celsius_f32,
     uint16 for centikelvin, decikelvin and optris). Raw counts have no scale that outlives one frame, and are
-    refused.
+    refused. descriptors, descriptor_model: see Probe.
     Raises ProbeError.
     """
     if class_name and class_name not in CLASS_NAMES:
@@ -52,7 +75,12 @@ def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id:
             signatures.append(compute_signature(_values(crop, units), scale_for(units)))
         except ThermalReidError as error:
             raise ProbeError(f"probe '{probe_id}', image {number} of {len(crops)}: {error}") from None
-    return Probe(probe_id, class_name, tuple(signatures))
+    if descriptors is None or not descriptors.size:
+        return Probe(probe_id, class_name, tuple(signatures))
+    if descriptors.ndim != 2 or len(descriptors) < len(crops) or not np.isfinite(descriptors).all():
+        raise ProbeError(f"probe '{probe_id}': descriptors of {list(descriptors.shape)} do not fit its {len(crops)} "
+                         "image(s), or are not finite")
+    return Probe(probe_id, class_name, tuple(signatures), np.asarray(descriptors, np.float32), descriptor_model)
 
 
 def load_probe(path: str | Path, units: ThermalUnits | str, class_name: str = "",

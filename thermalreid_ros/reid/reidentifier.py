@@ -1,19 +1,34 @@
-"""Re-identification from frame to ranking: tracks, signatures, gallery and probes in one object."""
+"""Re-identification from frames to rankings and places: tracks, gallery, probes and targets in one object."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from thermalreid_ros.camera.crops import CropError
+from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid
 from thermalreid_ros.camera.thermal import ThermalFrame, ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
-from thermalreid_ros.reid.gallery import Gallery, Match
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.reid.embedding import Embedder
+from thermalreid_ros.reid.fusion import METHODS, FusedModel, PairTerms
+from thermalreid_ros.reid.gallery import NAN, Compared, Gallery, Match
+from thermalreid_ros.reid.pairing import StampPairing
 from thermalreid_ros.reid.probe import Probe, ProbeError
-from thermalreid_ros.reid.signature import SignatureError, compute_signature, crop_box, scale_for
+from thermalreid_ros.reid.signature import CELSIUS, SignatureDistance, SignatureError, compute_signature, crop_box, \
+    scale_for
+from thermalreid_ros.reid.target import CameraPose, Target, TargetError, Targets
 from thermalreid_ros.reid.tracks import TrackedDetection, Tracker
 
-METHOD = "thermal_signature"
+SIGNATURE, EMBEDDING, FUSED = METHODS
 MAX_PROBES = 16
+FRAMES_KEPT = 64  # for poses to come
+
+
+class MethodError(ThermalReidError):
+    """A method that cannot be used as asked for; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -24,33 +39,87 @@ class FrameResult:
     ignored: tuple[str, ...]
 
 
-class Reidentifier:
-    """Feeds on frames with their detections in order of time; ranks what it saw against its probes.
+@dataclass(frozen=True)
+class Ranking:
+    """Tracks by likeness to a probe, best first. method: how they were ranked; why: where that is another than was
+    asked for, or no probability is known, the reason, else ""."""
 
-    units: of the frames; probes must be on the same scale, temperatures or grey levels. visible_only: rank
-    the tracks of the newest frame alone, not all that the gallery remembers.
+    probe_id: str
+    method: str
+    matches: tuple[Match, ...]
+    why: str = ""
+
+    @property
+    def accepted(self) -> Match | None:
+        """The best match, where it is the probe's object."""
+        return self.matches[0] if self.matches and self.matches[0].accepted else None
+
+
+class Reidentifier:
+    """Feeds on frames with their detections in order of time, and on poses of the camera; ranks what it saw against its
+    probes and says where it is.
+
+    units: of the frames; probes must be on the same scale, temperatures or grey levels. visible_only: rank the tracks
+    of the newest frame alone, not all that the gallery remembers. method: one of fusion.METHODS. fusion: what gives
+    probabilities; None: none are given and nothing is accepted. embedder: None where there is no embedding.
+
+    Cameras that do not measure temperatures are ranked by thermal_signature, without probabilities: embedding and
+    calibration are of degrees Celsius.
     """
 
     def __init__(self, units: ThermalUnits | str, gallery: Gallery, tracker: Tracker | None = None, *,
-                 visible_only: bool = True):
+                 visible_only: bool = True, method: str = SIGNATURE, fusion: FusedModel | None = None,
+                 embedder: Embedder | None = None):
+        if method not in METHODS:
+            raise MethodError(f"method '{method}' is unknown; use one of {', '.join(METHODS)}")
+        if fusion is not None and embedder is not None and fusion.descriptor_model not in (
+                "", name := embedder.engine.card.name):
+            raise MethodError(f"the fusion was fitted with the embedding '{fusion.descriptor_model}', not with "
+                              f"'{name}'; fit it anew with `thermalreid reid fit-fusion`")
+        if method == EMBEDDING and embedder is None and scale_for(units) is CELSIUS or \
+                method == FUSED and fusion is None:
+            raise MethodError(f"method '{method}' needs {'an embedding' if method == EMBEDDING else 'a fusion'} model")
         self.gallery = gallery
         self.tracker = tracker or Tracker()
         self.visible_only = visible_only
+        self.targets = Targets()
+        self.unplaced: dict[int, str] = {}  # why tracks of the last frame with a pose have no place in it
+        self.method, self._fusion, self._embedder = method, fusion, embedder
+        self._synthetic_share = 0.5 if fusion is None else fusion.synthetic_share
         self._scale = scale_for(units)
+        if self._scale is not CELSIUS:
+            self._embedder = None
         self._probes: dict[str, Probe] = {}
         self._visible: tuple[int, ...] = ()
+        self._places: StampPairing[tuple[TrackedDetection, ...], tuple[Intrinsics, CameraPose]] = \
+            StampPairing(FRAMES_KEPT)
+
+    def close(self) -> None:
+        """Give the embedding's memory back."""
+        if self._embedder is not None:
+            self._embedder.close()
 
     @property
     def probe_ids(self) -> tuple[str, ...]:
         """In the order in which they came."""
         return tuple(self._probes)
 
+    @property
+    def accept_probability(self) -> float:
+        """From which on a match is accepted; NaN where none is."""
+        return NAN if self._fusion is None or self._scale is not CELSIUS else self._fusion.accept_probability
+
     def add_probe(self, probe: Probe) -> None:
         """Search for this object from now on; a probe of the same name is replaced, and the oldest of more
-        than 16 goes. Raises ProbeError when the probe's scale is not that of the camera."""
+        than 16 goes. Raises ProbeError when the probe's scale is not that of the camera, or its descriptors are of
+        another embedding."""
         if (scale := probe.signatures[0].scale) != self._scale:
             raise ProbeError(f"probe '{probe.probe_id}' is in {scale.name} but the camera gives "
                              f"{self._scale.name}; take the probe in the camera's units")
+        if self._embedder is not None and len(probe.descriptors) and \
+                probe.descriptor_model != (name := self._embedder.engine.card.name):
+            raise ProbeError(f"probe '{probe.probe_id}' was described by '{probe.descriptor_model}' but tracks are by "
+                             f"'{name}'; give both nodes one model")
         self._probes.pop(probe.probe_id, None)
         self._probes[probe.probe_id] = probe
         if len(self._probes) > MAX_PROBES:
@@ -64,11 +133,12 @@ class Reidentifier:
         """Track the detections of a frame and remember how they look.
 
         Detections whose class is unknown, and boxes that are not finite or hold too little of the frame, are
-        left out and named in the result. A stamp not later than the last forgets tracks and gallery: the
+        left out and named in the result. A stamp not later than the last forgets tracks, gallery and places: the
         recording starts anew.
         """
         if self.tracker.stamp_ns is not None and frame.stamp_ns <= self.tracker.stamp_ns:
             self.gallery.clear()
+            self._places = StampPairing(FRAMES_KEPT)
         values, usable, ignored = frame.values(), [], []
         for detection in detections:
             try:
@@ -83,9 +153,94 @@ class Reidentifier:
             signature = compute_signature(crop_box(values, item.detection), self._scale)
             self.gallery.add(item, signature, frame.stamp_ns)
         self.gallery.expire(frame.stamp_ns)
+        self.targets.keep(self.gallery.track_ids)
+        if self._embedder is not None:
+            self._describe(values, tracked)
         self._visible = tuple(item.track_id for item in tracked)
+        if (place := self._places.add_frame(frame.stamp_ns, tracked)) is not None:
+            self._locate(*place, tracked)
         return FrameResult(tracked, tuple(ignored))
 
-    def rank(self, probe_id: str) -> tuple[Match, ...]:
-        """Tracks by likeness to a known probe, best first."""
-        return self.gallery.rank(self._probes[probe_id], self._visible if self.visible_only else None)
+    def _describe(self, values: np.ndarray, tracked: Sequence[TrackedDetection]) -> None:
+        """Embed, all at once, what of a frame is news."""
+        items, squares = [], []
+        for item in tracked:
+            if item.track_id in self.gallery and self.gallery.wants_descriptor(item.track_id):
+                try:
+                    squares.append(self._embedder.thermal_squares(values, [item.detection.box])[0])
+                    items.append(item)
+                except CropError:  # too thin for a square: it is known by its signature alone
+                    continue
+        if items:
+            for item, *described in zip(items, *self._embedder.describe(np.stack(squares))):
+                self.gallery.describe(item.track_id, *described)
+
+    def add_pose(self, intrinsics: Intrinsics, pose: CameraPose) -> bool:
+        """Where the camera was at the capture of a frame, that has come or will; whether its frame was here."""
+        tracked = self._places.add_detections(pose.stamp_ns, (intrinsics, pose))
+        if tracked is not None:
+            self._locate(intrinsics, pose, tracked)
+        return tracked is not None
+
+    def _locate(self, intrinsics: Intrinsics, pose: CameraPose, tracked: Sequence[TrackedDetection]) -> None:
+        self.unplaced = {}
+        for item in tracked:
+            if item.track_id in self.gallery:
+                try:
+                    self.targets.add(intrinsics, pose, item.track_id, item.detection)
+                except TargetError as error:
+                    self.unplaced[item.track_id] = str(error)
+
+    def rank(self, probe_id: str) -> Ranking:
+        """Tracks by likeness to a known probe.
+
+        thermal_signature: by Eq. (1), among those of the probe's class. cross_modal_embedding: by descriptors,
+        likewise. fused: by the log-odds of all that is known; where the embedding judges classes, among all tracks.
+        """
+        probe = self._probes[probe_id]
+        method, why = self._method(probe)
+        class_id = CLASS_NAMES.index(probe.class_name) if probe.class_name else None
+        judged = method == FUSED and self._embedder is not None  # the class is then one more thing to be judged
+        compared = self.gallery.compare(probe, self._visible if self.visible_only else None, class_id=class_id,
+                                        of_class=not judged, synthetic_share=self._synthetic_share)
+        size_m = np.array([self.targets.size_m(track_id) for track_id in compared.track_ids], np.float32)
+        odds = self._log_odds(probe, compared, size_m)
+        if method == FUSED:
+            order = -odds
+        else:
+            order = np.where(np.isnan(compared.embedding), np.inf, compared.embedding) if method == EMBEDDING else \
+                compared.total
+        probability = 0.5 * (1.0 + np.tanh(0.5 * odds))
+        score = 1.0 - probability if method == FUSED else order
+        least = self.accept_probability
+        matches = []
+        for rank, n in enumerate(np.lexsort((compared.track_ids, order)), 1):
+            detection, stamp_ns, length = self.gallery.last_seen(compared.track_ids[n])
+            matches.append(Match(
+                rank, compared.track_ids[n], length, detection, stamp_ns,
+                SignatureDistance(*map(float, (compared.total[n], compared.histogram[n], compared.mser[n]))),
+                float(score[n]), float(compared.embedding[n]), float(size_m[n]), float(probability[n]),
+                bool(probability[n] >= least)))
+        return Ranking(probe_id, method, tuple(matches), why)
+
+    def _method(self, probe: Probe) -> tuple[str, str]:
+        """(what to rank a probe by, why that is not what was asked for)."""
+        if self._scale is not CELSIUS:
+            return SIGNATURE, "the camera does not measure temperatures: no embedding, no probabilities"
+        if self.method == EMBEDDING and not len(probe.descriptors):
+            return SIGNATURE, f"probe '{probe.probe_id}' has no descriptors"
+        return self.method, ""
+
+    def _log_odds(self, probe: Probe, compared: Compared, size_m: np.ndarray) -> np.ndarray:
+        if self._fusion is None or self._scale is not CELSIUS:
+            return np.full(len(size_m), np.nan)
+        photograph = probe.photograph if probe.descriptor_model == self._fusion.descriptor_model else None
+        expected, _ = self._fusion.expected_size_m(photograph, probe.class_name)
+        terms = PairTerms(compared.histogram, compared.mser, compared.embedding, compared.class_probability,
+                          np.log(size_m) - expected)
+        return self._fusion.score(terms, probe.class_name)
+
+    def target(self, match: Match, grid: LocalGrid) -> Target | None:
+        """Where a match's object was when it was last seen from a known place; None where it never was."""
+        track = self.targets.get(match.track_id)
+        return None if track is None else self.targets.target(match.track_id, track.stamp_ns, grid)

@@ -9,6 +9,8 @@ import numpy as np
 
 from thermalreid_ros.reid.signature import OUTLIER_SIGMAS, WEIGHT_VALUE, WEIGHT_Y, ThermalSignature
 
+_ROUNDING = 1e-6  # of a mean of float32: equal smallest distances must not be outliers
+
 
 @dataclass(frozen=True, eq=False)
 class SignatureTable:
@@ -45,43 +47,59 @@ def histogram_distances(first: SignatureTable, second: SignatureTable) -> np.nda
 
 def mser_distances(first: SignatureTable, second: SignatureTable) -> np.ndarray:
     """float32 (N, M), as signature.mser_distance."""
-    distances = np.empty((len(first), len(second)), np.float32)
-    for row, count in enumerate(first.count):
-        if count == 0:
+    if first.count.sum() * len(second) > second.count.sum() * len(first):  # the distance is symmetric, its cost is not
+        return mser_distances(second, first).T
+    there = np.arange(second.y.shape[1]) < second.count[:, None]
+    y, value = second.y[there], second.value[there]  # of all sets that have blobs, one after the other
+    some = np.flatnonzero(second.count)
+    count = second.count[some]
+    starts, owner = np.cumsum(count) - count, np.repeat(np.arange(len(some)), count)
+    distances = np.ones((len(first), len(second)), np.float32)
+    for row, blobs in enumerate(first.count):
+        if blobs == 0:
             distances[row] = second.count != 0
-            continue
-        d_y = np.abs(first.y[row, :count, None] - second.y[:, None, :])
-        d_value = np.abs(first.value[row, :count, None] - second.value[:, None, :])
-        forth, back = second.count <= count, second.count >= count
-        own = np.full((2, len(second)), np.nan, np.float32)
-        own[0, forth] = _match_larger(d_y[forth], d_value[forth])
-        own[1, back] = _match_larger(d_y[back].transpose(0, 2, 1), d_value[back].transpose(0, 2, 1))
-        distances[row] = np.where(second.count == 0, 1.0, np.where(
-            forth & back, 0.5 * (own[0] + own[1]), np.where(forth, own[0], own[1])))
+        elif len(some):
+            d_y = np.abs(first.y[row, :blobs, None] - y)
+            d_value = np.abs(first.value[row, :blobs, None] - value)
+            forth, back = count <= blobs, count >= blobs
+            one = _match_rows(d_y, d_value, starts, owner) if forth.any() else 0.0
+            other = _match_columns(d_y, d_value, count, starts, owner) if back.any() else 0.0
+            distances[row, some] = np.where(forth & back, 0.5 * (np.add(one, other)), np.where(forth, one, other))
     return distances
 
 
-def _match_larger(d_y: np.ndarray, d_value: np.ndarray) -> np.ndarray:
-    """(M,), of distances (M, blobs of the larger, of the smaller set), NaN where there is no blob."""
-    there = ~np.isnan(d_y)
-    rows = there.any(axis=2)
-    total, inlier = np.zeros(d_y.shape, np.float32), rows.copy()
-    parts = [np.where(there, part, np.float32(np.inf)) for part in (d_y, d_value)]
+def _match_rows(d_y: np.ndarray, d_value: np.ndarray, starts: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """float (M,), from each row's blob to the nearest of each set; distances (blobs, those of M sets in a row)."""
+    parts, inlier = (d_y, d_value), True
     for part in parts:
-        inlier &= _inliers(part.min(axis=2, initial=np.inf), rows)
-    used = there & inlier[..., None]
+        nearest = np.minimum.reduceat(part, starts, axis=1).astype(np.float64)
+        spread = nearest.std(axis=0, ddof=1) if len(nearest) > 1 else np.inf
+        inlier = inlier & (nearest <= nearest.mean(axis=0) * (1.0 + _ROUNDING) + OUTLIER_SIGMAS * spread)
+    total = 0.0
     for part, weight in zip(parts, (WEIGHT_Y, WEIGHT_VALUE)):
-        largest = np.where(used, part, 0.0).max(axis=(1, 2), initial=0.0)
-        total += np.float32(weight) * (part / np.where(largest > 0, largest, 1.0)[:, None, None])
-    nearest = np.where(inlier, total.min(axis=2, initial=np.inf), 0.0)
-    return nearest.sum(axis=1) / np.maximum(inlier.sum(axis=1), 1)
+        largest = np.where(inlier, np.maximum.reduceat(part, starts, axis=1), 0.0).max(axis=0)
+        total = total + part * _over(weight, largest)[owner]
+    nearest = np.where(inlier, np.minimum.reduceat(total, starts, axis=1), 0.0)
+    return nearest.sum(axis=0) / np.maximum(inlier.sum(axis=0), 1)
 
 
-def _inliers(nearest: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """bool (M, blobs): smallest distances up to mean + 3.5 sigma of those that there are."""
-    count = rows.sum(axis=1)
-    values = np.where(rows, nearest, 0.0).astype(np.float64)
-    mean = values.sum(axis=1) / np.maximum(count, 1)
-    squares = (np.where(rows, values - mean[:, None], 0.0) ** 2).sum(axis=1)
-    limit = mean * (1.0 + 1e-6) + OUTLIER_SIGMAS * np.sqrt(squares / np.maximum(count - 1, 1))
-    return rows & ((nearest <= limit[:, None]) | (count < 2)[:, None])
+def _match_columns(d_y: np.ndarray, d_value: np.ndarray, count: np.ndarray, starts: np.ndarray,
+                   owner: np.ndarray) -> np.ndarray:
+    """float (M,), from each blob of each set to the nearest of the rows', likewise."""
+    parts, inlier = (d_y, d_value), True
+    for part in parts:
+        nearest = part.min(axis=0).astype(np.float64)
+        mean = np.add.reduceat(nearest, starts) / count
+        squares = np.add.reduceat((nearest - mean[owner]) ** 2, starts)
+        spread = np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1)), np.inf)
+        inlier = inlier & (nearest <= (mean * (1.0 + _ROUNDING) + OUTLIER_SIGMAS * spread)[owner])
+    total = 0.0
+    for part, weight in zip(parts, (WEIGHT_Y, WEIGHT_VALUE)):
+        largest = np.maximum.reduceat(np.where(inlier, part.max(axis=0), 0.0), starts)
+        total = total + part * _over(weight, largest)[owner]
+    nearest = np.where(inlier, total.min(axis=0), 0.0)
+    return np.add.reduceat(nearest, starts) / np.maximum(np.add.reduceat(inlier.astype(np.intp), starts), 1)
+
+
+def _over(weight: float, largest: np.ndarray) -> np.ndarray:
+    return (weight / np.where(largest > 0, largest, 1.0)).astype(np.float32)

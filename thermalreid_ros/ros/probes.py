@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.msg import ThermalProbe
+from thermalreid_ros.reid.embedding import Embedder, describe_probe
 from thermalreid_ros.ros.convert import NS_PER_S, array_to_image, image_to_array
 from thermalreid_ros.synthesis import Conditions
 from thermalreid_ros.synthesis.photograph import decode_photograph
@@ -37,10 +38,20 @@ def message_to_photograph(message: Image | CompressedImage, name: str, box: Sequ
     return Photograph(name, pixels, boxes_of(box, 1)[0] if len(box) == 4 else None)
 
 
-def made_to_message(made: Made, header: Header, probe_id: str, class_name: str) -> ThermalProbe:
-    """All probes of all photographs, as temperatures in degrees Celsius."""
-    return ThermalProbe(header=header, probe_id=probe_id, class_name=class_name, units=ThermalUnits.CELSIUS_F32.value,
-                        images=[array_to_image(crop, "32FC1", header) for crop in made.crops])
+def made_to_message(made: Made, header: Header, probe_id: str, class_name: str,
+                    embedder: Embedder | None = None) -> ThermalProbe:
+    """All probes of all photographs, as temperatures in degrees Celsius, with their descriptors where there is an
+    embedding. Raises CropError where a photograph's box is too small for it."""
+    message = ThermalProbe(header=header, probe_id=probe_id, class_name=class_name,
+                           units=ThermalUnits.CELSIUS_F32.value,
+                           images=[array_to_image(crop, "32FC1", header) for crop in made.crops])
+    if embedder is not None:
+        descriptors = describe_probe(embedder, [(photograph.pixels, probes.box) for photograph, probes in
+                                                zip(made.served, made.probes, strict=True)],
+                                     np.concatenate([probes.squares for probes in made.probes]))
+        message.descriptors, message.descriptor_size = descriptors.ravel(), descriptors.shape[1]
+        message.descriptor_model = embedder.engine.card.name
+    return message
 
 
 def conditions_for(now_ns: int, fix: tuple[float, float] | None, values: Any) -> Conditions:

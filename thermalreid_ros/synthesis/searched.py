@@ -29,9 +29,10 @@ class Photograph:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What came of the photographs. probes: of each that served. faults: why others did not, a line each that begins
-    with the photograph's name, by photograph."""
+    """What came of the photographs. served: those that probes were made of. probes: of each of them. faults: why there
+    are none of others, a line each that begins with the photograph's name, by photograph."""
 
+    served: tuple[Photograph, ...]
     probes: tuple[ThermalProbes, ...]
     faults: dict[Photograph, str]
 
@@ -75,17 +76,18 @@ class SearchedObject:
 
     def make(self, conditions: Conditions, class_name: str, count: int) -> Made:
         """`count` probes of every photograph. One shown that no probe can be made of is forgotten."""
-        made, faults = [], {}
+        served, made, faults = [], [], {}
         for photograph in self.photographs:
             try:
                 made.append(self._synthesizer.synthesize(photograph.pixels, conditions, box=photograph.box, count=count,
                                                          class_name=class_name))
+                served.append(photograph)
             except SynthesisError as error:
                 faults[photograph] = f"{photograph.name}: {str(error).removeprefix('photograph: ')}"
         for photograph in faults:
             if photograph in self._shown:
                 self._shown.remove(photograph)
-        return Made(tuple(made), faults)
+        return Made(tuple(served), tuple(made), faults)
 
 
 def boxes_of(numbers: Sequence[float], count: int) -> list[tuple[float, ...] | None]:

@@ -1,0 +1,48 @@
+"""A Reidentifier from the names of its files, as the node and the command line are given them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from thermalreid_ros.camera.thermal import ThermalUnits
+from thermalreid_ros.engine import load_engine
+from thermalreid_ros.engine.engine import shipped_models
+from thermalreid_ros.reid.calibration import load_beta_h
+from thermalreid_ros.reid.embedding import Embedder
+from thermalreid_ros.reid.fusion import FusedModel
+from thermalreid_ros.reid.gallery import Gallery
+from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, Reidentifier
+from thermalreid_ros.reid.signature import CELSIUS, scale_for
+
+
+def load_reidentifier(units: ThermalUnits | str, *, method: str = "", embedding: str = "reid_embedding",
+                      calibration: str = "", fusion: str = "", providers: Sequence[str] = ("cpu",), threads: int = 0,
+                      log: Callable[[str], None] = lambda line: None) -> tuple[Reidentifier, dict[str, str]]:
+    """The object and what there is to say of it, by key.
+
+    method: "" is fused where the embedding is there, else thermal_signature. embedding: of cameras that measure
+    temperatures alone; one that is not there is done without, unless the method is cross_modal_embedding. calibration,
+    fusion: "" for the shipped files. Raises ThermalReidError.
+    """
+    if scale_for(units) is not CELSIUS:
+        embedder, told = None, "none: the camera does not measure temperatures"
+    else:
+        embedder, told = load_embedder(embedding, needed=method == EMBEDDING, providers=providers, threads=threads,
+                                       log=log)
+    method = method or (SIGNATURE if embedder is None else FUSED)
+    reid = Reidentifier(units, Gallery(load_beta_h(calibration or None)), method=method,
+                        fusion=FusedModel.load(fusion or None), embedder=embedder)
+    return reid, {"method": method, "embedding": told, "beta_h": f"{reid.gallery.beta_h:g}"}
+
+
+def load_embedder(model: str, *, needed: bool = False, providers: Sequence[str] = ("cpu",), threads: int = 0,
+                  log: Callable[[str], None] = lambda line: None) -> tuple[Embedder | None, str]:
+    """(the embedding, what there is to say of it); None where no name is given, or no such model is there and it is not
+    needed. Raises EngineError."""
+    if not model:
+        return None, "none is given"
+    if not (needed or (Path(model).is_file() if model.endswith(".onnx") else model in shipped_models())):
+        return None, f"none: no model '{model}'"
+    engine = load_engine(model, providers=providers, threads=threads, log=log)
+    return Embedder(engine), f"{engine.card.name} on {engine.provider}"
