@@ -64,7 +64,8 @@ def gather_terms(args: argparse.Namespace, synthesizers: tuple[str, ...],
     sets = read_sets(args.sets, args.photographs)
     models = Models({name: ProbeSynthesizer(load_engine(name, threads=args.threads))
                      for name in dict.fromkeys(synthesizers)}, args.synthesis,
-                    embedder_of(args.embedding, args.threads), {name: embedder_of(name, args.threads) for name in baselines})
+                    embedder_of(args.embedding, args.threads),
+                    {name: embedder_of(name, args.threads) for name in baselines})
     terms = gather(sets, models, progress)
     if terms.left_out:
         print(f"{len(terms.left_out)} pictures were of no use; the first: {terms.left_out[0]}")

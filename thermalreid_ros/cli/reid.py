@@ -1,4 +1,4 @@
-"""`thermalreid reid calibrate`: the weight of the two terms of Eq. (1), from annotated frames."""
+"""`thermalreid reid calibrate`: the weight of the two terms of Eq. (1), from annotated frames; and `fit-fusion`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from thermalreid_ros.cli import reid_fusion
 from thermalreid_ros.cli.arguments import add_frame_sets, clip_range, frame_sets_command
 
 
@@ -14,8 +15,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     from thermalreid_ros.cli.output import add_json_option
 
     parser = subparsers.add_parser("reid", help="calibrate re-identification")
-    calibrate = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
-        "calibrate", help="find the weight beta_h of the histogram term", description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    reid_fusion.add_parser(actions)
+    calibrate = actions.add_parser("calibrate", help="find the weight beta_h of the histogram term",
+                                   description="The weight of the two terms of Eq. (1), from annotated frames.")
     add_frame_sets(calibrate)
     calibrate.add_argument("--clip", type=clip_range, action="append", required=True, metavar="FIRST:COUNT",
                            dest="clips", help="a clip to calibrate on, as for `recording make`; repeatable")
@@ -34,6 +37,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.action == "fit-fusion":
+        return reid_fusion.run(args)
     import numpy as np
     import yaml
 

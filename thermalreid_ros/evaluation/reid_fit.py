@@ -200,7 +200,7 @@ def _fit_sizes(terms: SetTerms, fold_of: np.ndarray) -> tuple[dict[str, SizeRegr
         if name != ANY:
             expected[photograph[own]] = held[own]
         whole = _regress(descriptors, photograph[own], size[own], ridge)
-        sizes[name] = SizeRegression(float(size[own].mean()), float(size[own].std()), sigma, whole.centre,
+        sizes[name] = SizeRegression(float(size[own].mean()), float(size[own].std()), sigma, whole.offset,
                                      whole.weights)
     return sizes, expected
 
@@ -208,26 +208,26 @@ def _fit_sizes(terms: SetTerms, fold_of: np.ndarray) -> tuple[dict[str, SizeRegr
 @dataclass(frozen=True, eq=False)
 class _Line:
     descriptors: np.ndarray | None
-    mean: float
-    centre: np.ndarray
+    offset: float
     weights: np.ndarray
 
     def __call__(self, photographs: np.ndarray) -> np.ndarray:
         if self.descriptors is None:
-            return np.full(len(photographs), self.mean)
-        return self.mean + (self.descriptors[photographs] - self.centre) @ self.weights
+            return np.full(len(photographs), self.offset)
+        return self.offset + self.descriptors[photographs] @ self.weights
 
 
 def _regress(descriptors: np.ndarray | None, photograph: np.ndarray, size: np.ndarray, ridge: float) -> _Line:
+    mean = float(size.mean()) if len(size) else 0.0
     if descriptors is None or not len(size):
-        return _Line(None, float(size.mean()) if len(size) else 0.0, np.zeros(0), np.zeros(0))
+        return _Line(None, mean, np.zeros(0))
     columns = descriptors[photograph]
     centre = columns.mean(axis=0)
     columns = columns - centre
     # Unit vectors of D numbers: a ridge of 1 is about as strong as one pair.
     weights = np.linalg.solve(columns.T @ columns + ridge * np.eye(columns.shape[1]) / columns.shape[1],
-                              columns.T @ (size - size.mean()))
-    return _Line(descriptors, float(size.mean()), centre, weights)
+                              columns.T @ (size - mean))
+    return _Line(descriptors, mean - float(weights @ centre), weights)
 
 
 def _folds(identities: np.ndarray, label: dict[int, int], seed: int) -> np.ndarray:

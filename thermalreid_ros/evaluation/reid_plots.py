@@ -74,9 +74,8 @@ def plot_ranked(path: Path, terms: SetTerms, measured: Measured, synthesizer: Pr
     for row, (number, gallery) in zip(axes, chosen):
         _draw_case(row, terms, gallery, measured.distances["fused"], synthesizer)
         row[0].set_title(f"rank {outcome.mixed.ranks[0][number]} of {len(gallery.label)}", fontsize=7, pad=2)
-    for axis, title in zip(axes[0][1:3], ("made thermal", "1st")):
-        axis.set_title(title, fontsize=7, pad=2)
-    _save(figure, path, quality=72)
+    axes[0][1].set_title("made thermal", fontsize=7, pad=2)
+    _save(figure, path, quality=70)
 
 
 def choose_cases(outcome: Outcome, galleries: Sequence[Gallery], classes: Sequence[str],
@@ -128,7 +127,7 @@ def _save(figure, path: Path, quality: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     if quality:
-        figure.savefig(buffer, format="jpeg", dpi=100, pil_kwargs={"quality": quality})
+        figure.savefig(buffer, format="jpeg", dpi=88, pil_kwargs={"quality": quality})
     else:
         figure.savefig(buffer, format="png", dpi=80)
     pyplot.close(figure)

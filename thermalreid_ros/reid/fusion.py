@@ -91,13 +91,13 @@ class Weights:
 
 @dataclass(frozen=True, eq=False)
 class SizeRegression:
-    """ln of a size in metres: mean + weights @ (descriptor - centre), with a standard deviation; without a descriptor,
-    mean and spread of the class."""
+    """ln of a size in metres: offset + weights @ descriptor, with standard deviation sigma; without a descriptor, mean
+    and spread of the class."""
 
     mean: float
     spread: float
     sigma: float
-    centre: np.ndarray
+    offset: float
     weights: np.ndarray
 
 
@@ -140,9 +140,8 @@ class FusedModel:
         table = [content["features"][name] for name in FEATURES]
         weights = {kind: {name: Weights(float(row["bias"]), tuple(float(row[feature]) for feature in FEATURES))
                           for name, row in rows.items()} for kind, rows in content["weights"].items()}
-        sizes = {name: SizeRegression(*(float(row[key]) for key in ("mean", "spread", "sigma")),
-                                      np.asarray(row.get("centre", ()), np.float64),
-                                      np.asarray(row.get("weights", ()), np.float64))
+        sizes = {name: SizeRegression(*(float(row[key]) for key in ("mean", "spread", "sigma", "offset")),
+                                      np.asarray(row["weights"], np.float64))
                  for name, row in content["sizes"].items()}
         if ANY not in weights[WITHOUT_EMBEDDING] or ANY not in sizes:
             raise ValueError(f"no weights or no sizes for class '{ANY}'")
@@ -169,9 +168,8 @@ class FusedModel:
                          for name, mean, scale in zip(FEATURES, self.means, self.scales)},
             "weights": {kind: {name: {"bias": rounded(row.bias), **dict(zip(FEATURES, map(rounded, row.weights)))}
                                for name, row in rows.items()} for kind, rows in self.weights.items()},
-            "sizes": {name: {"mean": rounded(row.mean), "spread": rounded(row.spread), "sigma": rounded(row.sigma),
-                             **({"centre": [round(float(v), 4) for v in row.centre],
-                                 "weights": [round(float(v), 4) for v in row.weights]} if len(row.weights) else {})}
+            "sizes": {name: {**{key: rounded(getattr(row, key)) for key in ("mean", "spread", "sigma", "offset")},
+                             "weights": [round(float(v), 4) for v in row.weights]}
                       for name, row in self.sizes.items()}}
 
     def score(self, terms: PairTerms, class_name: str = "") -> np.ndarray:
@@ -205,7 +203,7 @@ class FusedModel:
         if descriptor.shape != row.weights.shape:
             raise FusionError(f"a descriptor of {list(descriptor.shape)} is not of the embedding that the fusion was "
                               f"fitted with ({self.descriptor_model}); fit it anew with `thermalreid reid fit-fusion`")
-        return row.mean + float(row.weights @ (descriptor - row.centre)), row.sigma
+        return row.offset + float(row.weights @ descriptor), row.sigma
 
 
 def probability_of(log_odds: np.ndarray) -> np.ndarray:
