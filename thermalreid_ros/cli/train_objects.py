@@ -40,14 +40,24 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
     export = parts.add_parser("export-objects", help="trained synthesis and embedding to ONNX models with their cards")
     export.add_argument("--synthesis", type=Path, metavar="WEIGHTS.pt")
     export.add_argument("--embedding", type=Path, metavar="WEIGHTS.pt")
-    export.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="a set to measure the parity on")
-    export.add_argument("--data", required=True, help="what they were trained on, for the cards")
-    export.add_argument("--licence", required=True, help="of that data, for the cards")
-    export.add_argument("--command", required=True, help="the training commands, for the cards")
-    export.add_argument("--int8", action="store_true", help="store the large weights in half the space of the others")
+    _add_card_arguments(export)
     export.add_argument("--out", type=Path, required=True, metavar="DIR",
                         help="gets thermalgan.onnx, thermal_synthesis.onnx and reid_embedding.onnx")
     export.set_defaults(part=_export)
+    baseline = parts.add_parser("export-baseline", help="a trained baseline to an ONNX model with its card")
+    baseline.add_argument("--weights", type=Path, required=True, metavar="WEIGHTS.pt")
+    _add_card_arguments(baseline)
+    baseline.add_argument("--out", type=Path, required=True, metavar="NAME.onnx",
+                          help="`evaluate reid` takes vrai, bot_bs, vrai_retrained and bot_bs_retrained")
+    baseline.set_defaults(part=_export_baseline)
+
+
+def _add_card_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pairs", type=Path, required=True, metavar="DIR", help="a set to measure the parity on")
+    parser.add_argument("--data", required=True, help="what was trained on, for the card")
+    parser.add_argument("--licence", required=True, help="of that data, for the card")
+    parser.add_argument("--command", required=True, help="the training command, for the card")
+    parser.add_argument("--int8", action="store_true", help="store the large weights in half the space of the others")
 
 
 def _synthesis(args: argparse.Namespace) -> int:
@@ -91,13 +101,27 @@ def _export(args: argparse.Namespace) -> int:
         raise ThermalReidError("nothing to export: give --synthesis, --embedding or both")
     if not args.out.is_dir():
         raise ThermalReidError(f"{args.out}: no such folder to export to")
-    about = {"data": args.data, "licence": args.licence, "command": args.command}
     written = export_objects.export_trained(read_pairs([args.pairs]), args.out, synthesis=args.synthesis,
-                                            embedding=args.embedding, about=about, data_from=args.pairs.name,
-                                            int8=args.int8)
+                                            embedding=args.embedding, **_of_card(args))
     for path, difference in written.items():
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e} at most")
     return 0
+
+
+def _export_baseline(args: argparse.Namespace) -> int:
+    from thermalreid_ros.training.export_objects import export_baseline
+    from thermalreid_ros.training.pairs import read_pairs
+
+    if args.out.suffix != ".onnx" or not args.out.absolute().parent.is_dir():
+        raise ThermalReidError(f"{args.out}: not the name of a model (NAME.onnx) in a folder that is there")
+    difference = export_baseline(args.weights, read_pairs([args.pairs]), args.out, **_of_card(args))
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e} at most")
+    return 0
+
+
+def _of_card(args: argparse.Namespace) -> dict:
+    return {"about": {"data": args.data, "licence": args.licence, "command": args.command},
+            "data_from": args.pairs.name, "int8": args.int8}
 
 
 def _device(args: argparse.Namespace) -> str:

@@ -82,7 +82,7 @@ def _pack(path: Path, out: Path, int8: bool) -> Packing:
     except Exception as error:  # protobuf's and onnx's errors share no base class
         raise EngineError(f"{path}: not an ONNX model ({type(error).__name__})") from None
     graph = model.graph
-    transposed = {node.input[1] for node in graph.node if node.op_type == "ConvTranspose"}  # (in, out, h, w)
+    transposed = {node.input[1] for node in graph.node if node.op_type in ("ConvTranspose", "MatMul")}  # (in, out, ...)
     kept, nodes, packed, worst = [], [], 0, 0.0
     graph_inputs = {value.name for value in graph.input}  # these may be overridden by the caller
     for tensor in graph.initializer:

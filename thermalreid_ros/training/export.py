@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import os
-import tempfile
-import warnings
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
@@ -14,18 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
-from thermalreid_ros.engine.packing import pack_fp16_initializers, pack_int8_initializers, stored, write_card
-from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.classes import CLASS_NAMES as GROUND_NAMES
 from thermalreid_ros.maps.classes import NO_DATA
 from thermalreid_ros.training.detectors import GREY_MEAN, GREY_STD, YoloCompact
 from thermalreid_ros.training.losses import cell_centres, decode_yolo
+from thermalreid_ros.training.onnx_file import export_onnx
 
-OPSET = 17
 MAX_CANDIDATES = 300
 MAX_DIFFERENCE = 1e-3  # ONNX against torch: scores, and boxes in pixels relative to the frame's width
 
@@ -70,67 +63,37 @@ def export_detector(detector: nn.Module, out: Path, *, frames: Iterable[np.ndarr
                     size: tuple[int, int] = (512, 640), int8: bool = False) -> float:
     """Write out (.onnx) and its card; returns the largest difference from torch over the frames.
 
-    frames: (H, W) uint8 real frames to compare on, from a place `frames_from` names. int8: store the large weights so
-    and the rest as float16, not all as float16. Batch normalisation is folded and weights are rounded to what they are
-    stored as before the comparison, which is thus about the arithmetic alone; the card states beside it what folding
-    and rounding change. It is made without a labelling and with one of patches. Raises ThermalReidError, and leaves no
-    file, where the difference exceeds MAX_DIFFERENCE.
+    frames: (H, W) uint8 real frames to compare on, from a place `frames_from` names. int8, and the ThermalReidError
+    where the difference exceeds MAX_DIFFERENCE: as of export_onnx. The comparison is made without a labelling and with
+    one of patches.
     """
-    frames = list(frames)
-    trained = DetectorExport(detector.cpu().eval().to(memory_format=torch.contiguous_format)).eval()
-    detector = copy.deepcopy(trained.detector)
-    fold_normalisation(detector)
-    parameters = sum(p.numel() for p in detector.parameters())
-    with torch.no_grad():
-        for weight in detector.parameters():
-            weight.copy_(torch.from_numpy(stored(weight.numpy(), int8=int8)))
-    wrapped = DetectorExport(detector).eval()
-    names, stride = ["thermal", "semantics"], detector.semantics_stride
+    frames, stride = list(frames), detector.semantics_stride
     arguments = (torch.zeros(1, 1, *size, dtype=torch.uint8),
                  torch.full((1, 1, *(side // stride for side in size)), NO_DATA, dtype=torch.uint8))
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        draft = Path(folder) / out.name
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's remarks on constant shapes
-            torch.onnx.export(wrapped, arguments, str(draft), input_names=names,
-                              output_names=["boxes", "scores", "labels"], opset_version=OPSET, dynamo=False,
-                              dynamic_axes={"thermal": {2: "height", 3: "width"},
-                                            "semantics": {2: "rows", 3: "columns"}})
-        (pack_int8_initializers if int8 else pack_fp16_initializers)(draft)
-        card = {
-            "name": out.stem, "task": "detection",
-            "architecture": type(detector).__name__,
-            "inputs": [
-                {"name": "thermal", "shape": [1, 1, "height", "width"], "dtype": "uint8", "layout": "NCHW",
-                 "mean": [GREY_MEAN], "std": [GREY_STD], "channels": ["grey, white-hot; normalised in the graph"],
-                 "typical_shape": [1, 1, *size]},
-                {"name": "semantics", "shape": [1, 1, "rows", "columns"], "dtype": "uint8", "layout": "NCHW",
-                 "channels": [f"class of the ground, one value to {stride} x {stride} pixels: "
-                              f"{', '.join(f'{i} {name}' for i, name in enumerate(GROUND_NAMES))}; {NO_DATA} unknown"],
-                 "typical_shape": list(arguments[1].shape)},
-            ],
-            "outputs": [
-                {"name": "boxes", "shape": [1, MAX_CANDIDATES, 4],
-                 "meaning": "x_min, y_min, x_max, y_max in pixels, edges; best first"},
-                {"name": "scores", "shape": [1, MAX_CANDIDATES], "meaning": "0 to 1, falling"},
-                {"name": "labels", "shape": [1, MAX_CANDIDATES], "dtype": "int64", "meaning": "index into classes"},
-            ],
-            "classes": list(CLASS_NAMES), "strides": [detector.stride_multiple], "opset": OPSET,
-            "precision": f"fp32, weights stored as {'int8 and ' if int8 else ''}fp16", "training": dict(training),
-            "metrics": list(metrics),
-            "parameters": parameters,
-        }
-        write_card(draft, card)
-        difference = parity(wrapped, draft, frames)
-        if difference > MAX_DIFFERENCE:
-            raise ThermalReidError(f"{out}: ONNX differs from torch by {difference:.1e}, more than "
-                                   f"{MAX_DIFFERENCE:.0e}; not written")
-        card["parity"] = {"max_abs_difference": float(f"{difference:.2e}"), "data": frames_from,
-                          "rounding_difference": float(f"{parity(trained, draft, frames):.2e}")}
-        write_card(draft, card)
-        for suffix in (".onnx", ".yaml"):
-            os.replace(draft.with_suffix(suffix), out.with_suffix(suffix))
-    return difference
+    card = {
+        "task": "detection", "architecture": type(detector).__name__,
+        "inputs": [
+            {"name": "thermal", "shape": [1, 1, "height", "width"], "dtype": "uint8", "layout": "NCHW",
+             "mean": [GREY_MEAN], "std": [GREY_STD], "channels": ["grey, white-hot; normalised in the graph"],
+             "typical_shape": [1, 1, *size]},
+            {"name": "semantics", "shape": [1, 1, "rows", "columns"], "dtype": "uint8", "layout": "NCHW",
+             "channels": [f"class of the ground, one value to {stride} x {stride} pixels: "
+                          f"{', '.join(f'{i} {name}' for i, name in enumerate(GROUND_NAMES))}; {NO_DATA} unknown"],
+             "typical_shape": list(arguments[1].shape)},
+        ],
+        "outputs": [
+            {"name": "boxes", "shape": [1, MAX_CANDIDATES, 4],
+             "meaning": "x_min, y_min, x_max, y_max in pixels, edges; best first"},
+            {"name": "scores", "shape": [1, MAX_CANDIDATES], "meaning": "0 to 1, falling"},
+            {"name": "labels", "shape": [1, MAX_CANDIDATES], "dtype": "int64", "meaning": "index into classes"},
+        ],
+        "classes": list(CLASS_NAMES), "strides": [detector.stride_multiple], "training": dict(training),
+        "metrics": list(metrics),
+    }
+    return export_onnx(
+        DetectorExport(detector), out, arguments=arguments, card=card, int8=int8, limit=MAX_DIFFERENCE,
+        compare=lambda module, model: {"max_abs_difference": parity(module, model, frames)}, compared_on=frames_from,
+    )["max_abs_difference"]
 
 
 def parity(wrapped: DetectorExport, model: Path, frames: Iterable[np.ndarray]) -> float:
@@ -158,14 +121,3 @@ def parity(wrapped: DetectorExport, model: Path, frames: Iterable[np.ndarray]) -
             gap[out["labels"][0] != labels[i]] = 1.0
             worst = max(worst, float(gap.min()))
     return worst
-
-
-def fold_normalisation(module: nn.Module) -> None:
-    """Fold every batch normalisation into the convolution before it, in place."""
-    for child in module.children():
-        if isinstance(child, nn.Sequential):
-            for i in range(len(child) - 1):
-                if isinstance(child[i], nn.Conv2d) and isinstance(child[i + 1], nn.BatchNorm2d):
-                    child[i] = fuse_conv_bn_eval(child[i], child[i + 1])
-                    child[i + 1] = nn.Identity()
-        fold_normalisation(child)

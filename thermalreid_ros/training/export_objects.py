@@ -1,12 +1,8 @@
-"""Synthesis and embedding to ONNX with their cards: raw pictures go in, degrees and unit vectors come out."""
+"""Synthesis, embedding, baselines to ONNX with their cards: raw pictures go in, degrees and unit vectors come out."""
 
 from __future__ import annotations
 
-import copy
-import os
-import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +14,22 @@ from torch import nn
 from thermalreid_ros.camera.crops import MARGIN
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
-from thermalreid_ros.engine.packing import pack_fp16_initializers, pack_int8_initializers, stored, write_card
-from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.training.embedding import DIMENSIONS, EmbeddingNetwork, colour_batch
-from thermalreid_ros.training.embedding import SIZE_PX as EMBEDDING_PX
+from thermalreid_ros.training.baselines import load_weights as load_baseline
+from thermalreid_ros.training.embedding import colour_batch
 from thermalreid_ros.training.embedding import load_weights as load_embedding
-from thermalreid_ros.training.export import fold_normalisation
+from thermalreid_ros.training.onnx_file import export_onnx
 from thermalreid_ros.training.pairs import Pairs, celsius, cut, middle_squares
 from thermalreid_ros.training.synthesis import SIZE_PX, Generators, make_batch
 from thermalreid_ros.training.synthesis import load_weights as load_generators
 from thermalreid_ros.training.synthesizers import EXCESS_SCALE_K, MEAN_SCALE_K, RELATIVE_SCALE_K, conditions_of
 
-OPSET = 17
 MAX_DIFFERENCE = 1e-3  # ONNX against torch, in units of the outputs' scales
+_EMBEDDING = "MobileNetV2 of width 0.5 with one first convolution per band, GeM pooling, BNNeck"
+_BASELINES = {
+    "vrai": "VRAI: ResNet-50 of width {width:g}, features averaged and pooled by weighted parts, a BNNeck for both, ",
+    "bot_bs": "BoT-BS: ResNet-50 of width {width:g}, last stride 1, averaged features, BNNeck, "}
+_BANDS = {"visible": "learned on photographs alone; thermal crops as grey pictures",
+          "cross": "learned across bands, with one first convolution and one neck for each"}
 
 
 class ThermalGanExport(nn.Module):
@@ -68,19 +67,20 @@ class ConditionalExport(nn.Module):
 
 
 class EmbeddingExport(nn.Module):
-    """The embedding as it flies: see reid.embedding.Embedder for its inputs and outputs."""
+    """An EmbeddingNetwork or BaselineNetwork as it flies: see reid.embedding.Embedder for its inputs and outputs."""
 
-    def __init__(self, network: EmbeddingNetwork):
+    def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
 
     def forward(self, pictures: torch.Tensor, thermal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         net = self.network
-        # Both first convolutions and both necks run: they cost little, and one graph serves both bands.
+        # First convolution and neck of both bands run, be they the same or not: they cost little, and one graph serves
+        # both.
         hot = thermal.view(-1, 1) > 0.5
-        pooled = net.pooled(torch.where(hot[..., None, None], net.stems[1](net.thermal_channels(pictures[:, :1])),
+        pooled = net.pooled(torch.where(hot[..., None, None], net.stems[-1](net.thermal_channels(pictures[:, :1])),
                                         net.stems[0](net.colour_channels(pictures))))
-        neck = torch.where(hot, net.necks[1](pooled), net.necks[0](pooled))
+        neck = torch.where(hot, net.necks[-1](pooled), net.necks[0](pooled))
         return F.normalize(neck), net.classes(neck).softmax(1)
 
 
@@ -99,9 +99,9 @@ def export_conditional(generators: Generators, out: Path, *, photographs: Iterab
         "U-Net generator with hour and weather as conditions (FiLM)"), **facts)
 
 
-def export_embedding(network: EmbeddingNetwork, out: Path, *, photographs: Iterable[np.ndarray],
-                     thermal: Iterable[np.ndarray], **facts: Any) -> float:
-    """Write reid_embedding.onnx and its card; returns the largest difference from torch.
+def export_embedding(network: nn.Module, out: Path, *, photographs: Iterable[np.ndarray],
+                     thermal: Iterable[np.ndarray], architecture: str = _EMBEDDING, **facts: Any) -> float:
+    """Write a model for reid.embedding.Embedder and its card; returns the largest difference from torch.
 
     photographs: uint8 (S, S, 3); thermal: float32 (S, S) degrees Celsius; squares to compare on.
     """
@@ -109,14 +109,14 @@ def export_embedding(network: EmbeddingNetwork, out: Path, *, photographs: Itera
                "thermal": np.zeros(1, np.float32)} for picture in photographs]
     inputs += [{"pictures": np.repeat(np.float32(crop)[None, None], 3, axis=1), "thermal": np.ones(1, np.float32)}
                for crop in thermal]
+    size = network.size_px
     card = {
-        "task": "embedding",
-        "architecture": "MobileNetV2 of width 0.5 with one first convolution per band, GeM pooling, BNNeck",
-        "inputs": [{"name": "pictures", "shape": ["count", 3, EMBEDDING_PX, EMBEDDING_PX], "layout": "NCHW",
-                    "typical_shape": [8, 3, EMBEDDING_PX, EMBEDDING_PX],
+        "task": "embedding", "architecture": architecture,
+        "inputs": [{"name": "pictures", "shape": ["count", 3, size, size], "layout": "NCHW",
+                    "typical_shape": [8, 3, size, size],
                     "channels": ["RGB, 0 to 255, or degrees Celsius thrice; normalised in the graph"]},
                    {"name": "thermal", "shape": ["count"], "typical_shape": [8]}],
-        "outputs": [{"name": "embedding", "shape": ["count", DIMENSIONS],
+        "outputs": [{"name": "embedding", "shape": ["count", network.dimensions],
                      "meaning": "unit vectors; distance = 1 - dot"},
                     {"name": "classes", "shape": ["count", len(CLASS_NAMES)], "meaning": "probabilities of classes"}],
         "classes": list(CLASS_NAMES), "crop_margin": MARGIN,
@@ -151,16 +151,35 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
                 int8=int8, extra={"mean_offsets_k": offsets, "errors_k": errors})
     if embedding is not None:
         network, state = load_embedding(embedding)
-        photographs = [_picture(picture) for picture in colour_batch(pairs, rows, EMBEDDING_PX)]
-        seen = celsius(pairs.drone[rows, 0])[:, None]
-        thermal = list(cut(seen, middle_squares(len(rows), seen.device), EMBEDDING_PX)[:, 0].numpy())
-        shares = [{"name": f"{figure}, {gallery}", "value": state["metrics"][gallery][figure]}
-                  for gallery in ("mixed", "same_class") if gallery in state["metrics"]
-                  for figure in ("r1", "r5", "nauc20")]
+        photographs, thermal = _crops(pairs, rows, network.size_px)
         written[out / "reid_embedding.onnx"] = export_embedding(
             network, out / "reid_embedding.onnx", photographs=photographs, thermal=thermal, int8=int8,
-            **_facts(state, about, shares, f"{len(rows)} crops of each band of {data_from}"))
+            **_facts(state, about, _ranks(state), f"{len(rows)} crops of each band of {data_from}"))
     return written
+
+
+def export_baseline(weights: Path, pairs: Pairs, out: Path, *, about: Mapping[str, Any], data_from: str,
+                    int8: bool = False) -> float:
+    """Export what `train baseline` left in weights.pt to a model out (.onnx) that Embedder runs; returns the largest
+    difference from torch. pairs, about, data_from, int8: as of export_trained."""
+    network, state = load_baseline(weights)
+    recipe, rows = state["recipe"], torch.arange(min(len(pairs), 8))
+    photographs, thermal = _crops(pairs, rows, network.size_px)
+    return export_embedding(
+        network, out, photographs=photographs, thermal=thermal, int8=int8,
+        architecture=_BASELINES[recipe["network"]].format(width=recipe["width"]) + _BANDS[recipe["bands"]],
+        **_facts(state, about, _ranks(state), f"{len(rows)} crops of each band of {data_from}"))
+
+
+def _crops(pairs: Pairs, rows: torch.Tensor, size_px: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Photographs and thermal crops of some pairs, as export_embedding takes them."""
+    seen = cut(celsius(pairs.drone[rows, 0])[:, None], middle_squares(len(rows), rows.device), size_px)
+    return [_picture(picture) for picture in colour_batch(pairs, rows, size_px)], list(seen[:, 0].numpy())
+
+
+def _ranks(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": f"{figure}, {gallery}", "value": state["metrics"][gallery][figure]}
+            for gallery in ("mixed", "same_class") if gallery in state["metrics"] for figure in ("r1", "r5", "nauc20")]
 
 
 def _facts(state: Mapping[str, Any], about: Mapping[str, Any], shares: list[dict[str, Any]],
@@ -204,54 +223,25 @@ def _export(module: nn.Module, out: Path, inputs: list[dict[str, np.ndarray]], c
             extra: Mapping[str, Any] | None = None, int8: bool = False) -> float:
     """Write a network and its card; returns the largest difference from torch over `inputs`, which data_from names.
 
-    training, metrics: of the card. extra: further facts on it. int8: store the large weights so. Raises
-    ThermalReidError, and leaves no file, where ONNX differs by more than MAX_DIFFERENCE.
+    training, metrics: of the card. extra: further facts on it. int8, and the ThermalReidError where ONNX differs by
+    more than MAX_DIFFERENCE: as of export_onnx.
     """
-    trained = copy.deepcopy(module).cpu().eval().to(memory_format=torch.contiguous_format)
-    module = copy.deepcopy(trained)
-    fold_normalisation(module)
-    parameters = sum(p.numel() for p in module.parameters())
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight.copy_(torch.from_numpy(stored(weight.numpy(), int8=int8)))
-    names = [spec["name"] for spec in card["inputs"]]
-    made = [spec["name"] for spec in card["outputs"]]
-    free = {spec["name"]: {axis: size for axis, size in enumerate(spec["shape"]) if isinstance(size, str)}
-            for spec in (*card["inputs"], *card["outputs"])}
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        draft = Path(folder) / out.name
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's remarks on constant shapes
-            torch.onnx.export(module, tuple(torch.from_numpy(inputs[0][name]) for name in names), str(draft),
-                              input_names=names, output_names=made, opset_version=OPSET, dynamo=False,
-                              dynamic_axes={name: axes for name, axes in free.items() if axes})
-        (pack_int8_initializers if int8 else pack_fp16_initializers)(draft)
-        card = {"name": out.stem, **card, "opset": OPSET,
-                "precision": f"fp32, weights stored as {'int8 and ' if int8 else ''}fp16",
-                "training": dict(training), "metrics": list(metrics), "parameters": parameters, **(extra or {})}
-        write_card(draft, card)
-        difference = _difference(module, draft, inputs, names, made)
-        if difference > MAX_DIFFERENCE:
-            raise ThermalReidError(f"{out}: ONNX differs from torch by {difference:.1e}, more than "
-                                   f"{MAX_DIFFERENCE:.0e}; not written")
-        rounding = _difference(trained, draft, inputs, names, made)
-        card["parity"] = {"max_abs_difference": float(f"{difference:.2e}"), "data": data_from,
-                          "rounding_difference": float(f"{rounding:.2e}")}
-        write_card(draft, card)
-        for suffix in (".onnx", ".yaml"):
-            os.replace(draft.with_suffix(suffix), out.with_suffix(suffix))
-    return difference
+    arguments = [torch.from_numpy(inputs[0][spec["name"]]) for spec in card["inputs"]]
+    return export_onnx(
+        module, out, arguments=arguments, int8=int8, limit=MAX_DIFFERENCE, compared_on=data_from,
+        card={**card, "training": dict(training), "metrics": list(metrics), **(extra or {})},
+        compare=lambda own, model: {"max_abs_difference": _difference(own, model, inputs, card)},
+    )["max_abs_difference"]
 
 
-def _difference(module: Callable, model: Path, inputs: list[dict[str, np.ndarray]], names: list[str],
-                made: list[str]) -> float:
+def _difference(module: nn.Module, model: Path, inputs: list[dict[str, np.ndarray]], card: Mapping[str, Any]) -> float:
     """Largest difference of any output, temperatures in units of MEAN_SCALE_K."""
     engine, worst = load_engine(model, providers=("cpu",)), 0.0
     for feed in inputs:
         out = engine.run(feed)
         with torch.no_grad():
-            expected = module(*(torch.from_numpy(feed[name]) for name in names))
-        for name, values in zip(made, expected):
-            scale = MEAN_SCALE_K if name == "temperature" else 1.0
-            worst = max(worst, float(np.abs(out[name] - values.numpy()).max()) / scale)
+            expected = module(*(torch.from_numpy(feed[spec["name"]]) for spec in card["inputs"]))
+        for spec, values in zip(card["outputs"], expected):
+            scale = MEAN_SCALE_K if spec["name"] == "temperature" else 1.0
+            worst = max(worst, float(np.abs(out[spec["name"]] - values.numpy()).max()) / scale)
     return worst

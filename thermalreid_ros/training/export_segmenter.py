@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import os
-import tempfile
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +11,9 @@ import torch
 from torch import nn
 
 from thermalreid_ros.engine import load_engine
-from thermalreid_ros.engine.packing import pack_fp16_initializers, pack_int8_initializers, stored, write_card
-from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.classes import CLASS_NAMES
-from thermalreid_ros.training.export import OPSET, fold_normalisation
 from thermalreid_ros.training.labellings import SIZE_PX, reduce_picture
+from thermalreid_ros.training.onnx_file import export_onnx
 from thermalreid_ros.training.segmenters import LEVEL_MEAN, LEVEL_STD
 
 MAX_DIFFERENCE = 1e-3  # share of a frame's pixels
@@ -48,60 +42,33 @@ def export_segmenter(network: nn.Module, out: Path, *, frames: Iterable[np.ndarr
                      size_px: tuple[int, int] = SIZE_PX, int8: bool = False) -> dict[str, float]:
     """Write out (.onnx) and its card; returns what `parity` found.
 
-    frames: (H, W, 3) uint8 RGB to compare on, from a place `frames_from` names; they are reduced to size_px. As in
-    export_detector, normalisation is folded and weights are rounded before the comparison, and the card states beside
-    it what that changes. int8: store the large weights so. evaluation: as training.segmentation.evaluate gives it, may
-    be empty; the card's `confusion` is that of thermal frames. Raises ThermalReidError, and leaves no file, where more
-    than MAX_DIFFERENCE of a frame's pixels differ.
+    frames: (H, W, 3) uint8 RGB to compare on, from a place `frames_from` names; they are reduced to size_px. int8: as
+    of export_onnx. evaluation: as training.segmentation.evaluate gives it, may be empty; the card's `confusion` is
+    that of thermal frames. Raises ThermalReidError, and leaves no file, where more than MAX_DIFFERENCE of a frame's
+    pixels differ.
     """
     pictures = [np.ascontiguousarray(reduce_picture(frame, size_px).transpose(2, 0, 1)[None]) for frame in frames]
-    trained = SegmenterExport(network.cpu().eval().to(memory_format=torch.contiguous_format)).eval()
-    rounded = copy.deepcopy(trained)
-    fold_normalisation(rounded.network)
-    with torch.no_grad():
-        for weight in rounded.parameters():
-            weight.copy_(torch.from_numpy(stored(weight.numpy(), int8=int8)))
     width, height = size_px
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        draft = Path(folder) / out.name
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's remarks on constant shapes
-            torch.onnx.export(rounded, (torch.zeros(1, 3, height, width, dtype=torch.uint8),), str(draft),
-                              input_names=["image"], output_names=["labels", "confidence"], opset_version=OPSET,
-                              dynamo=False, dynamic_axes={
-                                  "image": {2: "height", 3: "width"}, "labels": {1: "height", 2: "width"},
-                                  "confidence": {1: "height", 2: "width"}})
-        (pack_int8_initializers if int8 else pack_fp16_initializers)(draft)
-        card = {
-            "name": out.stem, "task": "segmentation", "architecture": type(network).__name__,
-            "inputs": [{"name": "image", "shape": [1, 3, "height", "width"], "dtype": "uint8", "layout": "NCHW",
-                        "mean": [LEVEL_MEAN] * 3, "std": [LEVEL_STD] * 3,
-                        "channels": ["red", "green", "blue; grey thrice for thermal; normalised in the graph"],
-                        "typical_shape": [1, 3, height, width]}],
-            "outputs": [
-                {"name": "labels", "shape": [1, "height", "width"], "dtype": "uint8", "meaning": "index into classes"},
-                {"name": "confidence", "shape": [1, "height", "width"], "dtype": "uint8",
-                 "meaning": "probability of the label, 255 = 1"}],
-            "classes": list(CLASS_NAMES), "strides": [network.stride_multiple], "opset": OPSET,
-            "precision": f"fp32, weights stored as {'int8 and ' if int8 else ''}fp16",
-            "training": dict(training), "metrics": _metrics(evaluation, training),
-            "parameters": sum(p.numel() for p in rounded.parameters()),
-        }
-        if "thermal" in evaluation:
-            card["confusion"] = evaluation["thermal"]["confusion"]
-        write_card(draft, card)
-        found = parity(rounded, draft, pictures)
-        if found["max_abs_difference"] > MAX_DIFFERENCE:
-            raise ThermalReidError(f"{out}: {found['max_abs_difference']:.1e} of a frame's pixels differ between ONNX "
-                                   f"and torch, more than {MAX_DIFFERENCE:.0e}; not written")
-        card["parity"] = {**{key: float(f"{value:.6g}") for key, value in found.items()}, "data": frames_from,
-                          "meaning": "max_abs_difference: largest share of a frame's pixels with another label, or "
-                                     "confidence more than one level away",
-                          "rounding_difference": float(f"{parity(trained, draft, pictures)['max_abs_difference']:.2e}")}
-        write_card(draft, card)
-        for suffix in (".onnx", ".yaml"):
-            os.replace(draft.with_suffix(suffix), out.with_suffix(suffix))
-    return found
+    card = {
+        "task": "segmentation", "architecture": type(network).__name__,
+        "inputs": [{"name": "image", "shape": [1, 3, "height", "width"], "dtype": "uint8", "layout": "NCHW",
+                    "mean": [LEVEL_MEAN] * 3, "std": [LEVEL_STD] * 3,
+                    "channels": ["red", "green", "blue; grey thrice for thermal; normalised in the graph"],
+                    "typical_shape": [1, 3, height, width]}],
+        "outputs": [
+            {"name": "labels", "shape": [1, "height", "width"], "dtype": "uint8", "meaning": "index into classes"},
+            {"name": "confidence", "shape": [1, "height", "width"], "dtype": "uint8",
+             "meaning": "probability of the label, 255 = 1"}],
+        "classes": list(CLASS_NAMES), "strides": [network.stride_multiple], "training": dict(training),
+        "metrics": _metrics(evaluation, training),
+        **({"confusion": evaluation["thermal"]["confusion"]} if "thermal" in evaluation else {}),
+    }
+    return export_onnx(
+        SegmenterExport(network), out, arguments=(torch.zeros(1, 3, height, width, dtype=torch.uint8),), card=card,
+        int8=int8, limit=MAX_DIFFERENCE, unit=" of a frame's pixels", compared_on=frames_from,
+        compare=lambda module, model: parity(module, model, pictures),
+        meaning="max_abs_difference: largest share of a frame's pixels with another label, or confidence more than one "
+                "level away")
 
 
 def parity(wrapped: SegmenterExport, model: Path, pictures: Iterable[np.ndarray]) -> dict[str, float]:

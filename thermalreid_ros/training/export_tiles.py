@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import os
-import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from thermalreid_ros.engine import load_engine
-from thermalreid_ros.engine.packing import MIN_ELEMENTS, pack_fp16_initializers, write_card
-from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.classes import CLASS_NAMES
 from thermalreid_ros.maps.tiles import LOCALIZATION_TILING
-from thermalreid_ros.training.export import OPSET, fold_normalisation
+from thermalreid_ros.training.onnx_file import export_onnx
 from thermalreid_ros.training.tile_distance import TileDescriptor, load_weights
 from thermalreid_ros.training.tile_views import MapAtlas, ViewRecipe, ViewSampler
 
@@ -28,54 +22,29 @@ def export_tile_distance(weights: Path, out: Path, *, map_path: Path, data: str,
     """Write out (.onnx) and its card from a weights.pt; returns the largest difference from torch over tiles of a map
     and views of them.
 
-    Batch normalisation is folded and weights are rounded to the float16 they are stored in before the comparison; the
-    card states beside it what that changes. Raises ThermalReidError, and leaves no file, where the difference exceeds
-    MAX_DIFFERENCE.
+    Raises ThermalReidError, and leaves no file, where the difference exceeds MAX_DIFFERENCE.
     """
-    trained, state = load_weights(weights)
-    model = copy.deepcopy(trained)
-    fold_normalisation(model)
-    parameters = sum(p.numel() for p in model.parameters())
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.numel() >= MIN_ELEMENTS:
-                weight.copy_(weight.half().float())
+    model, state = load_weights(weights)
     labels = _labels(map_path)
     size, recipe = LOCALIZATION_TILING.size_px, state["recipe"]
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent) as folder:
-        draft = Path(folder) / out.name
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's remarks on constant shapes
-            torch.onnx.export(model, (torch.zeros(2, size, size, dtype=torch.uint8),), str(draft),
-                              input_names=["labels"], output_names=["descriptor"], opset_version=OPSET, dynamo=False,
-                              dynamic_axes={"labels": {0: "count"}, "descriptor": {0: "count"}})
-        pack_fp16_initializers(draft)
-        card = {
-            "name": out.stem, "task": "tile distance",
-            "architecture": f"MobileNetV2, width {recipe['width']:g}, its last 4 x 4 cells read together",
-            "inputs": [{"name": "labels", "shape": ["count", size, size], "dtype": "uint8", "layout": "NHW",
-                        "typical_shape": [1, size, size],
-                        "channels": ["index into classes, 255 where not seen; north up, 1 m/px"]}],
-            "outputs": [{"name": "descriptor", "shape": ["count", recipe["dimension"]],
-                         "meaning": "unit vector; distance = 1 - dot product"}],
-            "classes": list(CLASS_NAMES), "opset": OPSET, "precision": "fp32, weights stored as fp16",
-            "training": {"data": data, "licence": licence, "command": command, "seed": recipe["seed"],
-                         "steps": state["step"], "images_seen": 2 * state["step"] * recipe["batch"],
-                         "minutes": round(state["seconds"] / 60, 1), "recipe": _plain(recipe)},
-            "metrics": _metrics(state["metrics"], state["maps"], command), "parameters": parameters,
-        }
-        write_card(draft, card)
-        difference = parity(model, draft, labels)
-        if difference > MAX_DIFFERENCE:
-            raise ThermalReidError(f"{out}: ONNX differs from torch by {difference:.1e}, more than "
-                                   f"{MAX_DIFFERENCE:.0e}; not written")
-        card["parity"] = {"max_abs_difference": float(f"{difference:.2e}"),
-                          "data": f"{len(labels)} tiles and views of {map_path.name}",
-                          "rounding_difference": float(f"{parity(trained, draft, labels):.2e}")}
-        write_card(draft, card)
-        for suffix in (".onnx", ".yaml"):
-            os.replace(draft.with_suffix(suffix), out.with_suffix(suffix))
-    return difference
+    card = {
+        "task": "tile distance",
+        "architecture": f"MobileNetV2, width {recipe['width']:g}, its last 4 x 4 cells read together",
+        "inputs": [{"name": "labels", "shape": ["count", size, size], "dtype": "uint8", "layout": "NHW",
+                    "typical_shape": [1, size, size],
+                    "channels": ["index into classes, 255 where not seen; north up, 1 m/px"]}],
+        "outputs": [{"name": "descriptor", "shape": ["count", recipe["dimension"]],
+                     "meaning": "unit vector; distance = 1 - dot product"}],
+        "classes": list(CLASS_NAMES),
+        "training": {"data": data, "licence": licence, "command": command, "seed": recipe["seed"],
+                     "steps": state["step"], "images_seen": 2 * state["step"] * recipe["batch"],
+                     "minutes": round(state["seconds"] / 60, 1), "recipe": _plain(recipe)},
+        "metrics": _metrics(state["metrics"], state["maps"], command),
+    }
+    return export_onnx(
+        model, out, arguments=(torch.zeros(2, size, size, dtype=torch.uint8),), card=card, limit=MAX_DIFFERENCE,
+        compare=lambda module, onnx: {"max_abs_difference": parity(module, onnx, labels)},
+        compared_on=f"{len(labels)} tiles and views of {map_path.name}")["max_abs_difference"]
 
 
 def parity(model: TileDescriptor, onnx: Path, labels: np.ndarray) -> float:
