@@ -14,7 +14,7 @@ from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.evaluation.recording import Truth
 from thermalreid_ros.evaluation.replay import (
     FrameRecord, MatchRecord, Replay, ReplayError, frame_topic, iou, run_replay)
-from thermalreid_ros.evaluation.replay_places import PlaceRecord, errors_m
+from thermalreid_ros.evaluation.replay_places import PlaceRecord, TargetRecord, errors_m
 from thermalreid_ros.files import shipped
 from thermalreid_ros.ros.bag import Bag, message_types, write_bag
 
@@ -57,7 +57,7 @@ def test_figures_of_a_known_run(tmp_path: Path):
     assert figures["map50"] == pytest.approx(1.0)
     # Frame 0 is the probe's own, frame 2 was dropped; of the eight others, the five odd ones have it first.
     assert figures["reid_frames"] == 8 and figures["reid_r1"] == pytest.approx(5 / 8)
-    assert figures["reasons"] == {"fix_median_m": "no map was given"}
+    assert figures["reasons"] == {"fix_median_m": "no map was given", "target_median_m": "no map was given"}
 
 
 def test_frames_with_and_without_semantics_are_told_where_they_were_asked_for(tmp_path: Path):
@@ -87,7 +87,7 @@ def test_what_cannot_be_measured_is_null_with_its_reason(tmp_path: Path):
     figures = replay.figures()
     assert figures["map50"] is None and figures["reid_r1"] is None
     assert figures["reasons"] == {"map50": "the recording holds no annotated objects", "reid_r1": "no probe was given",
-                                  "fix_median_m": "no map was given"}
+                                  "fix_median_m": "no map was given", "target_median_m": "no probe was given"}
     other = tmp_path / "other.png"
     other.write_bytes(b"another probe")
     replay.probe = other
@@ -117,6 +117,27 @@ def test_fixes_against_the_truth(tmp_path: Path):
     figures = replay.figures()
     assert figures["fix_median_m"] is None and figures["seconds_to_first_fix"] is None and figures["fixes"] == 0
     assert figures["reasons"]["fix_median_m"] == "no frame was localized"
+
+
+def test_targets_against_the_truth(tmp_path: Path):
+    """The object is driving north; the third target is another object, the last comes when it is out of view."""
+    replay = made_up_replay(tmp_path)
+    replay.map = tmp_path / "map.tif"
+    stamps = [frame.stamp_ns for frame in replay.frames]
+    there = {stamp_ns: (48.0 + 1e-5 * n, 16.0) for n, stamp_ns in enumerate(stamps[:9])}
+    replay.truth = replace(replay.truth, target_places=there)
+    off = ((0.0, 0.0), (1e-5, 0.0), (1e-3, 0.0), (0.0, 2e-5))
+    said = TargetRecord(3, 0.9, 5, (48.0, 16.0), (1.0, 0.0, 0.0, 0.16))
+    replay.targets = {stamp_ns: replace(said, place=(there[stamp_ns][0] + north, 16.0 + east))
+                      for stamp_ns, (north, east) in zip(stamps, off)}
+    replay.targets[stamps[9]] = said
+    figures = replay.figures()
+    assert figures["targets"] == 5 and figures["target_right"] == pytest.approx(3 / 5)
+    assert figures["target_median_m"] == pytest.approx(0.5 * (1.11 + 1.49), abs=0.02)
+    assert figures["target_ellipse95"] == pytest.approx(2 / 3)  # 1.1 m to the north is too far, 1.5 m to the east is not
+    replay.targets = {}
+    replay.diagnostics["reid"] = {"target": "'p': none: not here"}
+    assert replay.figures()["reasons"]["target_median_m"] == "no target was published; at the end, 'p': none: not here"
 
 
 def test_iou():

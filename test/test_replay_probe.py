@@ -68,6 +68,9 @@ def test_the_recording_knows_its_own_photographs(photograph, tmp_path):
     (photograph.parent / "probe.json").write_text(json.dumps(card))
     assert own_card(tmp_path / "bag", photograph, {"target": "car-0007"}) == card
     assert own_card(tmp_path / "bag", photograph, {"target": "car-0008"}) is None
+    told = probe_parameters(photograph, "", "celsius_f32", {})["probe_synthesis"]
+    assert (told["probe_class"], told["box"]) == ("car", [1.0, 2.0, 3.0, 4.0])
+    assert probe_parameters(photograph, "dog", "celsius_f32", {})["probe_synthesis"]["probe_class"] == "dog"
     (tmp_path / "copy.png").write_bytes(photograph.read_bytes())
     (tmp_path / "other.png").write_bytes(b"another")
     assert own_card(tmp_path / "bag", tmp_path / "copy.png", {"target": "car-0007"}) == card

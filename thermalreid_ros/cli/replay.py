@@ -8,7 +8,8 @@ from typing import Any
 
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
-PLACE_KEYS = ("fix_median_m", "within_25m", "fixes", "rejected", "seconds_to_first_fix")
+PLACE_KEYS = ("fix_median_m", "within_25m", "fixes", "rejected", "seconds_to_first_fix", "targets", "target_median_m",
+              "target_right", "target_ellipse95")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -17,13 +18,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--probe", type=Path, metavar="IMAGE",
                         help="thermal crop or colour photograph of the object to be found")
     parser.add_argument("--probe-class", default="", choices=("", "car", "person", "bicycle", "dog"), metavar="CLASS",
-                        help="its class; by default any")
+                        help="its class; by default what a probe.json beside the photograph says, else any")
     parser.add_argument("--map", type=Path, metavar="MAP.tif", help="semantic map of the ground below: localize, too")
     parser.add_argument("--rate", type=positive, default=1.0, help="speed; 2: twice as fast as recorded (default 1)")
     parser.add_argument("--model", help="detector, instead of the one in the parameter file")
     parser.add_argument("--segmenter", metavar="MODEL", help="of the localization, likewise")
     parser.add_argument("--semantics", choices=("none", "predicted", "map"), help="what tells the detector of the "
                         "ground, instead of what the parameter file says; needs --map")
+    parser.add_argument("--method", choices=("thermal_signature", "cross_modal_embedding", "fused"), help="of the "
+                        "ranking, instead of what the parameter file says")
+    parser.add_argument("--embedding", metavar="MODEL", help="of the ranking, likewise")
     parser.add_argument("--no-detection", dest="detect", action="store_false",
                         help="localize alone, on a machine too slow for all nodes at once")
     parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of the nodes (default: the shipped)")
@@ -38,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     replay = run_replay(args.bag, probe=args.probe, probe_class=args.probe_class, rate=args.rate, model=args.model,
                         map_path=args.map, segmenter=args.segmenter, detect=args.detect, semantics=args.semantics,
-                        params_file=args.params,
+                        params_file=args.params, method=args.method, embedding=args.embedding,
                         domain_id=args.domain, progress=progress, say=print)
     figures = replay.figures()
     print(summary(figures))
@@ -74,6 +78,7 @@ def command(args: argparse.Namespace) -> str:
     parts += [f"--map {args.map.name}"] if args.map else []
     parts += [f"--rate {args.rate:g}"] + ([f"--model {args.model}"] if args.model else [])
     parts += [f"--semantics {args.semantics}"] if args.semantics else []
+    parts += [f"--method {args.method}"] if args.method else []
     parts += [] if args.detect else ["--no-detection"]
     return " ".join(parts)
 

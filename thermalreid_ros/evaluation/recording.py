@@ -36,6 +36,7 @@ TRUTH_TOPIC = "/truth/detections"
 IGNORED_TOPIC = "/truth/ignored"
 TARGET_TOPIC = "/truth/target"
 PLACE_TOPIC = "/truth/fix"  # of rendered flights
+OBJECTS_TOPIC = "/truth/objects"  # likewise
 
 NS_PER_S = 1_000_000_000
 FRAME_ID = "thermal_optical_frame"
@@ -177,23 +178,32 @@ def write_recording(out: Path, frames: Sequence[RecordedFrame], *, probe_file: s
 class Truth:
     """What a recording knows of itself, by the stamp of the frame (capture time, ns).
 
-    places: latitude and longitude of the camera, WGS84 degrees.
+    places: latitude and longitude of the camera, WGS84 degrees. target_places: likewise, of the object that the probe
+    shows.
     """
 
     objects: dict[int, tuple[Detection, ...]]
     ignored: dict[int, tuple[Detection, ...]]
     target: dict[int, Detection]
     places: dict[int, tuple[float, float]] = field(default_factory=dict)
+    target_places: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def read_truth(bag: Bag) -> Truth:
     """The truth topics of a recording; empty where it has none."""
-    objects, ignored, target, places = {}, {}, {}, {}
-    for message in bag.messages({TRUTH_TOPIC, IGNORED_TOPIC, TARGET_TOPIC, PLACE_TOPIC} & set(bag.topics)):
+    objects, ignored, target, places, target_places = {}, {}, {}, {}, {}
+    wanted = {TRUTH_TOPIC, IGNORED_TOPIC, TARGET_TOPIC, PLACE_TOPIC} | ({OBJECTS_TOPIC} if bag.custom.get(
+        "target") else set())
+    for message in bag.messages(wanted & set(bag.topics)):
         array = bag.decode(message)
         stamp_ns = array.header.stamp.sec * NS_PER_S + array.header.stamp.nanosec
         if message.topic == PLACE_TOPIC:
             places[stamp_ns] = float(array.latitude), float(array.longitude)
+            continue
+        if message.topic == OBJECTS_TOPIC:
+            for item in array.objects:
+                if item.identity == bag.custom["target"]:
+                    target_places[stamp_ns] = float(item.latitude), float(item.longitude)
             continue
         boxes = tuple(Detection(int(d.class_id), float(d.score), float(d.x_min), float(d.y_min), float(d.x_max),
                                 float(d.y_max)) for d in array.detections)
@@ -203,7 +213,7 @@ def read_truth(bag: Bag) -> Truth:
             ignored[stamp_ns] = boxes
         elif boxes:
             target[stamp_ns] = boxes[0]
-    return Truth(objects, ignored, target, places)
+    return Truth(objects, ignored, target, places, target_places)
 
 
 def _follow_one_way(frames: Sequence[RecordedFrame], indices: Sequence[int], seed: Detection) -> dict[int, Detection]:

@@ -24,7 +24,7 @@ import yaml
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.recording import FRAME_TOPIC, Truth, read_truth
-from thermalreid_ros.evaluation.replay_places import PlaceRecord, place_figures
+from thermalreid_ros.evaluation.replay_places import PlaceRecord, TargetRecord, place_figures, target_figures
 from thermalreid_ros.evaluation.replay_probe import camera_units, own_card, probe_parameters, recorded_weather
 from thermalreid_ros.files import shipped
 from thermalreid_ros.maps.store import SemanticMap
@@ -54,7 +54,7 @@ class ReplayError(ThermalReidError):
 
 @dataclass(frozen=True)
 class MatchRecord:
-    """One gallery track as ranked against the probe."""
+    """One gallery track as ranked against the probe. What is not known is NaN."""
 
     rank: int
     track_id: int
@@ -63,6 +63,9 @@ class MatchRecord:
     distance: float
     distance_histogram: float
     distance_mser: float
+    distance_embedding: float = float("nan")
+    size_m: float = float("nan")
+    probability: float = float("nan")
 
 
 @dataclass
@@ -87,7 +90,8 @@ class FrameRecord:
 @dataclass
 class Replay:
     """What a replay gave. frames: by rising stamp, those that the recorder saw in any topic. map: its file, None where
-    nothing was localized. places: by the stamp of the frame."""
+    nothing was localized. places, targets: by the stamp of the frame. thermal_probes: float32 (h, w), degrees Celsius,
+    those that were made of a photograph."""
 
     bag: Path
     probe: Path | None
@@ -103,6 +107,9 @@ class Replay:
     exit_codes: dict[str, int] = field(default_factory=dict)
     map: Path | None = None
     places: dict[int, PlaceRecord] = field(default_factory=dict)
+    targets: dict[int, TargetRecord] = field(default_factory=dict)
+    thermal_probes: tuple[np.ndarray, ...] = ()
+    accept_probability: float = float("nan")
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -120,7 +127,7 @@ class Replay:
         reid_r1: share of the frames with the probe's true object in them (reid_frames; the probe's own frame is left
         out) in which the track ranked first overlaps that object, IoU at least 0.5. An object that was not detected
         counts as not ranked first.
-        fix_median_m and what belongs to it, with a map: see replay_places.place_figures.
+        fix_median_m, target_median_m and what belongs to them, with a map: see replay_places.
         """
         detected = [frame for frame in self.frames if frame.detected_s is not None]
         latency = [frame.latency_ms for frame in detected if frame.latency_ms is not None]
@@ -139,6 +146,7 @@ class Replay:
             "reid_r1": self._reid_r1(reasons),
             "reid_frames": len(self.target_frames()),
             **self._place_figures(reasons),
+            **self._target_figures(reasons),
         }
         return {**figures, "reasons": reasons}
 
@@ -165,6 +173,16 @@ class Replay:
             return {"fix_median_m": None}
         arrived_s = {frame.stamp_ns: frame.arrived_s for frame in self.frames if frame.arrived_s is not None}
         return place_figures(self.places, arrived_s, self.truth.places, reasons)
+
+    def _target_figures(self, reasons: dict[str, str]) -> dict[str, Any]:
+        if self.probe is None or self.map is None:
+            reasons["target_median_m"] = "no probe was given" if self.probe is None else "no map was given"
+            return {"target_median_m": None}
+        own = own_card(self.bag, self.probe, self.custom)
+        figures = target_figures(self.targets, {} if own is None else self.truth.target_places, reasons)
+        if not self.targets and "none: " in (said := self.diagnostics.get("reid", {}).get("target", "")):
+            reasons["target_median_m"] += f"; at the end, {said}"
+        return figures
 
     def _reid_r1(self, reasons: dict[str, str]) -> float | None:
         if self.probe is None:
@@ -201,7 +219,7 @@ class Replay:
 def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_class: str = "", rate: float = 1.0,
                params_file: str | Path | None = None, model: str | None = None, domain_id: int | None = None,
                map_path: str | Path | None = None, segmenter: str | None = None, detect: bool = True,
-               semantics: str | None = None,
+               semantics: str | None = None, method: str | None = None, embedding: str | None = None,
                progress: Callable[..., Any] | None = None, say: Callable[[str], None] = lambda line: None) -> Replay:
     """Start the nodes, play the recording to them, collect what they say, end them.
 
@@ -209,6 +227,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     ground below; without, nothing is localized.
     model, segmenter: of detection and localization, instead of those in the parameter file. detect: whether to start
     detection and reid at all, which cost most. semantics: parameter of detection, likewise; all but "none" need a map.
+    method, embedding: parameters of reid, likewise.
     domain_id: ROS domain of their own, by default the environment's.
     progress: makes a tqdm-like bar, called with total= and description=. say: told what happens, line by line.
     Raises ReplayError, ThermalReidError of the inputs, and ProcessDied where a node ends early. All processes have
@@ -241,7 +260,11 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     if detect:
         arguments["detection"] = common | {
             name: value for name, value in (("model", model), ("semantics", semantics)) if value is not None}
-        arguments["reid"] = common | of_probe.pop("reid")
+        arguments["reid"] = common | of_probe.pop("reid") | {
+            name: value for name, value in (("method", method), ("embedding", embedding), (
+                "map", None if map_path is None else str(Path(map_path).absolute()))) if value is not None}
+        if embedding is not None and SYNTHESIS in of_probe:
+            of_probe[SYNTHESIS]["embedding"] = embedding
         arguments |= of_probe
     if map_path is not None:
         arguments[LOCALIZATION] = common | {"map": str(Path(map_path).absolute())} | \
@@ -264,8 +287,9 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     finally:
         recorder.close()
     replay.frames, replay.diagnostics = recorder.result(), recorder.diagnostics
-    replay.places = recorder.places
+    replay.places, replay.targets, replay.thermal_probes = recorder.places, recorder.targets, recorder.thermal_probes
     replay.beta_h, replay.method = recorder.beta_h, recorder.method
+    replay.accept_probability = recorder.accept_probability
     return replay
 
 
@@ -375,11 +399,13 @@ class _Recorder:
         from rclpy.signals import SignalHandlerOptions
         from sensor_msgs.msg import Image, NavSatFix
 
-        from thermalreid_ros.msg import DetectionArray, LocalizationStatus, MatchArray
+        from thermalreid_ros.msg import DetectionArray, LocalizationStatus, MatchArray, Target, ThermalProbe
         from thermalreid_ros.ros import qos
 
         self.nodes = nodes
         self.places: dict[int, PlaceRecord] = {}
+        self.targets: dict[int, TargetRecord] = {}
+        self.thermal_probes: tuple[np.ndarray, ...] = ()
         self._frames: defaultdict[int, FrameRecord] = defaultdict(lambda: FrameRecord(0))
         self._lock = threading.Lock()
         self.seen = self.detected = self.matched = 0
@@ -387,13 +413,16 @@ class _Recorder:
         self.diagnostics: dict[str, dict[str, str]] = {}
         self._heard_s: dict[str, float] = {}
         self.beta_h: float | None = None
-        self.method = ""
+        self.method, self.accept_probability = "", float("nan")
         self._context = Context()
         rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = Node("replay_recorder", context=self._context)
         self._node.create_subscription(Image, "thermal/image_raw", self._on_frame, qos.RESULTS, raw=True)
         self._node.create_subscription(DetectionArray, "detections", self._on_detections, qos.RESULTS)
         self._node.create_subscription(MatchArray, "reid/matches", self._on_matches, qos.RESULTS)
+        self._node.create_subscription(Target, "reid/target", self._on_target, qos.RESULTS)
+        if SYNTHESIS in nodes:
+            self._node.create_subscription(ThermalProbe, "probe/thermal", self._on_probe, qos.LATCHED)
         if LOCALIZATION in nodes:
             self._node.create_subscription(LocalizationStatus, "localization/status", self._on_status, qos.RESULTS)
             self._node.create_subscription(NavSatFix, "localization/fix", self._on_fix, qos.RESULTS)
@@ -481,10 +510,26 @@ class _Recorder:
                 m.rank, m.track_id, m.track_length,
                 Detection(m.detection.class_id, m.detection.score, m.detection.x_min, m.detection.y_min,
                           m.detection.x_max, m.detection.y_max),
-                m.distance, m.distance_histogram, m.distance_mser) for m in message.matches)
+                m.distance, m.distance_histogram, m.distance_mser, m.distance_embedding, m.size_m, m.probability)
+                for m in message.matches)
             self.beta_h, self.method = message.beta_h, message.method
+            self.accept_probability = message.accept_probability
             self.matched += 1
             self.heard_s = now_s
+
+    def _on_target(self, message: Any) -> None:
+        from thermalreid_ros.ros.convert import stamp_to_ns
+
+        with self._lock:
+            self.targets[stamp_to_ns(message.header.stamp)] = TargetRecord(
+                message.track_id, message.probability, message.sights, (message.latitude, message.longitude),
+                tuple(map(float, message.covariance)))
+            self.heard_s = time.monotonic()
+
+    def _on_probe(self, message: Any) -> None:
+        from thermalreid_ros.ros.convert import image_to_array
+
+        self.thermal_probes = tuple(image_to_array(image).copy() for image in message.images)
 
     def _on_status(self, message: Any) -> None:
         self._place(message.header, verdict=message.verdict, reason=message.reason, said_s=time.monotonic())

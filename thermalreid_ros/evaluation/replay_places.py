@@ -1,4 +1,4 @@
-"""What a replay says of localization: the fixes that came, against the recording's truth."""
+"""What a replay says of places: the fixes and the targets that came, against the recording's truth."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 from thermalreid_ros.camera.geometry import LocalGrid, utm_zone
 
 NEAR_M = 25.0
+RIGHT_M = 10.0  # of a target from the object: another one is seldom as near
+CHI2_95 = 5.991
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,56 @@ class PlaceRecord:
     fix: tuple[float, float] | None = None
     covariance_m2: tuple[float, ...] = ()
     fixed_s: float | None = None
+
+
+@dataclass(frozen=True)
+class TargetRecord:
+    """What `reid` said of where the probe's object is, at the capture of one frame. place: latitude, longitude, WGS84
+    degrees. covariance_m2: (4,), east and north, row by row."""
+
+    track_id: int
+    probability: float
+    sights: int
+    place: tuple[float, float]
+    covariance_m2: tuple[float, ...]
+
+    def off_m(self, true: tuple[float, float]) -> np.ndarray:
+        """Metres east and north of the true place, on the ground, float64 (2,)."""
+        grid = LocalGrid(utm_zone(*true), 0.0, 0.0)
+        away = np.subtract(grid.from_geographic(*self.place), grid.from_geographic(*true))
+        x, y = map(float, grid.from_geographic(*true))
+        c, s = np.cos(grid.convergence_rad(x, y)), np.sin(grid.convergence_rad(x, y))
+        return np.array([[c, s], [-s, c]]) @ away
+
+    def holds(self, true: tuple[float, float]) -> bool:
+        """Whether the 95 % ellipse holds it."""
+        off = self.off_m(true)
+        return float(off @ np.linalg.solve(np.reshape(self.covariance_m2, (2, 2)), off)) <= CHI2_95
+
+
+def target_figures(targets: Mapping[int, TargetRecord], truth: Mapping[int, tuple[float, float]],
+                   reasons: dict[str, str]) -> dict[str, Any]:
+    """The figures of target positions in the contract of `thermalreid replay --json`.
+
+    truth: of the probe's object, by the stamps of the frames that show it. reasons: as in place_figures.
+
+    targets: published. target_median_m: median error of those at frames that truly show the object, other objects taken
+    for it included. target_right: share of all that are within 10 m of it. target_ellipse95: share of the 95 % ellipses
+    that hold it, of those right.
+    """
+    errors = {stamp_ns: float(np.hypot(*target.off_m(truth[stamp_ns]))) for stamp_ns, target in targets.items()
+              if stamp_ns in truth}
+    right = [stamp_ns for stamp_ns, error in errors.items() if error <= RIGHT_M]
+    if not targets:
+        reasons["target_median_m"] = "no target was published"
+    elif not errors:
+        reasons["target_median_m"] = "the recording does not know where the object was"
+    return {
+        "targets": len(targets),
+        "target_median_m": float(np.median(list(errors.values()))) if errors else None,
+        "target_right": len(right) / len(targets) if targets and truth else None,
+        "target_ellipse95": float(np.mean([targets[s].holds(truth[s]) for s in right])) if right else None,
+    }
 
 
 def errors_m(places: Mapping[int, PlaceRecord], truth: Mapping[int, tuple[float, float]]) -> dict[int, float]:

@@ -31,7 +31,8 @@ class ReplayProbeError(ThermalReidError):
 def probe_parameters(probe: Path, class_name: str, units: str, weather: Mapping[str, float]) -> dict[str, dict]:
     """Parameters of the nodes that a probe concerns, by node; what is wrong with it is raised now, not by a node.
 
-    units: of the recording's frames. weather: parameters of the synthesis.
+    units: of the recording's frames. weather: parameters of the synthesis. Class and box of a photograph are those that
+    a probe.json beside it tells, as `thermalreid world fly` writes it, unless a class is given.
     """
     if not file_is_colour(probe):
         load_probe(probe, units, class_name)
@@ -41,8 +42,20 @@ def probe_parameters(probe: Path, class_name: str, units: str, weather: Mapping[
                                f"this recording gives '{units}'; give a thermal crop, or a recording of a camera that "
                                "measures")
     load_photograph(probe)
-    return {"reid": {}, "probe_synthesis": {"probe_files": [str(probe.absolute())], "probe_class": class_name or "any",
-                                            "probe_id": probe.stem, **weather}}
+    told_class, box = told_beside(probe)
+    return {"reid": {}, "probe_synthesis": {"probe_files": [str(probe.absolute())],
+                                            "probe_class": class_name or told_class or "any", "probe_id": probe.stem,
+                                            **({"box": box} if box else {}), **weather}}
+
+
+def told_beside(probe: Path) -> tuple[str, list[float]]:
+    """(class, box) of a photograph, as the probe.json beside it says; ("", []) where there is none that speaks of it."""
+    try:
+        card = json.loads((probe.parent / "probe.json").read_text())
+        box = next(picture["box"] for picture in card["pictures"] if picture["file"] == probe.name)
+        return str(card["class_name"]), [float(edge) for edge in box]
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return "", []
 
 
 def recorded_weather(custom: Mapping[str, str], truth: Truth) -> dict[str, float]:
