@@ -134,7 +134,7 @@ def test_targets_against_the_truth(tmp_path: Path):
     figures = replay.figures()
     assert figures["targets"] == 5 and figures["target_right"] == pytest.approx(3 / 5)
     assert figures["target_median_m"] == pytest.approx(0.5 * (1.11 + 1.49), abs=0.02)
-    assert figures["target_ellipse95"] == pytest.approx(2 / 3)  # 1.1 m to the north is too far, 1.5 m to the east is not
+    assert figures["target_ellipse95"] == pytest.approx(2 / 3)  # 1.1 m north is too far, 1.5 m east is not
     replay.targets = {}
     replay.diagnostics["reid"] = {"target": "'p': none: not here"}
     assert replay.figures()["reasons"]["target_median_m"] == "no target was published; at the end, 'p': none: not here"

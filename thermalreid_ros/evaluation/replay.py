@@ -344,7 +344,8 @@ def _command(name: str, params_file: Path, **parameters: Any) -> list[str]:
     command = [*node_command(name), "--ros-args", "--params-file", str(params_file)]
     for key, value in parameters.items():
         # "1" is text and stays text.
-        text = yaml.safe_dump(value, default_style='"' if isinstance(value, (str, list)) else None,
+        is_text = isinstance(value[0] if isinstance(value, list) and value else value, str)
+        text = yaml.safe_dump(value, default_style='"' if is_text else None,
                               default_flow_style=True, width=float("inf"))
         command += ["-p", f"{key}:={text.splitlines()[0]}"]
     return command

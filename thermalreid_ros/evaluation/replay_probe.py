@@ -49,7 +49,7 @@ def probe_parameters(probe: Path, class_name: str, units: str, weather: Mapping[
 
 
 def told_beside(probe: Path) -> tuple[str, list[float]]:
-    """(class, box) of a photograph, as the probe.json beside it says; ("", []) where there is none that speaks of it."""
+    """(class, box) of a photograph, as the probe.json beside it says; ("", []) where none speaks of it."""
     try:
         card = json.loads((probe.parent / "probe.json").read_text())
         box = next(picture["box"] for picture in card["pictures"] if picture["file"] == probe.name)
