@@ -41,7 +41,7 @@ from torch import nn
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
-from thermalreid_ros.training.course import Course
+from thermalreid_ros.training.course import Course, warm_cosine
 from thermalreid_ros.training.embedding import (
     IdentitySampler,
     ThermalView,
@@ -235,7 +235,7 @@ class _Trainer:
     def step(self, rows: torch.Tensor, number: int, progress: float) -> dict[str, torch.Tensor]:
         """One step on rows (2, P, K) of the pairs; the terms of the loss, on the device."""
         recipe, model = self.recipe, self.model
-        rate = min(1.0, (number + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * progress)))
+        rate = warm_cosine(number, recipe.warmup, progress)
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.learning_rate * rate
         photographs = rows.flatten() if recipe.bands == "visible" else rows[0].flatten()

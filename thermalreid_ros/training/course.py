@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,12 @@ from thermalreid_ros.training.weights import write_state
 CHECKPOINT = "checkpoint.pt"
 _LOG_EVERY_S = 15.0
 _LAST_STEPS = 20  # whose losses are kept beside the figures
+
+
+def warm_cosine(step: int, warmup: int, progress: float) -> float:
+    """Share of the full learning rate: it rises over the first steps and falls by a cosine, to a hundredth, as the
+    training goes on."""
+    return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 class Course:

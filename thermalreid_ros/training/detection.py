@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import torch
 
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.memory import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, tune_malloc
+from thermalreid_ros.training.course import warm_cosine
 from thermalreid_ros.training.detectors import NETWORKS, YoloCompact
 from thermalreid_ros.training.frames import CropSampler, TrainingSet
 from thermalreid_ros.training.losses import compact_loss, semantic_loss
@@ -121,7 +121,7 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
     ends = recipe.progress(step, seconds) >= 1.0
     while not ends:
         progress = recipe.progress(step, time.monotonic() - begun)
-        rate = min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        rate = warm_cosine(step, recipe.warmup, progress)
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * group["scale"] * rate
         crops = sampler(step, recipe.batch)

@@ -26,7 +26,7 @@ from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.cmc import cmc_figures, guessing, over_draws, true_rank
 from thermalreid_ros.files import write_atomically
-from thermalreid_ros.training.course import Course
+from thermalreid_ros.training.course import Course, warm_cosine
 from thermalreid_ros.training.mobilenet import InvertedResidual
 from thermalreid_ros.training.pairs import (
     Pairs,
@@ -302,7 +302,7 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
                     asdict(recipe), device=device, minutes=minutes, steps=steps, log=log,
                     checkpoint_every_s=checkpoint_every_s)
     for step, progress in course:
-        rate = min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        rate = warm_cosine(step, recipe.warmup, progress)
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * rate
         rows = torch.from_numpy(np.stack(sampler(step))).to(device, non_blocking=True)

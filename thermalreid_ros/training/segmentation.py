@@ -19,6 +19,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.confusion import figures
 from thermalreid_ros.maps.classes import CLASS_COUNT, CLASS_NAMES, NO_DATA
 from thermalreid_ros.training.augmentation import Augmentation
+from thermalreid_ros.training.course import warm_cosine
 from thermalreid_ros.training.detection import keep_freed_memory
 from thermalreid_ros.training.labellings import LabelledFrames
 from thermalreid_ros.training.segmentation_losses import (
@@ -156,7 +157,7 @@ def train(recipe: SegmentationRecipe, frames: LabelledFrames, out: Path, *, vali
     while (progress := _progress(recipe, step, seconds)) < 1:
         generator.manual_seed(recipe.seed * 1_000_003 + step)  # batch number i is the same in every run
         images, labels = store.batch(recipe.batch, recipe.visible_share, augmentation)
-        rate = min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        rate = warm_cosine(step, recipe.warmup, progress)
         for key, value in trainer.step(images, labels, recipe.learning_rate * rate).items():
             sums[key] = sums[key] + value if key in sums else value
         averaged.update(step)
