@@ -125,3 +125,47 @@ def red_is_warm(path: Path, *, size_px: int = 64) -> Path:
         "opset": 17, "training": {"data": "none", "licence": "Apache-2.0"},
         "mean_offsets_k": {"car": [0.0, -3.0, 5.0], "any": [1.0, -6.0, 6.0]}})
     return path
+
+
+def shapes_alone(path: Path, *, size_px: int = 32, cells: int = 8) -> Path:
+    """NAME.onnx and NAME.yaml: an embedding of silhouettes: where a photograph is red, where a thermal crop is warmer
+    than its mean, averaged over cells. It knows no classes."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    integers = {"zero": [0], "one": [1], "two": [2], "rows": [-1, 1, 1, 1]}
+    nodes = [helper.make_node("Slice", ["pictures", "zero", "one", "one"], ["red"]),
+             helper.make_node("Slice", ["pictures", "one", "two", "one"], ["green"]),
+             helper.make_node("Sub", ["red", "green"], ["redder"]),
+             helper.make_node("Reshape", ["thermal", "rows"], ["is_thermal"]),
+             helper.make_node("Greater", ["is_thermal", "half"], ["which"]),
+             helper.make_node("Where", ["which", "red", "redder"], ["seen"]),
+             helper.make_node("ReduceMean", ["seen"], ["mean"], axes=[2, 3]),
+             helper.make_node("Sub", ["seen", "mean"], ["excess"]),
+             helper.make_node("AveragePool", ["excess"], ["pooled"], kernel_shape=[size_px // cells] * 2,
+                              strides=[size_px // cells] * 2),
+             helper.make_node("Flatten", ["pooled"], ["flat"]),
+             helper.make_node("LpNormalization", ["flat"], ["embedding"], axis=1),
+             helper.make_node("Slice", ["flat", "zero", "four", "one"], ["some"]),
+             helper.make_node("Mul", ["some", "nothing"], ["none"]),
+             helper.make_node("Softmax", ["none"], ["classes"], axis=1)]
+    graph = helper.make_graph(
+        nodes, "shapes_alone",
+        [helper.make_tensor_value_info("pictures", TensorProto.FLOAT, ["count", 3, size_px, size_px]),
+         helper.make_tensor_value_info("thermal", TensorProto.FLOAT, ["count"])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["count", cells * cells]),
+         helper.make_tensor_value_info("classes", TensorProto.FLOAT, ["count", 4])],
+        [numpy_helper.from_array(np.int64(value), name) for name, value in {**integers, "four": [4]}.items()]
+        + [numpy_helper.from_array(np.float32(value), name) for name, value in (("half", 0.5), ("nothing", 0.0))])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    write_card(path, {
+        "task": "embedding", "architecture": "averages", "classes": ["car", "person", "bicycle", "dog"],
+        "inputs": [{"name": "pictures", "shape": ["count", 3, size_px, size_px], "layout": "NCHW",
+                    "typical_shape": [2, 3, size_px, size_px]},
+                   {"name": "thermal", "shape": ["count"], "typical_shape": [2]}],
+        "outputs": [{"name": "embedding", "shape": ["count", cells * cells]},
+                    {"name": "classes", "shape": ["count", 4]}],
+        "opset": 17, "training": {"data": "none", "licence": "Apache-2.0"}})
+    return path

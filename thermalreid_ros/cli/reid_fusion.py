@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         **chosen.model.to_mapping(),
         "fitted": {
             "data": {"sets": [path.name for path in args.sets], "photographs": len(terms.photographs),
-                     "thermal_pictures": len(terms.gallery), "synthesis": args.synthesis, "beta_h": beta_h,
+                     "thermal_pictures": len(terms.gallery), "synthesis": Path(args.synthesis).name, "beta_h": beta_h,
                      "licence": "maps ODbL (© OpenStreetMap contributors), rendered by this project"},
             "prior": f"one true candidate among {chosen.model.candidates_per_true:g} of all classes, classes of probes "
                      "in equal shares",
@@ -79,5 +79,5 @@ def _command(args: argparse.Namespace) -> str:
         parts += ["--set", path.name]
     if args.photographs:
         parts += ["--photographs", str(args.photographs)]
-    return shlex.join([*parts, "--synthesis", args.synthesis, "--embedding", Path(args.embedding).name, "--seed",
-                       str(args.seed), "--out", args.out.name])
+    return shlex.join([*parts, "--synthesis", Path(args.synthesis).name, "--embedding", Path(args.embedding).name,
+                       "--seed", str(args.seed), "--out", args.out.name])

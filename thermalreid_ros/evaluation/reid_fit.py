@@ -35,7 +35,7 @@ from thermalreid_ros.reid.fusion import (
 CANDIDATES_PER_TRUE = 20.0
 FALSE_ALARMS = 0.01
 FOLDS = 5
-RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+RIDGES = (0.001, 0.01, 0.1, 1.0)
 _SIZE_RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _LEAST_IDENTITIES = 2 * FOLDS
 _SEARCHES = 200  # drawn for each photograph when the threshold of acceptance is sought

@@ -63,7 +63,9 @@ def calibration_error(probability: np.ndarray, true: np.ndarray, weight: np.ndar
 
 
 def area_under_roc(scores: np.ndarray, true: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """That a true pair has a higher score than a false one; equal scores count half."""
+    """That a true pair has a higher score than a false one; equal scores count half. NaN without pairs of both."""
+    if np.all(true) or not np.any(true):
+        return float("nan")
     weight = np.ones(len(true)) if weight is None else weight
     _, place = np.unique(scores, return_inverse=True)
     counts = [np.bincount(place, weight * chosen, int(place.max()) + 1) for chosen in (true, ~np.asarray(true, bool))]

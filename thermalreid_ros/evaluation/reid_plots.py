@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
 
@@ -18,11 +19,13 @@ from thermalreid_ros.evaluation.reid_figures import FALSE_ALARMS, Measured  # no
 from thermalreid_ros.evaluation.reid_open_set import open_set_curve  # noqa: E402
 from thermalreid_ros.evaluation.reid_terms import SetTerms  # noqa: E402
 from thermalreid_ros.files import write_atomically  # noqa: E402
-from thermalreid_ros.synthesis import ProbeSynthesizer  # noqa: E402
+from thermalreid_ros.synthesis import ProbeSynthesizer, SynthesisError  # noqa: E402
 
 _CURVE_RANKS = 20
 _SHOWN = 8
-_CELL_PX = 72
+_CELL_PX, _GAP_PX, _TITLE_PX = 84, 8, 18
+_MOST_BYTES = 78_000
+_RIGHT = (26, 150, 65)
 _RATES = np.geomspace(2e-3, 1.0, 60)
 _COLOURS = {"fused": "C3", "cross_modal_embedding": "C0", "thermal_signature": "C1", "vrai": "C2", "bot_bs": "C4",
             "vrai_retrained": "C2", "bot_bs_retrained": "C4"}
@@ -66,16 +69,24 @@ def plot_ranked(path: Path, terms: SetTerms, measured: Measured, synthesizer: Pr
     candidate's hour, the first candidates and, where it is not among them, the true one."""
     outcome, galleries = measured.outcomes["fused"], measured.galleries[0]
     chosen = choose_cases(outcome, galleries, [picture.class_name for picture in terms.photographs], rows)
-    columns = _SHOWN + 3
-    figure, axes = pyplot.subplots(len(chosen), columns, figsize=(columns * 0.92, len(chosen) * 1.12 + 0.3),
-                                   layout="constrained", squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for row, (number, gallery) in zip(axes, chosen):
-        _draw_case(row, terms, gallery, measured.distances["fused"], synthesizer)
-        row[0].set_title(f"rank {outcome.mixed.ranks[0][number]} of {len(gallery.label)}", fontsize=7, pad=2)
-    axes[0][1].set_title("made thermal", fontsize=7, pad=2)
-    _save(figure, path, quality=70)
+    width, height = (_SHOWN + 3) * (_CELL_PX + _GAP_PX) + _GAP_PX, _CELL_PX + _GAP_PX + _TITLE_PX
+    sheet = np.full((len(chosen) * height + _GAP_PX, width, 3), 255, np.uint8)
+    for number, (case, gallery) in enumerate(chosen):
+        titles = f"rank {outcome.mixed.ranks[0][case]} of {len(gallery.label)}", "made thermal"
+        cells = _case(terms, gallery, measured.distances["fused"], synthesizer, titles)
+        for column, (pixels, title, right) in enumerate(cells):
+            x, y = _GAP_PX + column * (_CELL_PX + _GAP_PX), number * height + _TITLE_PX
+            if right:
+                cv2.rectangle(sheet, (x - 3, y - 3), (x + _CELL_PX + 2, y + _CELL_PX + 2), _RIGHT, cv2.FILLED)
+            sheet[y:y + _CELL_PX, x:x + _CELL_PX] = pixels
+            cv2.putText(sheet, title, (x, y - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.36, _RIGHT if right else (0, 0, 0), 1,
+                        cv2.LINE_AA)
+    for quality in (88, 78, 68, 55, 40):
+        data = cv2.imencode(".jpg", sheet[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+        if len(data) < _MOST_BYTES:
+            break
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, data.tobytes())
 
 
 def choose_cases(outcome: Outcome, galleries: Sequence[Gallery], classes: Sequence[str],
@@ -97,38 +108,40 @@ def choose_cases(outcome: Outcome, galleries: Sequence[Gallery], classes: Sequen
     return [(number, galleries[number]) for number in found]
 
 
-def _draw_case(row: Sequence, terms: SetTerms, gallery: Gallery, distance: Distance,
-               synthesizer: ProbeSynthesizer) -> None:
+def _case(terms: SetTerms, gallery: Gallery, distance: Distance, synthesizer: ProbeSynthesizer,
+          titles: Sequence[str]) -> list[tuple[np.ndarray, str, bool]]:
+    """(pixels RGB, title, whether it is the true candidate) of each cell of a row. titles: of the first two."""
     picture = terms.photographs[gallery.photograph]
     pixels = picture.photograph()
-    own = terms.gallery[gallery.pictures[gallery.true, 0]]
-    row[0].imshow(square_crop(pixels, picture.box, _CELL_PX))
-    made = synthesizer.synthesize(pixels, own.conditions, box=picture.box, count=1, class_name=picture.class_name)
-    distances = distance(gallery.photograph, gallery.pictures)
-    order = np.argsort(distances, kind="stable")
-    shown = list(order[:_SHOWN])
-    if gallery.true not in shown:
-        shown.append(gallery.true)
-    row[1].imshow(square_crop(made.squares[0], (0, 0, *made.squares.shape[1:]), _CELL_PX, margin=1.0), cmap="inferno")
-    for axis, candidate in zip(row[2:], shown):
+    true = terms.gallery[gallery.pictures[gallery.true, 0]]
+    cells = [(square_crop(pixels, picture.box, _CELL_PX), titles[0], False)]
+    try:
+        made = synthesizer.synthesize(pixels, true.conditions, box=picture.box, count=1, class_name=picture.class_name)
+        whole = square_crop(made.squares[0], (0.0, 0.0, *made.squares.shape[1:]), _CELL_PX, margin=1.0)
+        cells.append((_warm(whole), titles[1], False))
+    except SynthesisError:
+        cells.append((np.full((_CELL_PX, _CELL_PX, 3), 255, np.uint8), "none made", False))
+    order = np.argsort(distance(gallery.photograph, gallery.pictures), kind="stable")
+    shown = [*order[:_SHOWN], *([gallery.true] if gallery.true not in order[:_SHOWN] else [])]
+    for candidate in shown:
         seen = terms.gallery[gallery.pictures[candidate, 0]]
-        axis.imshow(square_crop(seen.thermal().values(), seen.box, _CELL_PX, MARGIN), cmap="inferno")
-        rank = int(np.flatnonzero(order == candidate)[0]) + 1
-        right = candidate == gallery.true
-        axis.set_title(f"{rank}" + (" true" if right else ""), fontsize=7, pad=2, color="#1a9641" if right else "black")
-        if right:
-            axis.axis("on")
-            axis.set(xticks=[], yticks=[])
-            for spine in axis.spines.values():
-                spine.set(color="#1a9641", linewidth=3)
+        place = int(np.flatnonzero(order == candidate)[0]) + 1
+        right = bool(candidate == gallery.true)
+        cells.append((_warm(square_crop(seen.thermal().values(), seen.box, _CELL_PX, MARGIN)),
+                      f"{place} true" if right else str(place), right))
+    return cells
 
 
-def _save(figure, path: Path, quality: int = 0) -> None:
+def _warm(celsius: np.ndarray) -> np.ndarray:
+    """RGB, its coldest black, its warmest yellow."""
+    low, high = float(celsius.min()), float(celsius.max())
+    grey = np.uint8(255.0 * (celsius - low) / max(high - low, 1e-6))
+    return cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
+
+
+def _save(figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    if quality:
-        figure.savefig(buffer, format="jpeg", dpi=88, pil_kwargs={"quality": quality})
-    else:
-        figure.savefig(buffer, format="png", dpi=80)
+    figure.savefig(buffer, format="png", dpi=80)
     pyplot.close(figure)
     write_atomically(path, buffer.getvalue())

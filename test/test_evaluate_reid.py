@@ -1,0 +1,354 @@
+"""`thermalreid evaluate reid` and `reid fit-fusion`: rankings from numbers set by hand, and both on a drawn set."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import tiny_models
+
+from thermalreid_ros.cli import main
+from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.reid import (
+    Gallery,
+    draw_galleries,
+    matrix_distance,
+    random_guessing,
+    rank,
+    term_distance,
+)
+from thermalreid_ros.evaluation.reid_open_set import (
+    Searches,
+    area_under_roc,
+    calibration_error,
+    calibration_table,
+    detection_and_identification,
+    open_set_curve,
+    threshold_for,
+)
+from thermalreid_ros.evaluation.reid_sets import Picture, read_sets
+from thermalreid_ros.evaluation.reid_terms import EmbeddingTerms, Evidence, SetTerms, SignatureTerms
+from thermalreid_ros.evaluation.synthesis import evaluate_synthesis, structural_similarity
+from thermalreid_ros.reid.fusion import FusedModel
+from thermalreid_ros.synthesis import Conditions, ProbeSynthesizer
+from thermalreid_ros.world.weather import Weather
+
+NAN = float("nan")
+
+
+# --- rankings and measures, from numbers set by hand ---
+
+
+def test_ranks_of_mixed_and_same_class_galleries():
+    """Photographs 0 (car) and 1 (dog) among two cars and two dogs."""
+    label = np.array([0, 0, 3, 3])
+    galleries = [[Gallery(0, np.arange(4)[:, None], label, 1), Gallery(1, np.arange(4)[:, None], label, 2)]]
+    distance = matrix_distance(np.array([[0.3, 0.2, 0.1, 0.9], [0.1, 0.2, 0.4, 0.4]]))
+    outcome = rank(galleries, distance, np.array([0, 3]))
+    assert outcome.mixed.ranks[0].tolist() == [2, 4] and outcome.same_class.ranks[0].tolist() == [1, 2]
+    assert outcome.same_class.sizes[0].tolist() == [2, 2]
+    assert outcome.searches.true == pytest.approx([-0.2, -0.4])
+    assert outcome.searches.best_other == pytest.approx([-0.1, -0.1])
+    assert outcome.mixed.figures()[0].r1 == 0.0 and outcome.same_class.figures(0)[0].r1 == 1.0
+    assert outcome.mixed.figures(1) is None  # no probe is a person
+    assert outcome.mixed.curve(4) == pytest.approx([0.0, 0.5, 0.5, 1.0])
+
+
+def test_guessing_in_a_gallery_of_forty():
+    galleries = [[Gallery(0, np.arange(40)[:, None], np.zeros(40, int), 0)]]
+    figures = random_guessing(galleries, np.array([0]), False)
+    assert (figures.r1, figures.r20) == pytest.approx((1 / 40, 0.5))
+    assert figures.nauc20 == pytest.approx(np.arange(1, 21).mean() / 40) and figures.nauc == pytest.approx(41 / 80)
+
+
+def test_open_set_rates_computed_by_hand():
+    """Of ten searches the true candidate comes first in eight; the highest of the others is 0.0, 0.1, ... 0.9."""
+    searches = Searches(np.array([0.95] * 8 + [0.05] * 2), np.arange(10) / 10)
+    threshold = threshold_for(0.1, searches.best_other)  # one alarm in ten: 0.9 may pass, 0.8 not
+    assert 0.8 < threshold <= 0.9
+    assert detection_and_identification(searches, threshold) == pytest.approx((0.8, 0.1))
+    assert detection_and_identification(searches, threshold_for(0.0, searches.best_other)) == pytest.approx((0.8, 0.0))
+    assert detection_and_identification(searches, 0.96)[0] == 0.0
+    assert open_set_curve(searches, np.array([0.0, 0.1, 1.0])) == pytest.approx([0.8, 0.8, 0.8])
+
+
+def test_the_area_under_the_curve_counts_ties_as_half():
+    assert area_under_roc(np.array([0.9, 0.5, 0.5, 0.1]), np.array([True, True, False, False])) == 0.875
+    assert area_under_roc(np.array([1.0, 0.0, 0.0]), np.array([True, True, False]), np.array([3.0, 1.0, 5.0])) == 0.875
+
+
+def test_calibration_of_probabilities_computed_by_hand():
+    probability = np.array([0.05, 0.05, 0.85, 0.85, 0.85, 0.85])
+    true = np.array([False, False, True, True, False, False])
+    assert calibration_error(probability, true) == pytest.approx((2 * 0.05 + 4 * 0.35) / 6)
+    table = calibration_table(np.array([1.0]), np.array([True]))
+    assert table[9] == pytest.approx([1.0, 1.0, 1.0]) and table[:9].sum() == 0
+
+
+def picture(identity: str, class_name: str, session: int, hour: float, tmp="nowhere") -> Picture:
+    return Picture(tmp, identity, class_name, f"0/{session}", (0.0, 0.0, 20.0, 10.0), hour, 0.1,
+                   Conditions(hour, 10.0, 0.2, 20.0))
+
+
+@pytest.fixture
+def terms() -> SetTerms:
+    """Two cars and a dog; three thermal pictures of the first car (of which one at the photographs' hour), one of each
+    other; two probes."""
+    photographs = tuple(picture(name, kind, 0, 12.0) for name, kind in (("a", "car"), ("b", "car"), ("c", "dog")))
+    gallery = tuple(picture(name, kind, session, hour) for name, kind, session, hour in (
+        ("a", "car", 0, 12.5), ("a", "car", 1, 20.0), ("a", "car", 2, 3.0), ("b", "car", 1, 20.0),
+        ("c", "dog", 2, 3.0)))
+    rng = np.random.default_rng(0)
+    histogram, mser = rng.random((2, 3, 5, 2)).astype(np.float32)
+    vectors = rng.normal(size=(8, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    embedding = EmbeddingTerms(vectors[:3], np.repeat(vectors[:3, None], 3, axis=1), vectors[3:],
+                               np.full((5, 4), 0.25, np.float32))
+    signatures = {"made": SignatureTerms(histogram, mser)}
+    return SetTerms(photographs, gallery, (), signatures, SignatureTerms(histogram[..., :1], mser[..., :1]), embedding,
+                    {}, np.log(np.full(5, 2.0)))
+
+
+def test_pictures_of_the_photographs_hour_are_not_in_its_gallery(terms):
+    for track in (1, 2, 3):
+        galleries = list(draw_galleries(terms, track, np.random.default_rng(1)))
+        assert [gallery.photograph for gallery in galleries] == [0, 1, 2]
+        for gallery in galleries:
+            assert gallery.pictures.shape == (3, track) and gallery.label.tolist() == [0, 0, 3]
+            assert 0 not in gallery.pictures and set(gallery.pictures[0]) <= {1, 2}
+            assert gallery.true == gallery.photograph
+        if track > 1:
+            assert set(galleries[0].pictures[0]) == {1, 2} and set(galleries[0].pictures[1]) == {3}  # repeated
+
+
+def test_a_photograph_without_a_picture_of_another_hour_is_no_probe(terms):
+    early = replace(terms, gallery=tuple(replace(p, hour=12.9) if p.identity == "c" else p for p in terms.gallery))
+    galleries = list(draw_galleries(early, 1, np.random.default_rng(1)))
+    assert [gallery.photograph for gallery in galleries] == [0, 1]
+    assert all(len(gallery.label) == 2 for gallery in galleries)
+
+
+def test_hours_are_apart_around_midnight(terms):
+    late = replace(terms, photographs=tuple(replace(p, hour=23.9) for p in terms.photographs),
+                   gallery=tuple(replace(p, hour=0.5) for p in terms.gallery))
+    assert not late.allowed.any()
+
+
+def test_a_track_is_pooled_as_in_flight(terms):
+    """For each probe the most alike of the track's pictures by Eq. (1), their mean; descriptors pooled."""
+    evidence = Evidence(terms, "made", 0.4, 0.0, np.log([1.0, 2.0, 4.0]))
+    found = evidence.of(0, np.array([[1, 2], [3, 3]]))
+    both = 0.4 * terms.signatures["made"].histogram[0] + 0.6 * terms.signatures["made"].mser[0]
+    nearest = [(1, 2)[int(both[2, k] < both[1, k])] for k in range(2)]
+    expected = np.mean([terms.signatures["made"].histogram[0, nearest[k], k] for k in range(2)])
+    assert found.histogram[0] == pytest.approx(expected)
+    mean = terms.embedding.gallery[1] + terms.embedding.gallery[2]
+    assert found.embedding[0] == pytest.approx(1 - terms.embedding.photographs[0] @ mean / np.linalg.norm(mean),
+                                               abs=1e-6)
+    assert found.size_log_ratio == pytest.approx([np.log(2.0)] * 2)
+    assert found.histogram[1] == pytest.approx(terms.signatures["made"].histogram[0, 3].mean())
+
+
+def test_a_photograph_that_gave_no_probe_comes_last_by_its_signature_and_is_known_by_the_rest(terms):
+    nothing = SignatureTerms(*(np.full_like(part, NAN) for part in (terms.signatures["made"].histogram,) * 2))
+    own = replace(terms, signatures={"made": nothing}, embedding=replace(
+        terms.embedding, probes=np.full_like(terms.embedding.probes, NAN)))
+    evidence = Evidence(own, "made", 0.4, 0.5, np.zeros(3))
+    pictures = np.array([[1], [3], [4]])
+    assert np.isinf(term_distance(evidence, lambda found: found.histogram)(0, pictures)).all()
+    assert np.isfinite(evidence.of(0, pictures).embedding).all()
+    assert np.isfinite(FusedModel.load().score(evidence.of(0, pictures), "car")).all()
+
+
+# --- sets on disk ---
+
+
+def draw_set(folder, count: int = 12, sessions: int = 3, seed: int = 3):
+    """Identities are patterns of 3x3 cells: red on a photograph, warm on thermal pictures."""
+    rng = np.random.default_rng(seed)
+    codes = rng.permutation(32)
+    for kind in ("probes", "gallery"):
+        (folder / kind).mkdir(parents=True)
+    weather = {name: value for name, value in vars(Weather.clear()).items()}
+    index = {"latitude_deg": 48.0, "probes": [], "gallery": []}
+    for number in range(count):
+        name = CLASS_NAMES[number % 4]
+        cells = np.ones((3, 3), bool)  # its corners stay, so that every pattern fills its box
+        cells.flat[1::2], cells[1, 1] = codes[number] >> np.arange(4) & 1, codes[number] >> 4
+        facts = {"identity": f"{name}-{number:04d}", "class": name, "weather": weather}
+        shape = np.kron(cells, np.ones((20, 20))) > 0
+        photograph = rng.integers(90, 120, (120, 160, 3), dtype=np.uint8)
+        photograph[30:90, 50:110][shape] = (30, 40, 220)  # BGR
+        path = f"probes/{facts['identity']}.png"
+        cv2.imwrite(str(folder / path), photograph)
+        index["probes"].append({**facts, "file": path, "session": 0, "box": [50, 30, 110, 90], "hour": 11.0,
+                                "time": "2025-06-01T11:00:00+00:00", "metres_per_pixel": 0.02})
+        for session in range(sessions):
+            thermal = rng.normal(10.0, 0.2, (48, 48))
+            thermal[9:39, 9:39][np.kron(cells, np.ones((10, 10))) > 0] += 8.0 + rng.normal()
+            path = f"gallery/{facts['identity']}_{session}.png"
+            cv2.imwrite(str(folder / path), np.round((thermal + 273.15) * 100).astype(np.uint16))
+            index["gallery"].append({**facts, "file": path, "session": session, "box": [9, 9, 39, 39],
+                                     "hour": 2.0 + 5.0 * session, "time": f"2025-06-0{2 + session}T00:00:00+00:00",
+                                     "metres_per_pixel": 0.1 + 0.01 * (number % 4)})
+    (folder / "index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    return draw_set(tmp_path / "set")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    return {"synthesis": str(tiny_models.red_is_warm(folder / "red.onnx")),
+            "embedding": str(tiny_models.shapes_alone(folder / "shapes.onnx"))}
+
+
+def options(models, embedding: bool = True) -> list[str]:
+    return ["--synthesis", models["synthesis"], "--threads", "1", "--embedding",
+            models["embedding"] if embedding else "no_such_model"]
+
+
+def test_a_set_is_read_with_its_hours_and_conditions(drawn):
+    sets = read_sets([drawn])
+    assert (len(sets.identities), len(sets.photographs), len(sets.gallery)) == (12, 12, 36)
+    first = sets.gallery[0]
+    assert (first.class_name, first.hour, first.conditions.solar_hour) == ("car", 2.0, 2.0)
+    assert first.conditions.sun_elevation_deg < 0 < sets.photographs[0].conditions.sun_elevation_deg
+    assert first.thermal().values().mean() == pytest.approx(12.0, abs=3.0)
+
+
+def test_two_sets_share_no_identity(drawn, tmp_path):
+    other = draw_set(tmp_path / "other", count=4)
+    sets = read_sets([drawn, other])
+    assert len(sets.identities) == 16 and len({p.session for p in sets.gallery}) == 6
+    with pytest.raises(ThermalReidError, match="twice"):
+        read_sets([drawn, drawn])
+
+
+@pytest.mark.parametrize("content, complaint", [
+    (None, "no finished re-identification set"), ("{", "no index"), ("[]", "no index"),
+    ('{"probes": [{}], "gallery": []}', "probes are damaged"),
+    ('{"probes": [], "gallery": []}', "0 identities")])
+def test_faulty_sets_are_named_in_one_line(tmp_path, content, complaint, capsys):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    if content is not None:
+        (folder / "index.json").write_text(content)
+    assert main(["evaluate", "reid", "--set", str(folder)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert complaint in error and str(folder) in error and "\n" not in error
+
+
+@pytest.mark.parametrize("kind, complaint", [("gallery", "16-bit"), ("probes", "corrupt")])
+def test_damaged_pictures_are_named(drawn, models, kind, complaint, capsys):
+    victim = sorted((drawn / kind).glob("*.png"))[3]
+    victim.write_bytes(victim.read_bytes()[:200])
+    assert main(["evaluate", "reid", "--set", str(drawn), "--paper-synthesis", models["synthesis"],
+                 *options(models)]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("thermalreid")]
+    assert len(error) == 1 and victim.name in error[0] and complaint in error[0]
+
+
+def test_too_few_identities_to_fit_on(tmp_path, models, capsys):
+    folder = draw_set(tmp_path / "small", count=4)
+    assert main(["reid", "fit-fusion", "--set", str(folder), *options(models), "--out", str(tmp_path / "f.yaml")]) == 2
+    assert "4 identities are too few" in capsys.readouterr().err and not (tmp_path / "f.yaml").exists()
+
+
+def test_fitted_and_evaluated_on_a_drawn_set(drawn, models, tmp_path, capsys):
+    """Shapes tell all identities apart but for chance; sizes, three of each, tell a little."""
+    fusion, results, plots = tmp_path / "fusion.yaml", tmp_path / "r.json", tmp_path / "plots"
+    calibration = draw_set(tmp_path / "calibration", count=16, seed=8)
+    assert main(["reid", "fit-fusion", "--set", str(calibration), *options(models), "--out", str(fusion)]) == 0
+    model = FusedModel.load(fusion)
+    assert model.descriptor_model == "shapes" and "/" not in fusion.read_text().split("command:")[1]
+    assert model.weights["with_embedding"]["any"].weights[2] > 0
+    assert main(["evaluate", "reid", "--set", str(drawn), *options(models), "--paper-synthesis", models["synthesis"],
+                 "--fusion", str(fusion), "--draws", "3", "--track", "2", "--plots", str(plots),
+                 "--json", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert "ThermalReID (LAERT, as printed)" in printed and "vrai: not measured, there is no model" in printed
+    figures = json.loads(results.read_text())
+    assert figures["methods"].keys() == {"thermal_signature", "cross_modal_embedding", "fused", "vrai", "bot_bs",
+                                         "vrai_retrained", "bot_bs_retrained"}
+    assert figures["methods"]["fused"].keys() == {"r1", "r5", "r10", "r15", "r20", "nauc20", "nauc"}
+    assert figures["methods"]["vrai"] is None and "vrai" in figures["missing"]
+    assert figures["guessing"]["r1"] == pytest.approx(1 / 12, abs=1e-4)
+    assert figures["methods"]["cross_modal_embedding"]["r1"] > 0.7 < figures["methods"]["fused"]["r1"]
+    assert figures["same_class"]["classes"]["car"]["gallery_size"] == 3.0
+    assert figures["track"]["pictures"] == 2 and figures["ablation"]["fused without size"]["r1"] > 0.7
+    assert 0.0 <= figures["open_set"]["ece"] < 0.3
+    assert (plots / "reid_curves.png").stat().st_size < 80_000 > (plots / "reid_ranked.jpg").stat().st_size
+
+
+def test_without_an_embedding_its_rows_are_null_and_fused_lives(drawn, models, tmp_path, capsys):
+    results = tmp_path / "r.json"
+    assert main(["evaluate", "reid", "--set", str(drawn), *options(models, embedding=False), "--paper-synthesis",
+                 models["synthesis"], "--draws", "2", "--json", str(results)]) == 0
+    assert "cross_modal_embedding: not measured, there is no embedding model" in capsys.readouterr().out
+    figures = json.loads(results.read_text())
+    assert figures["methods"]["cross_modal_embedding"] is None
+    assert figures["ablation"]["fused without embedding"] is None
+    assert figures["methods"]["fused"]["r1"] is not None and figures["methods"]["thermal_signature"] is not None
+
+
+# --- what made pictures are worth ---
+
+
+class Knowing:
+    """Stands in for a synthesis model: air everywhere, the object in the middle 10 K warmer."""
+
+    from thermalreid_ros.engine import ModelCard
+
+    provider = "cpu"
+    card = ModelCard.from_mapping({
+        "name": "knowing", "task": "synthesis", "architecture": "none", "sha256": "0",
+        "inputs": [{"name": "colour", "shape": [1, 3, 64, 64], "dtype": "uint8"},
+                   {"name": "conditions", "shape": ["count", 4]}, {"name": "offset", "shape": ["count"]}],
+        "outputs": [{"name": "temperature", "shape": ["count", 64, 64]}, {"name": "mask", "shape": [1, 64, 64]}]})
+
+    def run(self, inputs):
+        mask = np.zeros((1, 64, 64), np.float32)
+        mask[:, 16:48, 16:48] = 1.0
+        return {"temperature": inputs["conditions"][:, 1, None, None] + 10.0 * mask, "mask": mask}
+
+
+def test_made_pictures_are_compared_with_the_true_ones(tmp_path):
+    """The truth is 2 K warmer at the first instant, 3 K colder at the second, and alike otherwise."""
+    (tmp_path / "sessions").mkdir()
+    side = 128
+    half = side / 1.8 / 2  # of the object, whose square of 1.5 is what is made
+    edge = slice(round(side / 2 - half / 1.5 * 1.125), round(side / 2 + half / 1.5 * 1.125))
+    mask = np.zeros((2, side, side), np.uint8)
+    mask[:, 50:78, 50:78] = 1
+    colour = np.random.default_rng(0).integers(0, 255, (2, side, side, 3), dtype=np.uint8)
+    truth = np.full((2, side, side), 15.0)
+    truth[:, edge, edge] += 10.0
+    near = {name: np.round((truth + more + 273.15) * 100).astype(np.uint16) for name, more in (("near_first", 2.0),
+                                                                                                 ("near_second", -3.0))}
+    conditions = np.float32([12.0, 15.0, 0.2, 0.5, 1.0, 0.0])
+    np.savez(tmp_path / "sessions" / "000_00.npz", label=np.array([0, 1]), colour=colour, mask=mask, first=conditions,
+             second=conditions, **near)
+    figures = evaluate_synthesis(ProbeSynthesizer(Knowing()), [tmp_path])
+    assert figures["pairs"] == 2 and figures["refused"] == 0
+    assert figures["first"]["mean_median_k"] == pytest.approx(2.0, abs=0.05)
+    assert figures["second"]["mean_median_k"] == pytest.approx(3.0, abs=0.05)
+    assert figures["first"]["relative_rmse_k"] < 0.1 and figures["first"]["ssim"] > 0.9
+    assert figures["second"]["mean_median_k_by_class"].keys() == {"car", "person"}
+    (tmp_path / "sessions" / "000_01.npz").write_bytes(b"nothing")
+    with pytest.raises(ThermalReidError, match="000_01.npz: damaged"):
+        evaluate_synthesis(ProbeSynthesizer(Knowing()), [tmp_path])
+    with pytest.raises(ThermalReidError, match="no pairs"):
+        evaluate_synthesis(ProbeSynthesizer(Knowing()), [tmp_path / "sessions"])
+
+
+def test_structural_similarity_of_pictures_alike_and_opposite():
+    picture = np.random.default_rng(2).normal(size=(40, 40))
+    assert structural_similarity(picture, picture, 2.0) == pytest.approx(1.0)
+    assert structural_similarity(5.0 + picture, 5.0 - picture, 2.0) < 0.0

@@ -1,0 +1,203 @@
+"""The fused ranking: its arithmetic, what it does not know, its file, and the fit that makes it."""
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.evaluation.reid_fit import fit_logistic
+from thermalreid_ros.evaluation.reid_open_set import calibration_error
+from thermalreid_ros.reid.fusion import (
+    FEATURES,
+    METHODS,
+    FusedModel,
+    FusionError,
+    PairTerms,
+    SizeRegression,
+    Weights,
+    extent_m,
+    features,
+    pooled,
+    probability_of,
+    probe_descriptor,
+)
+
+NAN = float("nan")
+
+
+def model(**changes) -> FusedModel:
+    """Features as they are; weights 1 to 6 with an embedding, 2 for the histogram without."""
+    own = {"means": np.array([0.5, 0.25, 0.5, 0.0, 0.0, 0.0]), "scales": np.array([0.5, 0.25, 0.5, 1.0, 1.0, 1.0]),
+           "weights": {"with_embedding": {"any": Weights(-3.0, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))},
+                       "without_embedding": {"any": Weights(-2.0, (2.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
+                                             "dog": Weights(-1.0, (0.0, 0.0, 0.0, 0.0, 0.0, 0.0))}},
+           "sizes": {"any": SizeRegression(0.5, 0.7, 0.2, 0.1, np.array([1.0, -2.0])),
+                     "dog": SizeRegression(-0.2, 0.3, 0.3, -0.2, np.zeros(0))},
+           "accept_probability": 0.8, "candidates_per_true": 20.0, "descriptor_model": "an_embedding",
+           "synthetic_share": 0.25}
+    return FusedModel(**{**own, **changes})
+
+
+def pair(histogram=NAN, mser=NAN, embedding=NAN, class_probability=NAN, size_log_ratio=NAN) -> PairTerms:
+    return PairTerms(histogram, mser, embedding, class_probability, size_log_ratio)
+
+
+def test_the_log_odds_of_a_pair_computed_by_hand():
+    terms = pair(1.0, 0.5, 0.75, 0.5, -1.0)  # features less means over scales: 1, 1, 0.5, 0, 1, 0
+    assert model().score(terms) == pytest.approx(-3.0 - (1 * 1 + 2 * 1 + 3 * 0.5 + 4 * 0 + 5 * 1 + 6 * 0))
+    assert model().score(pair(1.0, 0.5, NAN, 0.5, -1.0)) == pytest.approx(-2.0 - 2.0)
+    assert model().probability(pair(0.5), "car") == pytest.approx(1.0 / (1.0 + np.exp(2.0)))
+
+
+def test_features_are_oriented_and_bounded():
+    table = features(pair(0.2, 0.1, 0.3, 1.0, 9.0))
+    assert table[0] == pytest.approx([0.2, 0.1, 0.3, np.log(0.001 / 0.999), 0.0, 2.25])
+    assert np.isnan(features(pair())).all() and table.shape == (1, len(FEATURES))
+
+
+def test_what_is_not_known_speaks_neither_for_nor_against():
+    own = model()
+    assert own.score(PairTerms.unknown(3)) == pytest.approx(-2.0)
+    everything = pair(0.5, 0.25, 0.5, 0.5, 0.0)  # all at their means
+    assert own.score(everything) == pytest.approx(-3.0)
+    assert own.score(everything.without("histogram", "size_log_ratio")) == pytest.approx(-3.0)
+
+
+def test_each_class_has_its_weights_and_others_those_of_any():
+    assert model().score(pair(1.0), "dog") == pytest.approx(-1.0)
+    assert model().score(pair(1.0), "car") == model().score(pair(1.0), "") == pytest.approx(-4.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4), st.floats(-2.0, 2.0), st.sampled_from((0, 1, 2)),
+       st.floats(0.0, 0.5), st.sampled_from(("", *CLASS_NAMES)))
+def test_more_distance_never_speaks_for_a_candidate(values, size, which, more, class_name):
+    shipped = FusedModel.load()
+    terms = [*values, size]
+    farther = list(terms)
+    farther[which] += more
+    assert shipped.score(PairTerms(*farther), class_name) <= shipped.score(PairTerms(*terms), class_name) + 1e-6
+    surer = [*values[:3], min(values[3] + more, 1.0), size]
+    assert shipped.score(PairTerms(*surer), class_name) >= shipped.score(PairTerms(*terms), class_name) - 1e-6
+    assert 0.0 <= shipped.probability(PairTerms(*terms), class_name) <= 1.0
+
+
+def test_probabilities_of_any_log_odds_are_finite():
+    assert probability_of(np.array([-1e4, 0.0, 1e4])) == pytest.approx([0.0, 0.5, 1.0])
+
+
+def test_terms_of_different_lengths_are_refused():
+    with pytest.raises(FusionError, match="one length"):
+        PairTerms(np.zeros(2), np.zeros(3), np.zeros(2), np.zeros(2), np.zeros(2))
+
+
+def test_the_expected_size_of_a_photograph_and_of_a_class():
+    own = model()
+    assert own.expected_size_m(np.array([0.6, 0.1]), "car") == pytest.approx((0.1 + 0.6 - 0.2, 0.2))
+    assert own.expected_size_m(None, "car") == (0.5, 0.7)
+    assert own.expected_size_m(np.array([0.6, 0.1]), "dog") == (-0.2, 0.3)  # fitted without descriptors
+    with pytest.raises(FusionError, match="an_embedding"):
+        own.expected_size_m(np.zeros(3), "car")
+
+
+def test_a_candidates_size_is_that_of_its_longest_side():
+    assert extent_m((10.0, 20.0, 40.0, 30.0), 0.1) == pytest.approx(3.0)
+
+
+def test_descriptors_are_pooled_and_mixed_into_unit_vectors():
+    east, north = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    assert pooled(np.stack([east, north])) == pytest.approx([0.5**0.5, 0.5**0.5])
+    assert probe_descriptor(east, north, 0.5) == pytest.approx([0.5**0.5, 0.5**0.5])
+    assert probe_descriptor(east, north, 0.0) == pytest.approx(east)
+    assert probe_descriptor(east, None, 0.5) is east
+    assert probe_descriptor(east, np.array([NAN, 0.0]), 0.5) is east
+
+
+def test_the_shipped_file_is_whole():
+    shipped = FusedModel.load()
+    assert METHODS == ("thermal_signature", "cross_modal_embedding", "fused")
+    assert set(CLASS_NAMES) <= shipped.sizes.keys() and 0.0 < shipped.accept_probability < 1.0
+    assert all(min(row.weights) >= 0 for rows in shipped.weights.values() for row in rows.values())
+    assert 3.0 < np.exp(shipped.expected_size_m(None, "car")[0]) < 6.0
+
+
+def test_the_file_says_what_the_model_does(tmp_path):
+    own, path = model(), tmp_path / "fusion.yaml"
+    path.write_text(yaml.safe_dump(own.to_mapping()))
+    again = FusedModel.load(path)
+    terms = pair(0.9, 0.3, 0.4, 0.8, 0.3)
+    assert again.score(terms) == pytest.approx(own.score(terms)) and again.synthetic_share == 0.25
+    assert again.expected_size_m(np.array([0.6, 0.1])) == pytest.approx(own.expected_size_m(np.array([0.6, 0.1])))
+
+
+@pytest.mark.parametrize("change, complaint", [
+    (lambda content: content.pop("weights"), "weights"),
+    (lambda content: content["weights"]["without_embedding"].pop("any"), "class 'any'"),
+    (lambda content: content["features"]["mser"].update(scale=0.0), "above 0"),
+    (lambda content: content["weights"]["with_embedding"]["any"].update(bias=NAN), "finite"),
+    (lambda content: content.update(accept_probability=1.5), "acceptance"),
+    (lambda content: content.update(sizes="large"), "damaged"),
+])
+def test_a_damaged_file_is_named_in_one_line(tmp_path, change, complaint):
+    content = yaml.safe_load(yaml.safe_dump(model().to_mapping()))
+    change(content)
+    path = tmp_path / "fusion.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(FusionError) as caught:
+        FusedModel.load(path)
+    assert complaint in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(FusionError, match="cannot be read"):
+        FusedModel.load(tmp_path / "nothing.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    with pytest.raises(FusionError, match="no YAML"):
+        FusedModel.load(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(FusionError, match="damaged"):
+        FusedModel.load(tmp_path / "list.yaml")
+
+
+def known_odds(count: int = 30_000) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs whose log-odds are -2 - 1.5 x0 - 0.5 x1 + 1 x2; x2 is of the sign that no feature has."""
+    rng = np.random.default_rng(5)
+    columns = rng.normal(size=(count, 4))
+    true = rng.random(count) < probability_of(-2.0 - 1.5 * columns[:, 0] - 0.5 * columns[:, 1] + columns[:, 2])
+    return columns, true
+
+
+def test_the_fit_recovers_known_odds():
+    columns, true = known_odds()
+    bias, weights = fit_logistic(columns, true, np.ones(len(true)), 1e-3)
+    alone = fit_logistic(columns[:, :2], true, np.ones(len(true)), 1e-3)
+    assert weights[2] == 0.0 and weights[3] == pytest.approx(0.0, abs=0.05)
+    assert (bias, *weights[:2]) == pytest.approx((alone[0], *alone[1]), abs=0.05)
+    rng = np.random.default_rng(6)
+    flat = rng.random(len(true)) < probability_of(-2.0 - 1.5 * columns[:, 0] - 0.5 * columns[:, 1])
+    bias, weights = fit_logistic(columns, flat, np.ones(len(true)), 1e-3)
+    assert (bias, *weights) == pytest.approx((-2.0, 1.5, 0.5, 0.0, 0.0), abs=0.08)
+    assert calibration_error(probability_of(bias - columns @ weights), flat) < 0.01
+
+
+def test_weights_of_pairs_set_the_prior():
+    """Where each true pair stands for ten, the bias rises by ln 10 and the weights stay."""
+    columns, true = known_odds()
+    bias, weights = fit_logistic(columns[:, :2], true, np.ones(len(true)), 1e-3)
+    more = fit_logistic(columns[:, :2], true, np.where(true, 10.0, 1.0), 1e-3)
+    assert more[0] - bias == pytest.approx(np.log(10.0), abs=0.1)
+    assert more[1] == pytest.approx(weights, abs=0.1)
+
+
+def test_a_strong_ridge_leaves_what_it_pulls_towards():
+    columns, true = known_odds(2000)
+    towards = np.array([0.3, 0.2, 0.1, 0.0])
+    assert fit_logistic(columns, true, np.ones(len(true)), 1e9, towards)[1] == pytest.approx(towards, abs=1e-3)
+
+
+def test_pairs_that_are_told_apart_without_error_do_not_run_away():
+    columns = np.array([[-1.0], [-1.0], [1.0], [1.0]])
+    bias, weights = fit_logistic(columns, np.array([True, True, False, False]), np.ones(4), 0.1)
+    assert np.isfinite([bias, *weights]).all() and 0.0 < weights[0] < 10.0
