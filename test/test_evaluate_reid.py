@@ -88,7 +88,7 @@ def test_calibration_of_probabilities_computed_by_hand():
 
 
 def picture(identity: str, class_name: str, session: int, hour: float, tmp="nowhere") -> Picture:
-    return Picture(tmp, identity, class_name, f"0/{session}", (0.0, 0.0, 20.0, 10.0), hour, 0.1,
+    return Picture(tmp, identity, class_name, f"0/{session}", (0.0, 0.0, 20.0, 10.0), hour, 0.1, 60.0,
                    Conditions(hour, 10.0, 0.2, 20.0))
 
 
@@ -108,7 +108,7 @@ def terms() -> SetTerms:
                                np.full((5, 4), 0.25, np.float32))
     signatures = {"made": SignatureTerms(histogram, mser)}
     return SetTerms(photographs, gallery, (), signatures, SignatureTerms(histogram[..., :1], mser[..., :1]), embedding,
-                    {}, np.log(np.full(5, 2.0)))
+                    {}, np.array([p.view for p in gallery]))
 
 
 def test_pictures_of_the_photographs_hour_are_not_in_its_gallery(terms):
@@ -138,7 +138,7 @@ def test_hours_are_apart_around_midnight(terms):
 
 def test_a_track_is_pooled_as_in_flight(terms):
     """For each probe the most alike of the track's pictures by Eq. (1), their mean; descriptors pooled."""
-    evidence = Evidence(terms, "made", 0.4, 0.0, np.log([1.0, 2.0, 4.0]))
+    evidence = Evidence(terms, "made", 0.4, 0.0, np.log([1.0, 2.0, 4.0]), np.log(np.full((4, 5), 2.0)))
     found = evidence.of(0, np.array([[1, 2], [3, 3]]))
     both = 0.4 * terms.signatures["made"].histogram[0] + 0.6 * terms.signatures["made"].mser[0]
     nearest = [(1, 2)[int(both[2, k] < both[1, k])] for k in range(2)]
@@ -155,7 +155,7 @@ def test_a_photograph_that_gave_no_probe_comes_last_by_its_signature_and_is_know
     nothing = SignatureTerms(*(np.full_like(part, NAN) for part in (terms.signatures["made"].histogram,) * 2))
     own = replace(terms, signatures={"made": nothing}, embedding=replace(
         terms.embedding, probes=np.full_like(terms.embedding.probes, NAN)))
-    evidence = Evidence(own, "made", 0.4, 0.5, np.zeros(3))
+    evidence = Evidence(own, "made", 0.4, 0.5, np.zeros(3), np.zeros((4, 5)))
     pictures = np.array([[1], [3], [4]])
     assert np.isinf(term_distance(evidence, lambda found: found.histogram)(0, pictures)).all()
     assert np.isfinite(evidence.of(0, pictures).embedding).all()
@@ -184,7 +184,7 @@ def draw_set(folder, count: int = 12, sessions: int = 3, seed: int = 3):
         path = f"probes/{facts['identity']}.png"
         cv2.imwrite(str(folder / path), photograph)
         index["probes"].append({**facts, "file": path, "session": 0, "box": [50, 30, 110, 90], "hour": 11.0,
-                                "time": "2025-06-01T11:00:00+00:00", "metres_per_pixel": 0.02})
+                                "time": "2025-06-01T11:00:00+00:00", "metres_per_pixel": 0.02, "depression_deg": 20.0})
         for session in range(sessions):
             thermal = rng.normal(10.0, 0.2, (48, 48))
             thermal[9:39, 9:39][np.kron(cells, np.ones((10, 10))) > 0] += 8.0 + rng.normal()
@@ -192,7 +192,7 @@ def draw_set(folder, count: int = 12, sessions: int = 3, seed: int = 3):
             cv2.imwrite(str(folder / path), np.round((thermal + 273.15) * 100).astype(np.uint16))
             index["gallery"].append({**facts, "file": path, "session": session, "box": [9, 9, 39, 39],
                                      "hour": 2.0 + 5.0 * session, "time": f"2025-06-0{2 + session}T00:00:00+00:00",
-                                     "metres_per_pixel": 0.1 + 0.01 * (number % 4)})
+                                     "metres_per_pixel": 0.1 + 0.01 * (number % 4), "depression_deg": 60.0})
     (folder / "index.json").write_text(json.dumps(index))
     return folder
 

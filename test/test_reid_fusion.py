@@ -22,6 +22,7 @@ from thermalreid_ros.reid.fusion import (
     pooled,
     probability_of,
     probe_descriptor,
+    view_features,
 )
 
 NAN = float("nan")
@@ -33,8 +34,8 @@ def model(**changes) -> FusedModel:
            "weights": {"with_embedding": {"any": Weights(-3.0, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))},
                        "without_embedding": {"any": Weights(-2.0, (2.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
                                              "dog": Weights(-1.0, (0.0, 0.0, 0.0, 0.0, 0.0, 0.0))}},
-           "sizes": {"any": SizeRegression(0.5, 0.7, 0.2, 0.1, np.array([1.0, -2.0])),
-                     "dog": SizeRegression(-0.2, 0.3, 0.3, -0.2, np.zeros(0))},
+           "sizes": {"any": SizeRegression(0.5, 0.7, 0.2, 0.1, np.array([1.0, -2.0]), np.array([0.5, 0, 0, 0, 0, 1])),
+                     "dog": SizeRegression(-0.2, 0.3, 0.3, -0.2, np.zeros(0), np.zeros(6))},
            "accept_probability": 0.8, "candidates_per_true": 20.0, "descriptor_model": "an_embedding",
            "synthetic_share": 0.25}
     return FusedModel(**{**own, **changes})
@@ -102,6 +103,15 @@ def test_the_expected_size_of_a_photograph_and_of_a_class():
         own.expected_size_m(np.zeros(3), "car")
 
 
+def test_the_size_seen_is_the_diagonal_less_what_the_view_makes_of_it():
+    """3 m by 4 m, a pixel of 0.1 m, seen from 60 degrees above: cos 60 deg is 0.5, a pixel 0.02 of the diagonal."""
+    view = np.array([3.0, 4.0, 0.1, np.radians(60.0)])
+    slender = np.log(4.0 / 3.0)
+    assert view_features(view) == pytest.approx([0.5, 0.25, slender, slender**2, 0.5 * slender, 0.02])
+    assert model().seen_size(view, "dog") == pytest.approx(np.log(5.0))
+    assert model().seen_size(np.stack([view, view])) == pytest.approx([np.log(5.0) - 0.5 * 0.5 - 0.02] * 2)
+
+
 def test_a_candidates_size_is_that_of_its_longest_side():
     assert extent_m((10.0, 20.0, 40.0, 30.0), 0.1) == pytest.approx(3.0)
 
@@ -120,7 +130,7 @@ def test_the_shipped_file_is_whole():
     assert METHODS == ("thermal_signature", "cross_modal_embedding", "fused")
     assert set(CLASS_NAMES) <= shipped.sizes.keys() and 0.0 < shipped.accept_probability < 1.0
     assert all(min(row.weights) >= 0 for rows in shipped.weights.values() for row in rows.values())
-    assert 3.0 < np.exp(shipped.expected_size_m(None, "car")[0]) < 6.0
+    assert 3.0 < np.exp(shipped.expected_size_m(None, "car")[0]) < 7.0
 
 
 def test_the_file_says_what_the_model_does(tmp_path):
@@ -139,6 +149,7 @@ def test_the_file_says_what_the_model_does(tmp_path):
     (lambda content: content["weights"]["with_embedding"]["any"].update(bias=NAN), "finite"),
     (lambda content: content.update(accept_probability=1.5), "acceptance"),
     (lambda content: content.update(sizes="large"), "damaged"),
+    (lambda content: content["sizes"]["dog"].update(view=[1.0]), "6 numbers"),
 ])
 def test_a_damaged_file_is_named_in_one_line(tmp_path, change, complaint):
     content = yaml.safe_load(yaml.safe_dump(model().to_mapping()))

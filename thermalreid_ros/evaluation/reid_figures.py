@@ -110,7 +110,9 @@ def _evidence(terms: SetTerms, setup: Setup, synthesis: str, share: float | None
     expected = np.array([
         setup.model.expected_size_m(None if terms.embedding is None else terms.embedding.photographs[number],
                                     picture.class_name)[0] for number, picture in enumerate(terms.photographs)])
-    return Evidence(terms, synthesis, setup.beta_h, setup.model.synthetic_share if share is None else share, expected)
+    seen = np.stack([setup.model.seen_size(terms.views, name) for name in CLASS_NAMES])
+    return Evidence(terms, synthesis, setup.beta_h, setup.model.synthetic_share if share is None else share, expected,
+                    seen)
 
 
 def _eq1(evidence: Evidence, beta_h: float) -> Distance:

@@ -21,6 +21,7 @@ from thermalreid_ros.evaluation.reid_terms import Evidence, SetTerms
 from thermalreid_ros.reid.fusion import (
     ANY,
     FEATURES,
+    VIEW_FEATURES,
     WITH_EMBEDDING,
     WITHOUT_EMBEDDING,
     FusedModel,
@@ -29,6 +30,7 @@ from thermalreid_ros.reid.fusion import (
     Weights,
     features,
     probability_of,
+    view_features,
 )
 
 #: A drone over a street or a square sees about so many objects at a time.
@@ -37,6 +39,7 @@ FALSE_ALARMS = 0.01
 FOLDS = 5
 RIDGES = (0.001, 0.01, 0.1, 1.0)
 _SIZE_RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+_VIEW_RIDGE = 0.01
 _LEAST_IDENTITIES = 2 * FOLDS
 _SEARCHES = 200  # drawn for each photograph when the threshold of acceptance is sought
 
@@ -145,10 +148,12 @@ def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, 
                                f"{_LEAST_IDENTITIES} or more, some hundred are better")
     fold_of = _folds(identities, {name: label[who == name][0] for name in identities}, seed)
     # Pairs have the sizes expected by regressions that did not see the identity: in flight they have not either.
-    sizes, expected = _fit_sizes(terms, fold_of)
+    views = fit_views(terms)
+    seen = np.stack([_less_view(terms.views, views[name]) for name in CLASS_NAMES])
+    sizes, expected = _fit_sizes(terms, views, fold_of)
     blank = FusedModel(np.zeros(len(FEATURES)), np.ones(len(FEATURES)), {}, sizes, 1.0, CANDIDATES_PER_TRUE,
                        descriptor_model, synthetic_share)
-    pairs = all_pairs(terms, Evidence(terms, synthesis, beta_h, synthetic_share, expected))
+    pairs = all_pairs(terms, Evidence(terms, synthesis, beta_h, synthetic_share, expected, seen))
     losses, held_scores = {}, {}
     for ridge in ridges:
         held_scores[ridge] = _held_out(blank, pairs, fold_of, ridge)
@@ -175,18 +180,41 @@ def all_pairs(terms: SetTerms, evidence: Evidence) -> Pairs:
     return replace(pairs, weight=_weights(pairs.label, pairs.who, pairs.true))
 
 
-def _fit_sizes(terms: SetTerms, fold_of: np.ndarray) -> tuple[dict[str, SizeRegression], np.ndarray]:
+def fit_views(terms: SetTerms) -> dict[str, np.ndarray]:
+    """(6,) of each class and ANY, by how much the size seen depends on the view: from differences between the pictures
+    of one identity, so that what identities differ by is not taken for it."""
+    whom, kind = terms.identity[1], terms.label[1]
+    size, columns = _less_view(terms.views, np.zeros(VIEW_FEATURES)), view_features(terms.views)
+    for identity in np.unique(whom):
+        own = whom == identity
+        size[own] -= size[own].mean()
+        columns[own] -= columns[own].mean(axis=0)
+    views = {}
+    for name, own in [*((name, kind == k) for k, name in enumerate(CLASS_NAMES)), (ANY, np.ones(len(kind), bool))]:
+        square = columns[own].T @ columns[own] + _VIEW_RIDGE * np.eye(VIEW_FEATURES)
+        views[name] = np.linalg.solve(square, columns[own].T @ size[own])
+    return views
+
+
+def _less_view(views: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """As FusedModel.seen_size, with these weights."""
+    return np.log(np.hypot(views[:, 0], views[:, 1])) - view_features(views) @ weights
+
+
+def _fit_sizes(terms: SetTerms, views: dict[str, np.ndarray],
+               fold_of: np.ndarray) -> tuple[dict[str, SizeRegression], np.ndarray]:
     """(regression of each class and ANY, (P,) sizes expected of the photographs' objects by those of their class that
     did not see them)."""
     who, whom = terms.identity
-    label, kind = terms.label
+    label = terms.label[0]
     pairs = [(p, g) for p in range(len(who)) for g in np.flatnonzero(whom == who[p])]
     photograph, picture = np.array(pairs).T
-    size, fold = terms.log_size[picture], fold_of[who[photograph]]
+    fold = fold_of[who[photograph]]
     descriptors = None if terms.embedding is None else terms.embedding.photographs.astype(np.float64)
     sizes, expected = {}, np.zeros(len(who))
     for name, own in [*((CLASS_NAMES[k], label[photograph] == k) for k in np.unique(label)),
                       (ANY, np.ones(len(pairs), bool))]:
+        size = _less_view(terms.views[picture], views[name])
         errors = {}
         for ridge in _SIZE_RIDGES if descriptors is not None else (np.inf,):
             held = np.empty(len(pairs))
@@ -201,7 +229,7 @@ def _fit_sizes(terms: SetTerms, fold_of: np.ndarray) -> tuple[dict[str, SizeRegr
             expected[photograph[own]] = held[own]
         whole = _regress(descriptors, photograph[own], size[own], ridge)
         sizes[name] = SizeRegression(float(size[own].mean()), float(size[own].std()), sigma, whole.offset,
-                                     whole.weights)
+                                     whole.weights, views[name])
     return sizes, expected
 
 

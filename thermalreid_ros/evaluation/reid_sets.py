@@ -25,7 +25,7 @@ _ASSUMED_LATITUDE_DEG = 48.0
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A photograph or a thermal picture of an identity. identity, session: unique among all sets; pictures of
-    one session share hour and weather. metres_per_pixel: at the object's distance."""
+    one session share hour and weather. metres_per_pixel: at the object's distance. depression_deg: from above."""
 
     path: Path
     identity: str
@@ -34,7 +34,15 @@ class Picture:
     box: tuple[float, float, float, float]
     hour: float
     metres_per_pixel: float
+    depression_deg: float
     conditions: Conditions
+
+    @property
+    def view(self) -> np.ndarray:
+        """(4,), as fusion.view_features takes it."""
+        pixel = self.metres_per_pixel
+        return np.array([(self.box[2] - self.box[0]) * pixel, (self.box[3] - self.box[1]) * pixel, pixel,
+                         np.radians(self.depression_deg)])
 
     def photograph(self) -> np.ndarray:
         """uint8 (H, W, 3) RGB. SynthesisError where it is damaged."""
@@ -125,4 +133,5 @@ def _picture(folder: Path, number: int, entry: Mapping[str, Any], index: Mapping
     if len(box) != 4:
         raise ValueError(f"a box of {len(box)} numbers")
     return Picture(folder / entry["file"], f"{number}/{entry['identity']}", entry["class"],
-                   f"{number}/{entry['session']}", box, hour, float(entry["metres_per_pixel"]), conditions)
+                   f"{number}/{entry['session']}", box, hour, float(entry["metres_per_pixel"]),
+                   float(entry["depression_deg"]), conditions)

@@ -17,7 +17,7 @@ from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.reid_sets import Picture, ReidSets
 from thermalreid_ros.reid.embedding import Embedder
-from thermalreid_ros.reid.fusion import PairTerms, extent_m, pooled, probe_descriptor
+from thermalreid_ros.reid.fusion import PairTerms, pooled, probe_descriptor
 from thermalreid_ros.reid.signature import (
     CELSIUS,
     GREY,
@@ -62,7 +62,8 @@ class SetTerms:
     """photographs, gallery: the pictures that were of use, P and G of them; left_out: why others were not, a line each.
 
     signatures: by synthesis model. grey: between grey values of both, no synthesis. embedding: None without the model.
-    baselines: (P, G) distances by name, None without the model. log_size: (G,), ln of metres.
+    baselines: (P, G) distances by name, None without the model. views: (G, 4), of the thermal pictures, as
+    fusion.view_features takes them.
     """
 
     photographs: tuple[Picture, ...]
@@ -72,7 +73,7 @@ class SetTerms:
     grey: SignatureTerms
     embedding: EmbeddingTerms | None
     baselines: Mapping[str, np.ndarray | None]
-    log_size: np.ndarray
+    views: np.ndarray
 
     @property
     def identity(self) -> tuple[np.ndarray, np.ndarray]:
@@ -128,24 +129,23 @@ def gather(sets: ReidSets, models: Models, progress: Progress = lambda items, **
     baselines = {name: None if embedder is None else
                  1.0 - photographs.descriptors[name] @ gallery.descriptors[name].T
                  for name, embedder in dict(models.baselines).items()}
-    size = np.log([extent_m(picture.box, picture.metres_per_pixel) for picture in gallery.pictures])
     return SetTerms(tuple(photographs.pictures), tuple(gallery.pictures), tuple(left_out), photographs.signatures,
-                    photographs.grey, embedding, baselines, size)
+                    photographs.grey, embedding, baselines, np.stack([picture.view for picture in gallery.pictures]))
 
 
 class Evidence:
     """The terms of reid.fusion between photographs and candidates, of chosen models.
 
     synthesis: whose signatures; "" compares grey values. beta_h: weight in Eq. (1), by which the most alike picture of
-    a track is chosen. synthetic_share: of the thermal probes in the probe's descriptor. expected_log_size: (P,), of
-    the photographs' objects.
+    a track is chosen. synthetic_share: of the thermal probes in the probe's descriptor. expected_size: (P,), of the
+    photographs' objects. seen_size: (C, G), of the thermal pictures, were they of each class.
     """
 
     def __init__(self, terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float,
-                 expected_log_size: np.ndarray):
+                 expected_size: np.ndarray, seen_size: np.ndarray):
         self.terms, self.beta_h = terms, beta_h
         self._signatures = terms.signatures[synthesis] if synthesis else terms.grey
-        self._expected = expected_log_size
+        self._expected, self._seen = expected_size, seen_size
         self._labels = terms.label[0]
         self._session = terms.session
         self._known: dict[tuple[int, bytes], PairTerms] = {}
@@ -170,7 +170,7 @@ class Evidence:
                                  self._probes[photograph][self._session[pictures]])
             embedding = 1.0 - likeness / pictures.shape[1] / np.maximum(np.linalg.norm(mean, axis=1), 1e-9)
             class_probability = own.classes[pictures, self._labels[photograph]].mean(axis=1)
-        size = self.terms.log_size[pictures].mean(axis=1) - self._expected[photograph]
+        size = self._seen[self._labels[photograph], pictures].mean(axis=1) - self._expected[photograph]
         return PairTerms(histogram, mser, embedding, class_probability, size)
 
     def _pooled_signature(self, photograph: int, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,8 @@ ANY = "any"
 FEATURES = ("histogram", "mser", "embedding", "class_doubt", "smaller", "larger")
 WITH_EMBEDDING, WITHOUT_EMBEDDING = "with_embedding", "without_embedding"
 
+VIEW_FEATURES = 6
+
 _LEAST_PROBABILITY = 1e-3  # of a class: networks are surer than they are right
 _MOST_SIZE = 1.5  # of |ln|: beyond it a candidate is of another size altogether
 
@@ -41,7 +43,7 @@ class PairTerms:
 
     histogram, mser: the terms of Eq. (1), pooled over the probe's K synthetic pictures and the track's crops as Gallery
     does. embedding: 1 - cosine of the pooled descriptors. class_probability: that the candidate is of the probe's
-    class. size_log_ratio: ln of the candidate's size (see extent_m) over the size expected of the probe's object.
+    class. size_log_ratio: the candidate's FusedModel.seen_size less the one expected of the probe's object.
     """
 
     histogram: np.ndarray
@@ -91,14 +93,15 @@ class Weights:
 
 @dataclass(frozen=True, eq=False)
 class SizeRegression:
-    """ln of a size in metres: offset + weights @ descriptor, with standard deviation sigma; without a descriptor, mean
-    and spread of the class."""
+    """ln of an object's size: offset + weights @ descriptor of its photograph, with standard deviation sigma; without a
+    descriptor, mean and spread of the class. view: (6,), by how much the size seen depends on view_features."""
 
     mean: float
     spread: float
     sigma: float
     offset: float
     weights: np.ndarray
+    view: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +144,12 @@ class FusedModel:
         weights = {kind: {name: Weights(float(row["bias"]), tuple(float(row[feature]) for feature in FEATURES))
                           for name, row in rows.items()} for kind, rows in content["weights"].items()}
         sizes = {name: SizeRegression(*(float(row[key]) for key in ("mean", "spread", "sigma", "offset")),
-                                      np.asarray(row["weights"], np.float64))
+                                      *(np.asarray(row[key], np.float64) for key in ("weights", "view")))
                  for name, row in content["sizes"].items()}
         if ANY not in weights[WITHOUT_EMBEDDING] or ANY not in sizes:
             raise ValueError(f"no weights or no sizes for class '{ANY}'")
+        if any(row.view.shape != (VIEW_FEATURES,) for row in sizes.values()):
+            raise ValueError(f"views of sizes that are not {VIEW_FEATURES} numbers")
         model = cls(np.array([float(row["mean"]) for row in table]), np.array([float(row["scale"]) for row in table]),
                     weights, sizes, float(content["accept_probability"]), float(content["candidates_per_true"]),
                     str(content.get("descriptor_model") or ""), float(content.get("synthetic_share", 0.5)))
@@ -169,6 +174,7 @@ class FusedModel:
             "weights": {kind: {name: {"bias": rounded(row.bias), **dict(zip(FEATURES, map(rounded, row.weights)))}
                                for name, row in rows.items()} for kind, rows in self.weights.items()},
             "sizes": {name: {**{key: rounded(getattr(row, key)) for key in ("mean", "spread", "sigma", "offset")},
+                             "view": [rounded(v) for v in row.view],
                              "weights": [round(float(v), 4) for v in row.weights]}
                       for name, row in self.sizes.items()}}
 
@@ -190,8 +196,14 @@ class FusedModel:
         """float64 (N,), calibrated, that each candidate is the probe's object, if one in candidates_per_true is."""
         return probability_of(self.score(terms, class_name))
 
+    def seen_size(self, views: np.ndarray, class_name: str = "") -> np.ndarray:
+        """ln of the size of an object of this class, of each view (..., 4) of it as view_features takes them: of the
+        diagonal of its box in metres, less what foreshortening and direction usually make of it."""
+        row = self.sizes.get(class_name) or self.sizes[ANY]
+        return np.log(np.hypot(views[..., 0], views[..., 1])) - view_features(views) @ row.view
+
     def expected_size_m(self, descriptor: np.ndarray | None, class_name: str = "") -> tuple[float, float]:
-        """(mean, standard deviation) of ln of the size in metres at which a candidate is seen that is the object.
+        """(mean, standard deviation) of seen_size of a candidate that is the object.
 
         descriptor: (D,), of the photograph; None: that of the class. Raises FusionError for one of another length than
         the model was fitted with.
@@ -209,6 +221,15 @@ class FusedModel:
 def probability_of(log_odds: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)), for any x."""
     return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(log_odds, np.float64)))
+
+
+def view_features(views: np.ndarray) -> np.ndarray:
+    """(..., 6), what the size of a box depends on beside the object's own. views: (..., 4), width and height of the box
+    and of a pixel, in metres across the line of sight at the object's distance, and radians that it is seen from above.
+    """
+    width, height, pixel, depression = np.moveaxis(np.asarray(views, np.float64), -1, 0)
+    flat, slender = np.cos(depression), np.log(height / width)
+    return np.stack([flat, flat**2, slender, slender**2, flat * slender, pixel / np.hypot(width, height)], axis=-1)
 
 
 def extent_m(box: Sequence[float], metres_per_pixel: float) -> float:
