@@ -202,7 +202,25 @@ def test_a_pose_message_is_of_the_grid_covariance_included(yaw, depression, conv
     along = np.array((np.cos(0.3), np.sin(0.3)))
     assert (turn @ along) @ covariance[:2, :2] @ (turn @ along) == pytest.approx(along @ fix().covariance_m2 @ along)
     np.testing.assert_allclose(np.diag(covariance)[2:], (1.8 ** 2, np.radians(1) ** 2, np.radians(1) ** 2, 0.02 ** 2))
-    assert np.count_nonzero(covariance) <= 8
+    assert np.linalg.eigvalsh(covariance)[0] >= -1e-12 and not covariance[2:, 2:][~np.eye(4, dtype=bool)].any()
+
+
+@given(angles, st.floats(0.5, 1.5))
+def test_the_ground_in_view_is_known_better_than_a_sum_of_errors_would_be(yaw, depression):
+    rotation = Pose.looking(np.zeros(3), yaw, depression).rotation
+    message = places.fix_to_pose(fix(rotation=rotation), HEADER, "map", 0.0, 1.8)
+    covariance, ray = np.reshape(message.pose.covariance, (6, 6)), 90.0 * rotation[:, 2] / -rotation[2, 2]
+
+    def to_ground(errors):  # of the ground in the middle of the view
+        turned = rotation_of_rpy(*errors[3:]) @ ray
+        return errors[:2] + turned[:2] * (90.0 + errors[2]) / -turned[2] - ray[:2]
+
+    by = np.stack([to_ground(1e-5 * axis) / 1e-5 for axis in np.eye(6)], axis=1)
+    with_them = np.trace(by @ covariance @ by.T)
+    alone = np.trace(by @ np.diag(np.diag(covariance)) @ by.T)
+    assert 0.0 < with_them < 0.8 * alone
+    unknown = places.fix_to_pose(fix(rotation=rotation), HEADER, "map", 0.0, float("nan"))
+    assert not np.reshape(unknown.pose.covariance, (6, 6))[:2, 2:].any()
 
 
 def test_a_status_message_names_places_on_earth():
