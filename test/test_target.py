@@ -121,7 +121,7 @@ def test_the_ellipse_holds_the_object_over_tracks_that_stand_and_move(name, spee
         shared, track = common @ rng.normal(0.0, 1.0, 9), None
         for step in range(15):
             at = place + velocity * 0.2 * step
-            one = Sight(at + shared + rng.multivariate_normal(np.zeros(2), own), own, common, 2.0)
+            one = Sight(at + shared + rng.multivariate_normal(np.zeros(2), own), own, common, np.ones(4))
             if track is None:
                 track = TargetTrack(name, S, one)
             else:
@@ -134,8 +134,8 @@ def test_the_ellipse_holds_the_object_over_tracks_that_stand_and_move(name, spee
 
 
 def test_a_sight_far_off_is_left_out_and_a_second_one_begins_anew():
-    near = Sight(np.zeros(2), 0.1 * np.eye(2), np.zeros((2, 9)), 4.0)
-    far = Sight(np.array((60.0, 0.0)), 0.1 * np.eye(2), np.zeros((2, 9)), 8.0)
+    near = Sight(np.zeros(2), 0.1 * np.eye(2), np.zeros((2, 9)), np.array((4.0, 2.0, 0.1, 1.0)))
+    far = Sight(np.array((60.0, 0.0)), 0.1 * np.eye(2), np.zeros((2, 9)), np.array((8.0, 2.0, 0.1, 1.0)))
     track = TargetTrack("person", S, near)
     for step in range(1, 6):
         track.add(S + step * S // 5, near)
@@ -158,8 +158,10 @@ def test_a_target_has_geographic_coordinates_and_true_axes():
     turn = rotation_of_rpy(0.0, 0.0, -angle)[:2, :2]
     assert np.allclose(target.covariance_m2, turn @ targets.get(3).at(S)[1] @ turn.T)
     assert target.reach_m > 2.0 and target.size_m == pytest.approx(4.7, abs=0.3) and targets.target(4, S, grid) is None
+    width, height, pixel, depression = targets.get(3).views[0]
+    assert (width, height, depression) == pytest.approx((box.width * pixel, box.height * pixel, np.pi / 2), rel=1e-3)
     targets.keep(())
-    assert targets.get(3) is None and np.isnan(targets.size_m(3))
+    assert targets.get(3) is None
 
 
 def test_a_box_cut_by_the_edge_of_the_frame_is_worth_little():

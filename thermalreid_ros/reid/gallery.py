@@ -24,8 +24,8 @@ class Match:
     """One track compared with a probe. rank: 1 is best. length: frames in which the track was seen.
 
     detection, stamp_ns: where and when the track was seen last. score: the ranking's own distance. embedding: 1 -
-    cosine of the descriptors. size_m: as fusion.extent_m. probability: calibrated, that it is the probe's object. What
-    is not known is NaN. accepted: whether the probability is enough to say so.
+    cosine of the descriptors. size_m: the longest side of its boxes at their distance. probability: calibrated, that it
+    is the probe's object. What is not known is NaN. accepted: whether the probability is enough to say so.
     """
 
     rank: int

@@ -19,7 +19,7 @@ from thermalreid_ros.reid.pairing import StampPairing
 from thermalreid_ros.reid.probe import Probe, ProbeError
 from thermalreid_ros.reid.signature import CELSIUS, SignatureDistance, SignatureError, compute_signature, crop_box, \
     scale_for
-from thermalreid_ros.reid.target import CameraPose, Target, TargetError, Targets
+from thermalreid_ros.reid.target import CameraPose, Target, TargetError, Targets, TargetTrack
 from thermalreid_ros.reid.tracks import TrackedDetection, Tracker
 
 SIGNATURE, EMBEDDING, FUSED = METHODS
@@ -203,8 +203,8 @@ class Reidentifier:
         judged = method == FUSED and self._embedder is not None  # the class is then one more thing to be judged
         compared = self.gallery.compare(probe, self._visible if self.visible_only else None, class_id=class_id,
                                         of_class=not judged, synthetic_share=self._synthetic_share)
-        size_m = np.array([self.targets.size_m(track_id) for track_id in compared.track_ids], np.float32)
-        odds = self._log_odds(probe, compared, size_m)
+        places = [self.targets.get(track_id) for track_id in compared.track_ids]
+        odds = self._log_odds(probe, compared, places)
         if method == FUSED:
             order = -odds
         else:
@@ -219,8 +219,8 @@ class Reidentifier:
             matches.append(Match(
                 rank, compared.track_ids[n], length, detection, stamp_ns,
                 SignatureDistance(*map(float, (compared.total[n], compared.histogram[n], compared.mser[n]))),
-                float(score[n]), float(compared.embedding[n]), float(size_m[n]), float(probability[n]),
-                bool(probability[n] >= least)))
+                float(score[n]), float(compared.embedding[n]), NAN if places[n] is None else places[n].size_m,
+                float(probability[n]), bool(probability[n] >= least)))
         return Ranking(probe_id, method, tuple(matches), why)
 
     def _method(self, probe: Probe) -> tuple[str, str]:
@@ -231,13 +231,14 @@ class Reidentifier:
             return SIGNATURE, f"probe '{probe.probe_id}' has no descriptors"
         return self.method, ""
 
-    def _log_odds(self, probe: Probe, compared: Compared, size_m: np.ndarray) -> np.ndarray:
+    def _log_odds(self, probe: Probe, compared: Compared, places: Sequence[TargetTrack | None]) -> np.ndarray:
         if self._fusion is None or self._scale is not CELSIUS:
-            return np.full(len(size_m), np.nan)
+            return np.full(len(places), np.nan)
         photograph = probe.photograph if probe.descriptor_model == self._fusion.descriptor_model else None
         expected, _ = self._fusion.expected_size_m(photograph, probe.class_name)
         terms = PairTerms(compared.histogram, compared.mser, compared.embedding, compared.class_probability,
-                          np.log(size_m) - expected)
+                          np.array([NAN if place is None else float(self._fusion.seen_size(
+                              place.views, probe.class_name).mean()) - expected for place in places]))
         return self._fusion.score(terms, probe.class_name)
 
     def target(self, match: Match, grid: LocalGrid) -> Target | None:

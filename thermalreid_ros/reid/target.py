@@ -16,6 +16,7 @@ longer does not average them out. TargetTrack keeps the two kinds apart.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -24,13 +25,12 @@ import numpy as np
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid
 from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.reid.fusion import extent_m
 
 #: Sine of the angle below the horizon down to which a box is laid on the ground: at 8 degrees one degree of attitude
 #: moves the place by a seventh of its distance, and the errors are no longer small turns.
 LEAST_SLOPE = float(np.sin(np.radians(8.0)))
 #: What the ground at the object differs in height from that below the camera, per metre between them.
-RELIEF_SHARE = 0.03
+RELIEF_SHARE = 0.01
 #: Error of the middle of a detector's box along each axis: of every sight anew, and the same in all of a track; pixels
 #: and shares of the side of the box.
 BOX_OWN_PX, BOX_OWN_SHARE = 1.0, 0.04
@@ -95,13 +95,13 @@ class Sight:
 
     position_m: float64 (2,). own_m2: float64 (2, 2), covariance of the errors of this sight alone. common: float64
     (2, 9), metres by which unit errors that all sights of a track share move it: six of the pose, one of heights, two
-    of the box. size_m: as fusion.extent_m measures it.
+    of the box. view: float64 (4,), as fusion.view_features takes it.
     """
 
     position_m: np.ndarray
     own_m2: np.ndarray
     common: np.ndarray
-    size_m: float
+    view: np.ndarray
 
     @property
     def covariance_m2(self) -> np.ndarray:
@@ -132,20 +132,21 @@ def sight(intrinsics: Intrinsics, pose: CameraPose, detection: Detection) -> Sig
     sides = np.array((detection.width, detection.height))
     own_px, habit_px = (np.hypot(px, share * sides) for px, share in ((BOX_OWN_PX, BOX_OWN_SHARE),
                                                                       (BOX_HABIT_PX, BOX_HABIT_SHARE)))
-    size_m = extent_m(box, depth_m * float(np.linalg.norm(ray)) / intrinsics.fx)
+    pixel_m = depth_m * float(np.linalg.norm(ray)) / intrinsics.fx
+    view = np.array((*(sides * pixel_m), pixel_m, np.arctan2(-ray[2], np.hypot(*ray[:2]))))
     cut = np.array([min(box[0], intrinsics.width - box[2]), min(box[1], intrinsics.height - box[3])]) < EDGE_PX
     if cut.any():  # what lies beyond the edge is not known: up to as much as is seen, at least of a usual object
         own_px = np.where(cut, np.hypot(own_px, 0.5 * np.maximum(sides, sides.max())), own_px)
     own = by_pixel * own_px
     return Sight(np.asarray(pose.position_m, np.float64) + drop_m * lean,
                  own @ own.T + POSE_OWN_SHARE**2 * (by_pose @ by_pose.T),
-                 np.column_stack([by_pose, height_sigma_m * lean, by_pixel * habit_px]), size_m)
+                 np.column_stack([by_pose, height_sigma_m * lean, by_pixel * habit_px]), view)
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
     """Where an object is at stamp_ns. position_m: float64 (2,), on the grid. covariance_m2: float64 (2, 2), true east
-    and north. sights: frames it was taken from. size_m: as fusion.extent_m."""
+    and north. sights: frames it was taken from. size_m: the longest side of its boxes at their distance."""
 
     stamp_ns: int
     position_m: np.ndarray
@@ -170,14 +171,15 @@ class TargetTrack:
     """
 
     GATE = 18.4  # squared Mahalanobis distance of a sight, 0.01 %: beyond, the track has taken up another object
-    SIZES = 15  # of the last sights, whose median is the track's
+    VIEWS = 15  # of the last sights that are kept
 
     def __init__(self, class_name: str, stamp_ns: int, first: Sight):
         self._build = BUILDS[class_name]
         self._begin(stamp_ns, first)
 
     def _begin(self, stamp_ns: int, first: Sight) -> None:
-        self.stamp_ns, self.sights, self._sizes, self._missed = stamp_ns, 1, [first.size_m], 0
+        self.stamp_ns, self.sights, self._missed = stamp_ns, 1, 0
+        self._views: deque[np.ndarray] = deque([first.view], self.VIEWS)
         self._state = np.concatenate([first.position_m, np.zeros(2)])
         self._covariance = np.zeros((4, 4))
         self._covariance[:2, :2] = first.covariance_m2
@@ -185,8 +187,14 @@ class TargetTrack:
         self._leaked = np.vstack([first.common, np.zeros_like(first.common)])
 
     @property
+    def views(self) -> np.ndarray:
+        """float64 (n, 4), those of the last sights."""
+        return np.stack(self._views)
+
+    @property
     def size_m(self) -> float:
-        return float(np.median(self._sizes))
+        """The longest side of its boxes, at their distance, on the average."""
+        return float(np.median(self.views[:, :2].max(axis=1)))
 
     def add(self, stamp_ns: int, seen: Sight) -> None:
         """One more sight, later than the last. One that is far off is left out; the second in a row begins anew."""
@@ -206,7 +214,7 @@ class TargetTrack:
         mixed = keep @ leaked @ (gain @ seen.common).T
         self._covariance = keep @ covariance @ keep.T + gain @ seen.covariance_m2 @ gain.T + mixed + mixed.T
         self._state, self._leaked = state + gain @ offset, keep @ leaked + gain @ seen.common
-        self._sizes = [*self._sizes, seen.size_m][-self.SIZES:]
+        self._views.append(seen.view)
         self.stamp_ns, self.sights, self._missed = stamp_ns, self.sights + 1, 0
 
     def at(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -239,11 +247,6 @@ class Targets:
 
     def get(self, track_id: int) -> TargetTrack | None:
         return self._tracks.get(track_id)
-
-    def size_m(self, track_id: int) -> float:
-        """As fusion.extent_m, pooled over the track; NaN where it is not known."""
-        track = self._tracks.get(track_id)
-        return float("nan") if track is None else track.size_m
 
     def keep(self, track_ids: Collection[int]) -> None:
         """Forget all other tracks."""
