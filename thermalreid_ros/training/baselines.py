@@ -55,7 +55,7 @@ from thermalreid_ros.training.embedding import (
     varied_colour_batch,
 )
 from thermalreid_ros.training.pairs import Pairs, cut
-from thermalreid_ros.training.weights import Averaged, load_averaged, read_state, write_weights
+from thermalreid_ros.training.weights import Averaged, decayed, load_averaged, read_state, write_weights
 
 NETWORKS = ("vrai", "bot_bs")
 BANDS = ("visible", "cross")
@@ -222,10 +222,8 @@ class _Trainer:
         self.centres = _Centres(pairs.identities, model.dimensions, recipe.centre_rate).to(self.device)
         self.averaged = Averaged(self.model, recipe.ema)
         self.parameters = [p for p in (*self.model.parameters(), *self.heads.parameters()) if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": [p for p in self.parameters if (p.ndim > 1) == decayed],
-              "weight_decay": recipe.weight_decay if decayed else 0.0} for decayed in (True, False)],
-            lr=recipe.learning_rate, fused=self.device.type == "cuda")
+        self.optimiser = torch.optim.AdamW(decayed(self.parameters, recipe.weight_decay), lr=recipe.learning_rate,
+                                           fused=self.device.type == "cuda")
 
     def parts(self) -> dict:
         """What a checkpoint holds."""

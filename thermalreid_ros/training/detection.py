@@ -17,7 +17,7 @@ from thermalreid_ros.training.course import warm_cosine
 from thermalreid_ros.training.detectors import NETWORKS, YoloCompact
 from thermalreid_ros.training.frames import CropSampler, TrainingSet
 from thermalreid_ros.training.losses import compact_loss, semantic_loss
-from thermalreid_ros.training.weights import Averaged, write_state
+from thermalreid_ros.training.weights import Averaged, decayed, write_state
 
 _HALVED_FROM = 256  # weights.pt: tensors of fewer elements stay as they are
 
@@ -91,9 +91,8 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
         pretrained = [p for p in model.backbone.parameters() if p.requires_grad]
     known = {id(p) for p in pretrained}
     fresh = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    groups = [{"params": [p for p in group if (p.ndim > 1) == decayed], "scale": scale,
-               "weight_decay": recipe.weight_decay if decayed else 0.0}
-              for group, scale in ((fresh, 1.0), (pretrained, recipe.backbone_rate)) for decayed in (True, False)]
+    groups = [{**group, "scale": scale} for parameters, scale in ((fresh, 1.0), (pretrained, recipe.backbone_rate))
+              for group in decayed(parameters, recipe.weight_decay)]
     optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate, betas=(0.9, 0.999),
                                   fused=kind == "cuda")
     step, seconds = 0, 0.0

@@ -37,7 +37,7 @@ from thermalreid_ros.training.pairs import (
     soften,
     vary_light,
 )
-from thermalreid_ros.training.weights import Averaged, load_averaged, write_weights
+from thermalreid_ros.training.weights import Averaged, decayed, load_averaged, write_weights
 
 SIZE_PX = 96
 DIMENSIONS = 128
@@ -294,10 +294,8 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, s
     nn.init.normal_(heads.weight, std=0.01)
     averaged = Averaged(model, recipe.ema)
     parameters = [*model.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(
-        [{"params": [p for p in parameters if (p.ndim > 1) == decayed],
-          "weight_decay": recipe.weight_decay if decayed else 0.0} for decayed in (True, False)],
-        lr=recipe.learning_rate, fused=kind == "cuda")
+    optimiser = torch.optim.AdamW(decayed(parameters, recipe.weight_decay), lr=recipe.learning_rate,
+                                  fused=kind == "cuda")
     course = Course(out, {"model": model, "heads": heads, "averaged": averaged.model, "optimiser": optimiser},
                     asdict(recipe), device=device, minutes=minutes, steps=steps, log=log,
                     checkpoint_every_s=checkpoint_every_s)

@@ -30,7 +30,7 @@ from thermalreid_ros.training.segmentation_losses import (
     weighted_cross_entropy,
 )
 from thermalreid_ros.training.segmenters import NETWORKS, PatchDiscriminator
-from thermalreid_ros.training.weights import Averaged, whole, write_state
+from thermalreid_ros.training.weights import Averaged, decayed, whole, write_state
 
 LOG_EVERY = 100  # steps
 _HALVED_FROM = 256  # elements: smaller tensors (normalisation, biases) are kept whole
@@ -204,8 +204,7 @@ class _Trainer:
         self.weights = torch.ones(CLASS_COUNT, device=device)
 
     def _optimiser(self, network: torch.nn.Module) -> torch.optim.Optimizer:
-        groups = [{"params": [p for p in network.parameters() if (p.ndim > 1) == decayed],
-                   "weight_decay": self.recipe.weight_decay if decayed else 0.0} for decayed in (True, False)]
+        groups = decayed(network.parameters(), self.recipe.weight_decay)
         return torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=self.recipe.betas)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> dict[str, torch.Tensor]:

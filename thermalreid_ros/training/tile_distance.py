@@ -25,7 +25,7 @@ from thermalreid_ros.maps.tiles import LOCALIZATION_TILING
 from thermalreid_ros.training.detection import keep_freed_memory
 from thermalreid_ros.training.mobilenet import MobileNetV2
 from thermalreid_ros.training.tile_views import PLACE_STEP_M, MapAtlas, ViewRecipe, ViewSampler
-from thermalreid_ros.training.weights import Averaged, whole, write_state
+from thermalreid_ros.training.weights import Averaged, decayed, whole, write_state
 
 RADII_M = (300.0, 800.0)  # of the rough position, at which recall is measured
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.pt"
@@ -145,11 +145,9 @@ class _Run:
         self.model = TileDescriptor(recipe.width, recipe.dimension).to(device, memory_format=torch.channels_last)
         self.averaged = Averaged(self.model, recipe.ema)
         self.sharpness = nn.Parameter(torch.tensor(math.log(10.0), device=device))
-        weights = list(self.model.parameters())
         self.optimiser = torch.optim.AdamW(
-            [{"params": [p for p in weights if p.ndim > 1], "weight_decay": recipe.weight_decay},
-             {"params": [*(p for p in weights if p.ndim <= 1), self.sharpness], "weight_decay": 0.0}],
-            lr=recipe.learning_rate, fused=device != "cpu")
+            decayed([*self.model.parameters(), self.sharpness], recipe.weight_decay), lr=recipe.learning_rate,
+            fused=device != "cpu")
         self.step, self.seconds = 0, 0.0
         self.model.train()
 
