@@ -17,7 +17,6 @@ from thermalreid_ros.reid.fusion import (
     PairTerms,
     SizeRegression,
     Weights,
-    extent_m,
     features,
     pooled,
     probability_of,
@@ -110,10 +109,6 @@ def test_the_size_seen_is_the_diagonal_less_what_the_view_makes_of_it():
     assert view_features(view) == pytest.approx([0.5, 0.25, slender, slender**2, 0.5 * slender, 0.02])
     assert model().seen_size(view, "dog") == pytest.approx(np.log(5.0))
     assert model().seen_size(np.stack([view, view])) == pytest.approx([np.log(5.0) - 0.5 * 0.5 - 0.02] * 2)
-
-
-def test_a_candidates_size_is_that_of_its_longest_side():
-    assert extent_m((10.0, 20.0, 40.0, 30.0), 0.1) == pytest.approx(3.0)
 
 
 def test_descriptors_are_pooled_and_mixed_into_unit_vectors():

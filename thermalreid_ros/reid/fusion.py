@@ -8,7 +8,7 @@ differ by class; there is a second set of them for systems without an embedding,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -230,15 +230,6 @@ def view_features(views: np.ndarray) -> np.ndarray:
     width, height, pixel, depression = np.moveaxis(np.asarray(views, np.float64), -1, 0)
     flat, slender = np.cos(depression), np.log(height / width)
     return np.stack([flat, flat**2, slender, slender**2, flat * slender, pixel / np.hypot(width, height)], axis=-1)
-
-
-def extent_m(box: Sequence[float], metres_per_pixel: float) -> float:
-    """A candidate's size: the longest side of its box, in metres across the line of sight at its distance.
-
-    metres_per_pixel: that distance over the focal length in pixels. On sloping views it is not what the box covers of
-    the ground: of upright objects that would grow without bound.
-    """
-    return float(max(box[2] - box[0], box[3] - box[1]) * metres_per_pixel)
 
 
 def pooled(descriptors: np.ndarray) -> np.ndarray:
