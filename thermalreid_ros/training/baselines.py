@@ -156,6 +156,8 @@ class BaselineNetwork(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, Bottleneck):
                 nn.init.zeros_(module.conv[-1].weight)  # each begins as its skip, which makes deep ones easy to train
+        if self.parts is not None:
+            nn.init.normal_(self.parts.weight, std=0.01)  # all cells alike at first: guesses would outweigh the rest
 
     def colour_channels(self, colour: torch.Tensor) -> torch.Tensor:
         return colour / 127.5 - 1.0
