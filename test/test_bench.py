@@ -12,7 +12,7 @@ from tiny_models import convolution
 from thermalreid_ros import cli
 from thermalreid_ros.camera import ThermalUnits, make_frame
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.evaluation import bench, bench_camera
+from thermalreid_ros.evaluation import bench, bench_camera, bench_reid
 
 PROCESSES = Path(__file__).parent / "processes"
 FIXED_DETECTOR = [sys.executable, str(PROCESSES / "fixed_detector.py")]
@@ -98,3 +98,12 @@ def test_the_command_wants_a_detector_for_topics(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["bench", "--seconds", "-1"])
     assert exit.value.code == 2 and "argument --seconds: -1 is not positive" in capsys.readouterr().err
+
+
+def test_re_identification_alone():
+    ticks = []
+    matching = bench_reid.time_matching(2, tick=lambda: ticks.append(1))
+    assert (matching["candidates"], matching["probes"], len(ticks)) == (100, 5, 2)
+    assert 0 < matching["known_ms"]["median"] < matching["new_ms"]["median"] < 2000
+    probe = bench_reid.time_probe(1, threads=1)
+    assert 0 < probe["boxed_ms"]["median"] < probe["ready_ms"]["median"] < 10000

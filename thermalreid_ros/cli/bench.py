@@ -1,4 +1,4 @@
-"""`thermalreid bench`: speed per model, topic to topic, of transport, tile search and rendering; a table and JSON."""
+"""`thermalreid bench`: speed per model, topic to topic, of transport, tile search, re-identification and rendering."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from thermalreid_ros.cli.arguments import demo_map, positive
 from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
-PARTS = ("models", "topics", "transport", "tiles", "world")
-IN_FLIGHT = PARTS[:4]  # world needs the extra of that name
+PARTS = ("models", "topics", "transport", "tiles", "reid", "world")
+IN_FLIGHT = PARTS[:5]  # world needs the extra of that name
 OVERHEAD_TARGET_MS = {"median": 5.0, "p99": 15.0}
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
-        "bench", help="measure speed: per model, topic to topic, transport, tile search",
+        "bench", help="measure speed: per model, topic to topic, transport, tile search, matching",
         description="Nodes run in a ROS domain of their own: a vehicle on this machine feels only the load.")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=IN_FLIGHT, metavar="PART",
-                        help="of: models topics transport tiles world; default: all but world")
+                        help="of: models topics transport tiles reid world; default: all but world")
     parser.add_argument("--model", nargs="+", metavar="NAME",
                         help="names or .onnx files, the first detector goes topic to topic; default: all")
     parser.add_argument("--runs", type=positive(int), default=100, metavar="N", help="of each model (100)")
@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         results["transport"] = _transport(args)
     if "tiles" in args.parts:
         results["tiles"] = _tiles(args)
+    if "reid" in args.parts:
+        results["reid"] = _reid(args)
     if "world" in args.parts:
         results["world"] = _world(args)
     write_json(args.json, results)
@@ -138,6 +140,26 @@ def _tiles(args: argparse.Namespace) -> dict[str, Any]:
                   found["processor_ms"], found["first_ms"], row["resident_mb"]]
                  for row in measured.values() for radius, found in row["radius_m"].items()]))
     return measured
+
+
+def _reid(args: argparse.Namespace) -> dict[str, Any]:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation import bench_reid
+
+    probes = max(args.runs // 10, 1)
+    with progress(total=args.runs + probes, description="re-identification", unit="run") as bar:
+        matching = bench_reid.time_matching(args.runs, tick=lambda: bar.update(1))
+        probe = bench_reid.time_probe(probes, providers=args.providers, threads=args.threads,
+                                      tick=lambda: bar.update(1))
+    print(table(("", "median_ms", "p99_ms", "iqr_ms"), [[name, *times.values()] for name, times in (
+        (f"{matching['candidates']} tracks seen anew against {matching['probes']} probes", matching["new_ms"]),
+        ("the same again", matching["known_ms"]), ("photograph to probe", probe["ready_ms"]),
+        ("photograph and box to probe", probe["boxed_ms"]))]))
+    met = {"matching": matching["new_ms"]["median"] <= bench_reid.MATCHING_TARGET_MS,
+           "probe": probe["ready_ms"]["median"] <= bench_reid.READY_TARGET_MS}
+    print(f"targets, matching <= {bench_reid.MATCHING_TARGET_MS:g} ms and probe <= {bench_reid.READY_TARGET_MS:g} ms: "
+          + ("met" if all(met.values()) else "not met: " + ", ".join(name for name, well in met.items() if not well)))
+    return {"matching": matching, "probe": probe, "target_met": met}
 
 
 def _world(args: argparse.Namespace) -> dict[str, Any]:

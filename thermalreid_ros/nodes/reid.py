@@ -136,8 +136,7 @@ class ReidNode(ThermalNode):
             self.diagnostics.note(f"tracker_{key}", getattr(statistics, key))
         self.diagnostics.note("gallery_tracks", len(self._reid.gallery))
         self._header = message.header
-        whys = [self._out.rank(probe_id, message.header).why for probe_id in self._reid.probe_ids]
-        self.diagnostics.note("instead", "; ".join(dict.fromkeys(filter(None, whys))))
+        self._out.rank_all(message.header)
         self._out.picture(frame.gray8(), result.tracked, message.header)
 
 

@@ -191,6 +191,11 @@ class Reidentifier:
                 except TargetError as error:
                     self.unplaced[item.track_id] = str(error)
 
+    def rank_all(self) -> tuple[Ranking, ...]:
+        """By each probe, in the order in which they came; faster than one by one."""
+        self.gallery.measure(self._probes.values(), self._visible if self.visible_only else None)
+        return tuple(self.rank(probe_id) for probe_id in self._probes)
+
     def rank(self, probe_id: str) -> Ranking:
         """Tracks by likeness to a known probe.
 
@@ -213,14 +218,14 @@ class Reidentifier:
         probability = 0.5 * (1.0 + np.tanh(0.5 * odds))
         score = 1.0 - probability if method == FUSED else order
         least = self.accept_probability
+        columns = np.stack([compared.total, compared.histogram, compared.mser, score, compared.embedding, probability])
         matches = []
-        for rank, n in enumerate(np.lexsort((compared.track_ids, order)), 1):
+        for rank, n in enumerate(np.lexsort((compared.track_ids, order)).tolist(), 1):
             detection, stamp_ns, length = self.gallery.last_seen(compared.track_ids[n])
+            total, histogram, mser, own_score, embedding, chance = columns[:, n].tolist()
             matches.append(Match(
-                rank, compared.track_ids[n], length, detection, stamp_ns,
-                SignatureDistance(*map(float, (compared.total[n], compared.histogram[n], compared.mser[n]))),
-                float(score[n]), float(compared.embedding[n]), NAN if places[n] is None else places[n].size_m,
-                float(probability[n]), bool(probability[n] >= least)))
+                rank, compared.track_ids[n], length, detection, stamp_ns, SignatureDistance(total, histogram, mser),
+                own_score, embedding, NAN if places[n] is None else places[n].size_m, chance, chance >= least))
         return Ranking(probe_id, method, tuple(matches), why)
 
     def _method(self, probe: Probe) -> tuple[str, str]:

@@ -49,27 +49,36 @@ def mser_distances(first: SignatureTable, second: SignatureTable) -> np.ndarray:
     """float32 (N, M), as signature.mser_distance."""
     if first.count.sum() * len(second) > second.count.sum() * len(first):  # the distance is symmetric, its cost is not
         return mser_distances(second, first).T
-    there = np.arange(second.y.shape[1]) < second.count[:, None]
-    y, value = second.y[there], second.value[there]  # of all sets that have blobs, one after the other
-    some = np.flatnonzero(second.count)
-    count = second.count[some]
-    starts, owner = np.cumsum(count) - count, np.repeat(np.arange(len(some)), count)
+    order = np.argsort(second.count, kind="stable")
+    order = order[second.count[order] > 0]
+    count = second.count[order]
+    there = np.arange(second.y.shape[1]) < count[:, None]
+    y, value = second.y[order][there], second.value[order][there]  # of all sets in a row, those of fewest blobs first
+    ends = np.cumsum(count)
+    starts, owner = ends - count, np.repeat(np.arange(len(count)), count)
     distances = np.ones((len(first), len(second)), np.float32)
     for row, blobs in enumerate(first.count):
         if blobs == 0:
             distances[row] = second.count != 0
-        elif len(some):
-            d_y = np.abs(first.y[row, :blobs, None] - y)
-            d_value = np.abs(first.value[row, :blobs, None] - value)
-            forth, back = count <= blobs, count >= blobs
-            one = _match_rows(d_y, d_value, starts, owner) if forth.any() else 0.0
-            other = _match_columns(d_y, d_value, count, starts, owner) if back.any() else 0.0
-            distances[row, some] = np.where(forth & back, 0.5 * (np.add(one, other)), np.where(forth, one, other))
+            continue
+        d_y = np.abs(first.y[row, :blobs, None] - y)
+        d_value = np.abs(first.value[row, :blobs, None] - value)
+        fewer, most = np.searchsorted(count, (blobs, blobs + 1))  # sets of fewer blobs end, of more begin
+        own = np.zeros((2, len(count)))
+        if most:
+            stop = ends[most - 1]
+            own[0, :most] = _match_rows(d_y[:, :stop], d_value[:, :stop], starts[:most], owner[:stop])
+        if fewer < len(count):
+            at = starts[fewer]
+            own[1, fewer:] = _match_columns(d_y[:, at:], d_value[:, at:], count[fewer:], starts[fewer:] - at,
+                                            owner[at:] - fewer)
+        own[:, fewer:most] *= 0.5  # where neither is the larger, both ways count
+        distances[row, order] = own[0] + own[1]
     return distances
 
 
 def _match_rows(d_y: np.ndarray, d_value: np.ndarray, starts: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """float (M,), from each row's blob to the nearest of each set; distances (blobs, those of M sets in a row)."""
+    """float (M,), from each row's blob to the nearest of each of M sets; distances (rows, blobs of all sets)."""
     parts, inlier = (d_y, d_value), True
     for part in parts:
         nearest = np.minimum.reduceat(part, starts, axis=1).astype(np.float64)
@@ -85,7 +94,7 @@ def _match_rows(d_y: np.ndarray, d_value: np.ndarray, starts: np.ndarray, owner:
 
 def _match_columns(d_y: np.ndarray, d_value: np.ndarray, count: np.ndarray, starts: np.ndarray,
                    owner: np.ndarray) -> np.ndarray:
-    """float (M,), from each blob of each set to the nearest of the rows', likewise."""
+    """float (M,), from each blob of each of M sets to the nearest of the rows', likewise."""
     parts, inlier = (d_y, d_value), True
     for part in parts:
         nearest = part.min(axis=0).astype(np.float64)
