@@ -35,6 +35,7 @@ def add_parsers(parts) -> None:
     export.add_argument("--data", required=True, help="what it was trained on, for the card")
     export.add_argument("--licence", required=True, help="of that data, for the card")
     export.add_argument("--command", required=True, help="the training command, for the card")
+    export.add_argument("--int8", action="store_true", help="store the large weights in half the space of the others")
     export.add_argument("--out", type=Path, required=True, metavar="NAME.onnx")
     export.set_defaults(part=_export)
 
@@ -59,6 +60,6 @@ def _export(args: argparse.Namespace) -> int:
     from thermalreid_ros.training.export_tiles import export_tile_distance
 
     difference = export_tile_distance(args.weights, args.out, map_path=args.map, data=args.data, licence=args.licence,
-                                      command=args.command)
+                                      command=args.command, int8=args.int8)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, differs from torch by {difference:.1e} at most")
     return 0

@@ -18,9 +18,10 @@ MAX_DIFFERENCE = 1e-3  # of any number of a unit vector
 _PARITY_PLACES = 32
 
 
-def export_tile_distance(weights: Path, out: Path, *, map_path: Path, data: str, licence: str, command: str) -> float:
+def export_tile_distance(weights: Path, out: Path, *, map_path: Path, data: str, licence: str, command: str,
+                         int8: bool = False) -> float:
     """Write out (.onnx) and its card from a weights.pt; returns the largest difference from torch over tiles of a map
-    and views of them.
+    and views of them. int8: store the large weights so.
 
     Raises ThermalReidError, and leaves no file, where the difference exceeds MAX_DIFFERENCE.
     """
@@ -42,7 +43,7 @@ def export_tile_distance(weights: Path, out: Path, *, map_path: Path, data: str,
         "metrics": _metrics(state["metrics"], state["maps"], command),
     }
     return export_onnx(
-        model, out, arguments=(torch.zeros(2, size, size, dtype=torch.uint8),), card=card, limit=MAX_DIFFERENCE,
+        model, out, arguments=(torch.zeros(2, size, size, dtype=torch.uint8),), card=card, limit=MAX_DIFFERENCE, int8=int8,
         compare=lambda module, onnx: {"max_abs_difference": parity(module, onnx, labels)},
         compared_on=f"{len(labels)} tiles and views of {map_path.name}")["max_abs_difference"]
 
