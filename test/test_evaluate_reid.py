@@ -255,6 +255,15 @@ def test_damaged_pictures_are_named(drawn, models, kind, complaint, capsys):
     assert len(error) == 1 and victim.name in error[0] and complaint in error[0]
 
 
+def test_a_photograph_without_colours_is_left_out(drawn, models, capsys):
+    victim = sorted((drawn / "probes").glob("*.png"))[0]
+    cv2.imwrite(str(victim), cv2.cvtColor(cv2.imread(str(victim)), cv2.COLOR_BGR2GRAY))
+    assert main(["evaluate", "reid", "--set", str(drawn), "--paper-synthesis", models["synthesis"], "--draws", "1",
+                 *options(models)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 pictures were of no use" in printed and "no colours" in printed and "11 photographs" in printed
+
+
 def test_too_few_identities_to_fit_on(tmp_path, models, capsys):
     folder = draw_set(tmp_path / "small", count=4)
     assert main(["reid", "fit-fusion", "--set", str(folder), *options(models), "--out", str(tmp_path / "f.yaml")]) == 2

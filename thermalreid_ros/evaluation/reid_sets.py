@@ -15,11 +15,15 @@ import numpy as np
 from thermalreid_ros.camera.thermal import ThermalFrame, ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.synthesis import Conditions, load_photograph
+from thermalreid_ros.synthesis import Conditions, SynthesisError, load_photograph
 from thermalreid_ros.world.weather import Weather
 
 #: Sun's height of sets that do not tell their latitude (made before they did): a town of middle latitudes.
 _ASSUMED_LATITUDE_DEG = 48.0
+
+
+class DamagedPicture(ThermalReidError):
+    """A file of a set that is not what the index says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,21 +49,26 @@ class Picture:
                          np.radians(self.depression_deg)])
 
     def photograph(self) -> np.ndarray:
-        """uint8 (H, W, 3) RGB. SynthesisError where it is damaged."""
-        return load_photograph(self.path)
+        """uint8 (H, W, 3) RGB. SynthesisError where no probe can be made of it, DamagedPicture where it is none."""
+        try:
+            return load_photograph(self.path)
+        except SynthesisError as error:
+            if self._decoded() is None:
+                raise DamagedPicture(str(error)) from None
+            raise
 
-    def thermal(self) -> ThermalFrame:
-        """ThermalReidError where it is damaged."""
+    def _decoded(self) -> np.ndarray | None:
         try:
             data = np.fromfile(self.path, np.uint8)
-        except OSError as error:
-            raise ThermalReidError(f"{self.path}: cannot be read ({error.strerror}); render the set again") from None
-        try:
-            pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-        except cv2.error:
-            pixels = None
+            return cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+        except (OSError, cv2.error):
+            return None
+
+    def thermal(self) -> ThermalFrame:
+        """DamagedPicture where it is none."""
+        pixels = self._decoded()
         if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
-            raise ThermalReidError(f"{self.path}: this is no 16-bit thermal picture; render the set again")
+            raise DamagedPicture(f"{self.path}: this is no 16-bit thermal picture; render the set again")
         return ThermalFrame(pixels, ThermalUnits.CENTIKELVIN, 0, "")
 
 

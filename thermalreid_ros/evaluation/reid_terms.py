@@ -234,13 +234,13 @@ class _Photographs:
         embedders = _embedders(models)
         descriptors: dict[str, list[np.ndarray]] = {name: [] for name in embedders}
         for picture in progress(pictures, description="photographs", unit="photograph"):
-            pixels = picture.photograph()
             try:
+                pixels = picture.photograph()
                 signature = _signature(pixels.mean(axis=2, dtype=np.float32), picture, GREY)
                 own_squares = {name: embedder.photograph_square(pixels, picture.box)[None]
                                for name, embedder in embedders.items()}
-            except (SignatureError, CropError) as error:
-                left_out.append(f"{picture.path}: {error}")
+            except (SynthesisError, SignatureError, CropError) as error:
+                left_out.append(f"{picture.path}: {str(error).removeprefix(f'{picture.path}: ')}")
                 continue
             self.pictures.append(picture)
             grey.append(_against([signature], gallery.grey, 1))
