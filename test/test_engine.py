@@ -198,9 +198,9 @@ def test_bytes_with_a_scale_a_channel_are_folded_at_load_as_well(tmp_path):
     packing = pack_int8_initializers(model)
     write_card(model, convolution_facts(channels=48))
     assert packing.packed == 2 and packing.bytes_after < 0.3 * packing.bytes_before
-    kinds = {tensor.name: tensor.data_type for tensor in onnx.load(str(model)).graph.initializer}
-    assert kinds["deep_int8"] == onnx.TensorProto.INT8
-    assert kinds["weights_fp16"] == onnx.TensorProto.FLOAT16  # nine weights a channel
+    kinds = {tuple(tensor.dims): tensor.data_type for tensor in onnx.load(str(model)).graph.initializer}
+    assert kinds[whole["deep"].shape] == onnx.TensorProto.INT8
+    assert kinds[whole["weights"].shape] == onnx.TensorProto.FLOAT16  # nine weights a channel
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
