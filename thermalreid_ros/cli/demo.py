@@ -1,4 +1,4 @@
-"""`thermalreid demo`: the shipped recordings through the nodes, a look at the virtual city, and a page of it all."""
+"""`thermalreid demo`: the shipped recordings through the nodes, a search in the virtual city, and a page of it all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ RECORDING, FLIGHT = "hit_uav_night", "krems_day"
 REPLAY_WITHIN_S, FLIGHT_WITHIN_S = 15.0, 40.0  # so that the whole demonstration takes little more than a minute
 FASTEST, FASTEST_FLIGHT = 12.0, 4.0
 CITY_SEED, CITY_SIZE_M, CITY_DATE, CITY_HOURS = 1, 600.0, "2025-07-15", (13.0, 1.0)
+SEARCH_SEED, SEARCH_HOUR, PHOTOGRAPH_HOUR = 1, 21.0, 11.0
 MARGIN = 1.5  # of the time between frames over that of one detection: the other nodes need the machine, too
 FLIGHT_MARGIN = 3.0  # likewise over that of one labelling: the search for the place takes about as long
 
@@ -52,9 +53,12 @@ def run(args: argparse.Namespace) -> int:
     figures["flight"] = flown.figures()
     print(_flown(figures["flight"]))
     write_json(args.json, figures)
-    print("rendering the virtual city by day and by night")
-    path = write_page(args.out / "index.html", replay, command="thermalreid demo", city=_city(),
-                      flight=flight_section_of(flown))
+    print("building the virtual city")
+    city = _city()
+    searched = _search(city, args.model)
+    print("rendering it by day and by night")
+    path = write_page(args.out / "index.html", replay, command="thermalreid demo", city=_views(city),
+                      flight=flight_section_of(flown), search=searched)
     print(f"\nlook at {path}")
     return 0
 
@@ -91,13 +95,33 @@ def _flown(figures: dict) -> str:
 
 
 def _city():
-    """A view of the shipped map's city in both bands, uint8 RGB."""
+    """The shipped map's city."""
+    from thermalreid_ros.world.city import build_city
+
+    return build_city(demo_map(), size_m=CITY_SIZE_M, seed=CITY_SEED)
+
+
+def _search(city, model: str | None) -> str:
+    """The page's part about a search in it."""
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation.page_search import search_section
+    from thermalreid_ros.evaluation.search import SearchPlan, search
+    from thermalreid_ros.maps.store import SemanticMap
+
+    plan = SearchPlan(SEARCH_SEED, CITY_DATE, SEARCH_HOUR, PHOTOGRAPH_HOUR)
+    found = search(city, plan, **({} if model is None else {"detector": model}),
+                   progress=lambda frames: progress(frames, description="search", unit="frame"))
+    with SemanticMap.open(demo_map()) as semantic_map:
+        return search_section(found, city.grid, semantic_map, photographed=f"at {PHOTOGRAPH_HOUR:g} o’clock",
+                              flown=f"at {SEARCH_HOUR:g} o’clock (solar time)")
+
+
+def _views(city):
+    """A view of it in both bands, uint8 RGB."""
     import numpy as np
 
     from thermalreid_ros.camera.geometry import Intrinsics
-    from thermalreid_ros.world.city import build_city
     from thermalreid_ros.world.strip import strip
 
-    city = build_city(demo_map(), size_m=CITY_SIZE_M, seed=CITY_SEED)
     return strip(city, seed=CITY_SEED, date=CITY_DATE, hours=CITY_HOURS,
                  intrinsics=Intrinsics.from_field_of_view(640, 512, np.radians(45.0)))[0]

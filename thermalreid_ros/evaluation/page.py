@@ -36,17 +36,17 @@ _PLOT_WIDTH, _LEFT = 1160, 44
 
 
 def write_page(path: str | Path, replay: Replay, *, command: str, city: np.ndarray | None = None,
-               flight: str = "") -> Path:
+               flight: str = "", search: str = "") -> Path:
     """Write the page of a replay; its folder is made. command: what the page says it was made by. city: a picture of
-    the virtual city to show below, uint8 RGB. flight: the part about a flight, as page_flight makes it."""
+    the virtual city to show below, uint8 RGB. flight, search: parts, as page_flight and page_search make them."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_atomically(path, page(replay, dict(_pictures(replay.bag)), command=command, city=city,
-                                         flight=flight))
+                                       flight=flight, search=search))
 
 
 def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str, city: np.ndarray | None = None,
-         flight: str = "") -> str:
+         flight: str = "", search: str = "") -> str:
     """The page as text. pictures: (H, W) uint8 of each frame, by its capture stamp (ns); all of one size."""
     stamps = _thinned(sorted(pictures))
     by_stamp = {frame.stamp_ns: frame for frame in replay.frames}
@@ -60,18 +60,20 @@ def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str, city:
     height, width = pictures[stamps[0]].shape
     figures = replay.figures()
     distances = [match.distance for record in records for match in record.matches]
+    below = [f'<a href="#{name}">{text}</a>' for name, text, part in (
+        ("search", "a photograph’s object and where it is", search), ("flight", "where the camera is", flight)) if part]
     template = Template((Path(__file__).parent / "page.html").read_text())
     return template.substitute(
         title="Thermal detection and re-identification", width=width, height=height,
         subtitle=escape(f"{replay.frames_in} frames of the recording {replay.bag.name}, played at "
                         f"{replay.rate:g} times their rate to ROS 2 nodes that ran as separate processes")
-        + ('. Further below: <a href="#flight">where the camera is</a>' if flight else ""),
+        + (f". Further below: {' and '.join(below)}" if below else ""),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), tiles=_tiles(figures),
         note=_note(replay, figures), probe=_probe(replay), legend=_legend(replay),
         timeline=_timeline(records, places, data), histogram=_histogram(replay.frames),
         counters=_rows(_counters(replay, figures)), facts=_rows(_facts(replay)),
         recording=_rows(sorted((key, value) for key, value in replay.custom.items() if key != "command")),
-        command=escape(command), city=_city(city), flight=flight, data=_json(data), classes=_json(CLASS_NAMES),
+        command=escape(command), city=_city(city), flight=search + flight, data=_json(data), classes=_json(CLASS_NAMES),
         colours=_json([_hex(colour) for colour in CLASS_COLOURS_BGR]),
         scale=f"{np.percentile(distances or [1.0], 90) or 1.0:.6f}", first=_telling(data))
 

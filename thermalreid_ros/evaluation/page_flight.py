@@ -124,11 +124,11 @@ def flight_section(shown: ShownFlight, semantic_map: SemanticMap) -> str:
     data = [_frame(frame, pixel, metres_per_pixel, places[number]) for number, frame in enumerate(shown.frames)]
     for item, grey in zip(data, shown.pictures):
         small = cv2.resize(grey, PICTURE_SIZE, interpolation=cv2.INTER_AREA)
-        item["picture"] = _uri(".webp", small, (cv2.IMWRITE_WEBP_QUALITY, PICTURE_QUALITY))
+        item["picture"] = data_uri(".webp", small, (cv2.IMWRITE_WEBP_QUALITY, PICTURE_QUALITY))
     fixes = [frame for frame in shown.frames if frame.fix_m is not None]
     fixed = [number for number, frame in enumerate(shown.frames) if frame.fix_m is not None]
     return Template((Path(__file__).parent / "page_flight.html").read_text()).substitute(
-        name=escape(shown.name), tiles=_tiles(shown, fixes), map=_uri(".png", picture[..., ::-1], (
+        name=escape(shown.name), tiles=_tiles(shown, fixes), map=data_uri(".png", picture[..., ::-1], (
             cv2.IMWRITE_PNG_COMPRESSION, 9)), width=width, height=height, prior=_circle(
                 pixel(shown.prior_m), shown.prior_sigma_m / metres_per_pixel),
         truth=_points(map(pixel, (frame.true_m for frame in shown.frames))),
@@ -241,7 +241,8 @@ def _points(places: Iterator[Sequence[float]] | Sequence[Sequence[float]]) -> st
     return " ".join(f"{x},{y}" for x, y in places)
 
 
-def _uri(form: str, picture: np.ndarray, options: tuple[int, int]) -> str:
+def data_uri(form: str, picture: np.ndarray, options: tuple[int, ...] = ()) -> str:
+    """A picture, uint8 (H, W) or (H, W, 3) BGR, encoded as ".png", ".webp" or ".jpg", for a page's src."""
     data = cv2.imencode(form, picture, options)[1]
     return f"data:image/{form[1:]};base64," + base64.b64encode(data).decode()
 
