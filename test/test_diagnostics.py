@@ -48,6 +48,12 @@ def test_fine_as_long_as_frames_pass(diagnostics):
     assert told(diagnostics)["frames_received"] == "6" and told(diagnostics)["frames_superseded"] == "1"
 
 
+def test_time_at_work_adds_up(diagnostics):
+    diagnostics.worked(0.5, 0.25)
+    diagnostics.worked(1.0, 0.0)
+    assert (told(diagnostics)["busy_s"], told(diagnostics)["in_models_s"]) == ("1.500", "0.250")
+
+
 def test_silence_is_a_warning_that_names_topic_and_publishers(diagnostics, clock):
     pass_frames(diagnostics)
     clock.now_s += 2.9

@@ -54,6 +54,11 @@ def test_figures_of_a_known_run(tmp_path: Path):
     latencies = sorted(20.0 + n for n in range(10) if n != 2)
     assert figures["latency_ms"]["median"] == pytest.approx(latencies[4])
     assert figures["latency_ms"]["p99"] == pytest.approx(latencies[-2] + 0.92 * (latencies[-1] - latencies[-2]))
+    assert figures["match_latency_ms"]["median"] == pytest.approx(50.0)
+    assert figures["frames_per_s"] == pytest.approx(0.9)  # ten in ten seconds, one of them dropped
+    assert figures["overhead_share"] is None and figures["memory_mb"] == {}
+    replay.diagnostics["detection"] |= {"busy_s": "0.27", "in_models_s": "0.09", "frames_processed": "9"}
+    assert replay.figures()["overhead_share"] == pytest.approx(0.02 / 0.05)
     assert figures["map50"] == pytest.approx(1.0)
     # Frame 0 is the probe's own, frame 2 was dropped; of the eight others, the five odd ones have it first.
     assert figures["reid_frames"] == 8 and figures["reid_r1"] == pytest.approx(5 / 8)
@@ -105,12 +110,14 @@ def test_fixes_against_the_truth(tmp_path: Path):
              for k, (north, east) in zip(range(4, 9), ((1e-4, 0.0), (0.0, 1e-4), (3e-4, 0.0), (0.0, 0.0), (0.0, 1e-4)))]
     replay.places = dict(zip(stamps, [*said, *fixed]))  # of the last frame nothing was heard
     figures = replay.figures()
-    assert (figures["fixes"], figures["rejected"]) == (5, 4)
+    assert (figures["fixes"], figures["rejected"], figures["false_fixes"]) == (5, 4, 0)
     assert figures["fix_median_m"] == pytest.approx(7.46, abs=0.05) and figures["within_25m"] == pytest.approx(0.8)
     assert figures["seconds_to_first_fix"] == pytest.approx(2.0)
     assert figures["fix_latency_ms"]["median"] == pytest.approx(250.0)
     assert figures["verdicts"] == {"localized": 5, "searching": 4}
     assert errors_m(replay.places, replay.truth.places)[stamps[6]] == pytest.approx(33.36, abs=0.1)
+    replay.places[stamps[6]] = replace(replay.places[stamps[6]], fix=(48.0005, 16.0))
+    assert replay.figures()["false_fixes"] == 1
     replay.truth = replace(replay.truth, places={})
     assert "does not know where" in replay.figures()["reasons"]["fix_median_m"]
     replay.places = dict(zip(stamps, said))

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from thermalreid_ros.cli import arguments
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
-PLACE_KEYS = ("fix_median_m", "within_25m", "fixes", "rejected", "seconds_to_first_fix", "targets", "target_median_m",
-              "target_right", "target_ellipse95")
+PLACE_KEYS = ("fix_median_m", "within_25m", "false_fixes", "fixes", "rejected", "seconds_to_first_fix", "targets",
+              "target_median_m", "target_right", "target_ellipse95")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -21,6 +22,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                         help="its class; by default what a probe.json beside the photograph says, else any")
     parser.add_argument("--map", type=Path, metavar="MAP.tif", help="semantic map of the ground below: localize, too")
     parser.add_argument("--rate", type=positive, default=1.0, help="speed; 2: twice as fast as recorded (default 1)")
+    parser.add_argument("--loops", type=arguments.positive(int), default=1, metavar="N",
+                        help="play it so often, one after the other (default 1)")
     parser.add_argument("--model", help="detector, instead of the one in the parameter file")
     parser.add_argument("--segmenter", metavar="MODEL", help="of the localization, likewise")
     parser.add_argument("--semantics", choices=("none", "predicted", "map"), help="what tells the detector of the "
@@ -38,12 +41,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
-    from thermalreid_ros.evaluation.replay import run_replay
+    from thermalreid_ros.evaluation.replay import ReplayError, run_replay
 
+    if args.report is not None and args.loops > 1:
+        raise ReplayError("a page shows a recording that was played once; leave out --loops or --report")
     replay = run_replay(args.bag, probe=args.probe, probe_class=args.probe_class, rate=args.rate, model=args.model,
                         map_path=args.map, segmenter=args.segmenter, detect=args.detect, semantics=args.semantics,
                         params_file=args.params, method=args.method, embedding=args.embedding,
-                        domain_id=args.domain, progress=progress, say=print)
+                        loops=args.loops, domain_id=args.domain, progress=progress, say=print)
     figures = replay.figures()
     print(summary(figures))
     write_json(args.json, figures)
@@ -57,12 +62,16 @@ def run(args: argparse.Namespace) -> int:
 def summary(figures: dict[str, Any]) -> str:
     """The figures as a table, reasons in place of those that are missing."""
     rows = [["frames played", figures["frames_in"]], ["frames detected", figures["frames_detected"]],
-            ["frames ranked", figures["frames_matched"]],
+            ["frames ranked", figures["frames_matched"]], ["frames detected per second", figures["frames_per_s"]],
             *([key.replace("_", " "), figures[key]] for key in ("frames_with_semantics", "frames_without_semantics")
               if key in figures),
             *([f"frames {reason}", count] for reason, count in figures["frames_dropped"].items()),
-            *([f"{key} {part}", value] for key in ("latency_ms", "inference_ms", "fix_latency_ms") if key in figures
-              for part, value in figures[key].items()),
+            *([f"{key} {part}", value] for key in ("latency_ms", "match_latency_ms", "inference_ms", "fix_latency_ms")
+              if key in figures for part, value in figures[key].items()),
+            *([f"{name} {key}", value] for name, node in figures["nodes"].items() for key, value in node.items()),
+            *([key, figures[key]] for key in ("overhead_ms", "overhead_share")),
+            *([f"{name} memory_mb {key}", value] for name, memory in figures["memory_mb"].items()
+              for key, value in memory.items()),
             *([key, figures[key]] for key in ("map50", "reid_r1")),
             *([key.replace("_", " "), figures[key]] for key in PLACE_KEYS if key in figures),
             *([f"frames {verdict.replace('_', ' ')}", count] for verdict, count in figures.get("verdicts", {}).items())]

@@ -30,6 +30,7 @@ from thermalreid_ros.engine.providers import (
 from thermalreid_ros.files import shipped
 
 Log = Callable[[str], None]
+_in_models_s = 0.0  # of this process
 DEFAULT_PROVIDERS = ("tensorrt", "cuda", "cpu")
 _ORT_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
                "tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(int32)": "int32",
@@ -70,6 +71,7 @@ class OrtEngine:
         self._outputs = [spec.name for spec in card.outputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        global _in_models_s
         if self._session is None:
             raise EngineError(f"model '{self.card.name}' is closed; load it again")
         if inputs.keys() != self._inputs.keys():
@@ -81,11 +83,14 @@ class OrtEngine:
                 raise EngineError(f"model '{self.card.name}': input '{name}' takes {spec.dtype} "
                                   f"{list(spec.shape)}, not {array.dtype} {list(array.shape)}")
         feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        started = time.perf_counter()
         try:
             return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise EngineError(f"model '{self.card.name}' failed on {self.provider}: "
                               f"{_reason(error)}") from None
+        finally:
+            _in_models_s += time.perf_counter() - started
 
     def close(self) -> None:
         self._session = None
@@ -105,6 +110,11 @@ class OrtEngine:
         started = time.perf_counter()
         self.run(feed)
         return 1e3 * (time.perf_counter() - started)
+
+
+def seconds_in_models() -> float:
+    """Seconds that this process has spent in its models so far, whatever their number; only differences tell."""
+    return _in_models_s
 
 
 def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDERS, threads: int = 0,

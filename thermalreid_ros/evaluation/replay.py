@@ -24,6 +24,8 @@ import yaml
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.recording import FRAME_TOPIC, Truth, read_truth
+from thermalreid_ros.evaluation.replay_load import MemoryWatch, memory_figures, node_figures, percentiles
+from thermalreid_ros.evaluation.replay_passes import Passes, repeated
 from thermalreid_ros.evaluation.replay_places import PlaceRecord, TargetRecord, place_figures, target_figures
 from thermalreid_ros.evaluation.replay_probe import camera_units, own_card, probe_parameters, recorded_weather
 from thermalreid_ros.files import shipped
@@ -38,6 +40,8 @@ SYNTHESIS = "probe_synthesis"  # with a photograph
 PLAYER = "bag_player"
 ACTIVE_WITHIN_S = 60.0
 FIRST_FRAME_WITHIN_S = 30.0
+ANSWER_S = 2.0
+PAUSE_NS = 10_000_000_000  # between two passes of a recording, in the stamps of the records
 QUIET_S = 1.0  # without news after the end of the recording, the nodes have worked off what they had
 MATCH_IOU = 0.5
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -86,12 +90,19 @@ class FrameRecord:
             return None
         return 1000.0 * max(self.detected_s - self.arrived_s, 0.0)
 
+    @property
+    def match_latency_ms(self) -> float | None:
+        if self.matched_s is None or self.arrived_s is None:
+            return None
+        return 1000.0 * max(self.matched_s - self.arrived_s, 0.0)
+
 
 @dataclass
 class Replay:
     """What a replay gave. frames: by rising stamp, those that the recorder saw in any topic. map: its file, None where
     nothing was localized. places, targets: by the stamp of the frame. thermal_probes: float32 (h, w), degrees Celsius,
-    those that were made of a photograph."""
+    those that were made of a photograph. memory: by process, see replay_load. loops: how often the recording was
+    played; stamps go on from one to the next by period_ns, here and in truth."""
 
     bag: Path
     probe: Path | None
@@ -110,6 +121,9 @@ class Replay:
     targets: dict[int, TargetRecord] = field(default_factory=dict)
     thermal_probes: tuple[np.ndarray, ...] = ()
     accept_probability: float = float("nan")
+    memory: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    loops: int = 1
+    period_ns: int = 0
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -128,9 +142,14 @@ class Replay:
         out) in which the track ranked first overlaps that object, IoU at least 0.5. An object that was not detected
         counts as not ranked first.
         fix_median_m, target_median_m and what belongs to them, with a map: see replay_places.
+        latency_ms, match_latency_ms: from a frame's arrival to that of its detections, and of its matches.
+        frames_per_s: detected, by the recorder's clock. nodes, memory_mb: see replay_load. overhead_share: of the
+        median latency (to the matches, without a probe to the detections), the nodes' overhead_ms in all.
         """
         detected = [frame for frame in self.frames if frame.detected_s is not None]
         latency = [frame.latency_ms for frame in detected if frame.latency_ms is not None]
+        match_latency = [frame.match_latency_ms for frame in self.frames if frame.match_latency_ms is not None]
+        nodes = node_figures(self.diagnostics, self.frames_in)
         reasons: dict[str, str] = {}
         figures = {
             "frames_in": self.frames_in,
@@ -139,9 +158,15 @@ class Replay:
             **{key: int(count) for key, count in self.diagnostics.get("detection", {}).items() if key in SEMANTICS},
             "frames_matched": sum(frame.matched_s is not None for frame in self.frames),
             "rate": self.rate,
-            "latency_ms": {"median": _percentile(latency, 50), "p99": _percentile(latency, 99)},
-            "inference_ms": {"median": _percentile([f.inference_ms for f in detected], 50),
-                             "p99": _percentile([f.inference_ms for f in detected], 99)},
+            "loops": self.loops,
+            "frames_per_s": self._frames_per_s(detected),
+            "latency_ms": percentiles(latency),
+            "match_latency_ms": percentiles(match_latency),
+            "inference_ms": percentiles([frame.inference_ms for frame in detected]),
+            "nodes": nodes,
+            "overhead_ms": sum(node["overhead_ms"] for node in nodes.values()),
+            "overhead_share": self._overhead_share(nodes, match_latency or latency),
+            "memory_mb": memory_figures(self.memory),
             "map50": self._map50(reasons),
             "reid_r1": self._reid_r1(reasons),
             "reid_frames": len(self.target_frames()),
@@ -149,6 +174,18 @@ class Replay:
             **self._target_figures(reasons),
         }
         return {**figures, "reasons": reasons}
+
+    def _frames_per_s(self, detected: list[FrameRecord]) -> float | None:
+        arrived_s = [frame.arrived_s for frame in self.frames if frame.arrived_s is not None]
+        if len(arrived_s) < 2:
+            return None
+        return len(detected) / ((max(arrived_s) - min(arrived_s)) * len(arrived_s) / (len(arrived_s) - 1))
+
+    @staticmethod
+    def _overhead_share(nodes: dict[str, dict[str, float]], latency: list[float]) -> float | None:
+        if not (nodes and latency):
+            return None
+        return sum(node["overhead_ms"] for node in nodes.values()) / float(np.median(latency))
 
     def true_rank(self, frame: FrameRecord) -> int | None:
         """The rank of the probe's true object in a frame; None where the recording does not know it or it was not
@@ -164,8 +201,12 @@ class Replay:
             return []
         by_stamp = {frame.stamp_ns: frame for frame in self.frames}
         return [by_stamp[stamp_ns] for stamp_ns in sorted(self.truth.target)
-                if stamp_ns != own.get("stamp_ns") and stamp_ns in by_stamp
+                if not self._is_own(stamp_ns, own.get("stamp_ns")) and stamp_ns in by_stamp
                 and by_stamp[stamp_ns].matched_s is not None]
+
+    def _is_own(self, stamp_ns: int, own_ns: int | None) -> bool:
+        """Whether a frame is the one that the probe was cut from, in any of the loops."""
+        return own_ns is not None and stamp_ns - own_ns in (k * self.period_ns for k in range(self.loops))
 
     def _place_figures(self, reasons: dict[str, str]) -> dict[str, Any]:
         if self.map is None:
@@ -220,14 +261,15 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
                params_file: str | Path | None = None, model: str | None = None, domain_id: int | None = None,
                map_path: str | Path | None = None, segmenter: str | None = None, detect: bool = True,
                semantics: str | None = None, method: str | None = None, embedding: str | None = None,
-               progress: Callable[..., Any] | None = None, say: Callable[[str], None] = lambda line: None) -> Replay:
+               loops: int = 1, progress: Callable[..., Any] | None = None,
+               say: Callable[[str], None] = lambda line: None) -> Replay:
     """Start the nodes, play the recording to them, collect what they say, end them.
 
     probe: thermal crop of the object to be found, or a colour photograph of it, see replay_probe. map_path: of the
     ground below; without, nothing is localized.
     model, segmenter: of detection and localization, instead of those in the parameter file. detect: whether to start
     detection and reid at all, which cost most. semantics: parameter of detection, likewise; all but "none" need a map.
-    method, embedding: parameters of reid, likewise.
+    method, embedding: parameters of reid, likewise. loops: how often the recording is played, one after the other.
     domain_id: ROS domain of their own, by default the environment's.
     progress: makes a tqdm-like bar, called with total= and description=. say: told what happens, line by line.
     Raises ReplayError, ThermalReidError of the inputs, and ProcessDied where a node ends early. All processes have
@@ -244,6 +286,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     with Bag(bag_path) as bag:
         frames_in = sum(1 for _ in bag.messages([frame_topic(bag)]))
         truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
+        passes = Passes(bag.end_ns - bag.start_ns + PAUSE_NS if loops > 1 else 0)
     # A recording may say what its pixels mean; whoever gives parameters knows better.
     common = {} if own_parameters or "units" not in custom else {"thermal_units": custom["units"]}
     of_probe = {"reid": {}} if probe is None else probe_parameters(
@@ -254,8 +297,10 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     if domain_id is not None:
         os.environ["ROS_DOMAIN_ID"] = str(domain_id)
     prepare_process()
-    replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {}, truth, custom,
-                    map=None if map_path is None else Path(map_path))
+    frames_in *= loops
+    replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {},
+                    repeated(truth, loops, passes.period_ns), custom, map=None if map_path is None else Path(map_path),
+                    loops=loops, period_ns=passes.period_ns)
     arguments = {}
     if detect:
         arguments["detection"] = common | {
@@ -269,7 +314,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     if map_path is not None:
         arguments[LOCALIZATION] = common | {"map": str(Path(map_path).absolute())} | \
             ({} if segmenter is None else {"model": segmenter})
-    recorder = _Recorder(tuple(arguments))
+    recorder, memory = _Recorder(tuple(arguments), passes), MemoryWatch()
     try:
         with Supervisor(process_environment()) as supervisor:
             say("starting " + ", ".join(arguments))
@@ -279,9 +324,9 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
             say(f"playing {frames_in} frames at {rate:g} times the recorded rate")
             began_s = time.monotonic()
             supervisor.start(PLAYER, _command(PLAYER, params_file, bag=str(bag_file.absolute()), rate=float(rate),
-                                              decompress=True, loop=False,
+                                              decompress=True, loop=loops > 1,
                                               wait_for_subscribers=len(arguments.keys() - {SYNTHESIS}) + 1))
-            _watch(recorder, supervisor, frames_in, progress)
+            _watch(recorder, supervisor, memory, loops, frames_in, progress)
             replay.wall_s = time.monotonic() - began_s
             replay.exit_codes = supervisor.stop()
     finally:
@@ -289,7 +334,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     replay.frames, replay.diagnostics = recorder.result(), recorder.diagnostics
     replay.places, replay.targets, replay.thermal_probes = recorder.places, recorder.targets, recorder.thermal_probes
     replay.beta_h, replay.method = recorder.beta_h, recorder.method
-    replay.accept_probability = recorder.accept_probability
+    replay.accept_probability, replay.memory = recorder.accept_probability, memory.samples
     return replay
 
 
@@ -361,13 +406,19 @@ def _wait_until_active(recorder: _Recorder, supervisor: Supervisor) -> None:
         time.sleep(0.05)
 
 
-def _watch(recorder: _Recorder, supervisor: Supervisor, frames_in: int, progress: Callable[..., Any] | None) -> None:
-    """Until the recording is played and the nodes have worked off what came."""
+def _watch(recorder: _Recorder, supervisor: Supervisor, memory: MemoryWatch, loops: int, frames_in: int,
+           progress: Callable[..., Any] | None) -> None:
+    """Until the recording is played so often and the nodes have worked off what came."""
+    pids = {name: process.popen.pid for name, process in supervisor.processes.items()}
     bar = progress(total=frames_in, description="frames", unit="frame") if progress else None
     began_s, shown = time.monotonic(), 0
     try:
         while supervisor.processes[PLAYER].exit_code is None:
             supervisor.check(PLAYER)
+            if recorder.seen:
+                memory.look(time.monotonic(), pids)
+            if loops > 1 and recorder.passes.count == loops:
+                recorder.end_loop()
             if not recorder.seen and time.monotonic() - began_s > FIRST_FRAME_WITHIN_S:
                 raise ReplayError(f"no frame arrived within {FIRST_FRAME_WITHIN_S:.0f} s; {PLAYER} says: "
                                   f"{' | '.join(supervisor.processes[PLAYER].lines) or 'nothing'}")
@@ -388,9 +439,10 @@ def _watch(recorder: _Recorder, supervisor: Supervisor, frames_in: int, progress
 
 
 class _Recorder:
-    """A node in this process that hears all and keeps what is needed. nodes: those that are to be heard."""
+    """A node in this process that hears all and keeps what is needed. nodes: those that are to be heard. passes: how
+    stamps become those of the records."""
 
-    def __init__(self, nodes: tuple[str, ...]) -> None:
+    def __init__(self, nodes: tuple[str, ...], passes: Passes) -> None:
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from lifecycle_msgs.srv import GetState
@@ -398,12 +450,13 @@ class _Recorder:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.node import Node
         from rclpy.signals import SignalHandlerOptions
+        from rcl_interfaces.srv import SetParameters
         from sensor_msgs.msg import Image, NavSatFix
 
         from thermalreid_ros.msg import DetectionArray, LocalizationStatus, MatchArray, Target, ThermalProbe
         from thermalreid_ros.ros import qos
 
-        self.nodes = nodes
+        self.nodes, self.passes = nodes, passes
         self.places: dict[int, PlaceRecord] = {}
         self.targets: dict[int, TargetRecord] = {}
         self.thermal_probes: tuple[np.ndarray, ...] = ()
@@ -429,8 +482,10 @@ class _Recorder:
             self._node.create_subscription(NavSatFix, "localization/fix", self._on_fix, qos.RESULTS)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
         self._states = {name: self._node.create_client(GetState, f"{name}/get_state") for name in nodes}
-        self._pending: dict[str, Any] = {}
+        self._pending: dict[str, tuple[Any, float]] = {}  # answer to come, when it was asked for
         self._state_request = GetState.Request()
+        self._parameters = self._node.create_client(SetParameters, f"{PLAYER}/set_parameters")
+        self._asked: Any = None
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, name="recorder", daemon=True)
@@ -446,14 +501,25 @@ class _Recorder:
         """Whether a node says so; asks without waiting."""
         from lifecycle_msgs.msg import State
 
-        client, future = self._states[name], self._pending.get(name)
+        client, (future, asked_s) = self._states[name], self._pending.get(name, (None, 0.0))
         if future is not None and future.done():
             if future.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
                 return True
             future = None
-        if future is None and client.service_is_ready():
-            self._pending[name] = client.call_async(self._state_request)
+        # An answer is lost where the node does not know this client yet.
+        if (future is None or time.monotonic() - asked_s > ANSWER_S) and client.service_is_ready():
+            self._pending[name] = client.call_async(self._state_request), time.monotonic()
         return False
+
+    def end_loop(self) -> None:
+        """Ask the player to end with this pass of the recording; once, without waiting."""
+        from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+        from rcl_interfaces.srv import SetParameters
+
+        if self._asked is None and self._parameters.service_is_ready():
+            value = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=False)
+            self._asked = self._parameters.call_async(SetParameters.Request(parameters=[Parameter(
+                name="loop", value=value)]))
 
     @property
     def done(self) -> int:
@@ -486,7 +552,7 @@ class _Recorder:
         # CDR little endian: 4 bytes of encapsulation, then header.stamp; the pixels need not be looked at.
         second, nanosecond = struct.unpack_from("<iI", data, 4)
         with self._lock:
-            self._frame(second * 10**9 + nanosecond).arrived_s = now_s
+            self._record(self.passes.of_frame(second * 10**9 + nanosecond)).arrived_s = now_s
             self.seen += 1
 
     def _on_detections(self, message: Any) -> None:
@@ -506,7 +572,7 @@ class _Recorder:
         now_s = time.monotonic()
         with self._lock:
             frame = self._frame(stamp_to_ns(message.header.stamp))
-            frame.matched_s = now_s
+            frame.matched_s = frame.matched_s or now_s  # a probe that comes later is ranked by the same frame
             frame.matches = tuple(MatchRecord(
                 m.rank, m.track_id, m.track_length,
                 Detection(m.detection.class_id, m.detection.score, m.detection.x_min, m.detection.y_min,
@@ -522,7 +588,7 @@ class _Recorder:
         from thermalreid_ros.ros.convert import stamp_to_ns
 
         with self._lock:
-            self.targets[stamp_to_ns(message.header.stamp)] = TargetRecord(
+            self.targets[self.passes.of_result(stamp_to_ns(message.header.stamp))] = TargetRecord(
                 message.track_id, message.probability, message.sights, (message.latitude, message.longitude),
                 tuple(map(float, message.covariance)))
             self.heard_s = time.monotonic()
@@ -543,8 +609,8 @@ class _Recorder:
     def _place(self, header: Any, **values: Any) -> None:
         from thermalreid_ros.ros.convert import stamp_to_ns
 
-        stamp_ns = stamp_to_ns(header.stamp)
         with self._lock:
+            stamp_ns = self.passes.of_result(stamp_to_ns(header.stamp))
             self.places[stamp_ns] = replace(self.places.get(stamp_ns, PlaceRecord()), **values)
             self.heard_s = time.monotonic()
 
@@ -556,6 +622,10 @@ class _Recorder:
                 self._heard_s[name] = time.monotonic()
 
     def _frame(self, stamp_ns: int) -> FrameRecord:
+        """Of the frame whose stamp a result carries."""
+        return self._record(self.passes.of_result(stamp_ns))
+
+    def _record(self, stamp_ns: int) -> FrameRecord:
         frame = self._frames[stamp_ns]
         frame.stamp_ns = stamp_ns
         return frame
@@ -587,7 +657,3 @@ def _map50(truth: Truth, detections: dict[int, tuple[Detection, ...]]) -> float 
 def _coco(image_id: int, box: Detection, label: int, **more: int) -> dict[str, Any]:
     return {"image_id": image_id, "category_id": label, "bbox": [box.x_min, box.y_min, box.width, box.height],
             "area": box.width * box.height, **more}
-
-
-def _percentile(values: list[float], percent: float) -> float | None:
-    return float(np.percentile(values, percent)) if values else None

@@ -12,6 +12,7 @@ import numpy as np
 from thermalreid_ros.camera.geometry import LocalGrid, utm_zone
 
 NEAR_M = 25.0
+FALSE_M = 50.0
 RIGHT_M = 10.0  # of a target from the object: another one is seldom as near
 CHI2_95 = 5.991
 
@@ -102,8 +103,9 @@ def place_figures(places: Mapping[int, PlaceRecord], arrived_s: Mapping[int, flo
     figures that cannot be had, which are None.
 
     fixes: published. rejected: frames of which the status says why there is no fix. fix_median_m, within_25m: median
-    error and share within 25 m, of the fixes. seconds_to_first_fix: from the first frame's capture to that of the
-    first frame with a fix. fix_latency_ms: from a frame's arrival to that of its fix. verdicts: frames by verdict.
+    error and share within 25 m, of the fixes. false_fixes: how many are off by more than 50 m. seconds_to_first_fix:
+    from the first frame's capture to that of the first frame with a fix. fix_latency_ms: from a frame's arrival to that
+    of its fix. verdicts: frames by verdict.
     """
     fixed = sorted(stamp_ns for stamp_ns, place in places.items() if place.fix is not None)
     errors = list(errors_m(places, truth).values())
@@ -117,6 +119,7 @@ def place_figures(places: Mapping[int, PlaceRecord], arrived_s: Mapping[int, flo
     return {
         "fix_median_m": float(np.median(errors)) if errors else None,
         "within_25m": float(np.mean(np.array(errors) <= NEAR_M)) if errors else None,
+        "false_fixes": int(np.sum(np.array(errors) > FALSE_M)) if errors else None,
         "fixes": len(fixed),
         "rejected": sum(place.said_s is not None and place.fix is None for place in places.values()),
         "seconds_to_first_fix": (fixed[0] - first_ns) / 1e9 if fixed else None,

@@ -52,6 +52,7 @@ from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 
+from thermalreid_ros.engine import seconds_in_models
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.ros.convert import NS_PER_S, stamp_to_ns
 from thermalreid_ros.ros.diagnostics import Diagnostics
@@ -394,6 +395,7 @@ class _Worker:
                     entry, item = self._pending.popleft()
                     if entry is not None:
                         entry.waiting -= 1
+            began_s, in_models_s = time.perf_counter(), seconds_in_models()
             if arrived:
                 self._work(entry, item)
             elif self.later is None or self.later[0] > time.monotonic():
@@ -401,6 +403,7 @@ class _Worker:
             else:
                 (_, name, action), self.later = self.later, None
                 self._work(None, action, name)
+            self._node.diagnostics.worked(time.perf_counter() - began_s, seconds_in_models() - in_models_s)
 
     def catch_up(self, names: tuple[str, ...]) -> None:
         """Process what waits of these inputs; on the worker thread."""
