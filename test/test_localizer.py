@@ -236,6 +236,47 @@ def test_a_later_prior_that_contradicts_the_fix_starts_the_search_anew(town):
     assert localizer.process(flight.mask(20), CAMERA).fix is None
 
 
+@pytest.mark.parametrize("frames", [5, 40])
+def test_while_the_prior_is_a_kilometre_off_nothing_is_published_and_then_the_place_is_still_known(town, frames):
+    flight, localizer = Flight(town, start=(60.0, 450.0)), Localizer(town, CONFIG)
+    results = []
+    for k in range(30 + frames):
+        x, y = flight.place(k) + (60.0, -70.0)
+        x += 1000.0 if 20 <= k < 20 + frames else 0.0
+        localizer.set_prior(START_NS + k * SECOND, x, y, 100.0)
+        results += flight.fly(localizer, range(k, k + 1))
+    assert results[19].fix is not None
+    meanwhile, after = results[20:20 + frames], results[20 + frames:]
+    assert not any(result.fix for result in meanwhile)
+    assert meanwhile[0].verdict is Verdict.INCONSISTENT and "prior has jumped to 1" in meanwhile[0].reason
+    if frames < CONFIG.prior_doubt_s:
+        assert [result.verdict for result in after] == [Verdict.LOCALIZED] * 10
+    else:  # it was believed at last, and that is a place where nothing fits
+        assert meanwhile[-1].verdict is not Verdict.INCONSISTENT
+    for k, result in enumerate(results):
+        assert result.fix is None or np.hypot(*((result.fix.x, result.fix.y) - flight.place(k))) < 8.0
+
+
+def test_a_place_is_handed_over_to_the_localizer_that_comes_next(town):
+    flight, first = Flight(town), started(town)
+    assert first.handover() is None
+    flight.fly(first, range(20))
+    handed = first.handover()
+    assert handed.stamp_ns == START_NS + 19 * SECOND
+    assert np.hypot(*((handed.x, handed.y) - flight.place(19))) < 8.0 and handed.spread_m < 10.0
+    results = {}
+    for name, shift_m, gap in (("handed", 0.0, 6), ("wrong", 120.0, 6), ("old", 0.0, 40)):
+        localizer = started(town)
+        localizer.resume(replace(handed, y=handed.y + shift_m))
+        results[name] = flight.fly(localizer, range(19 + gap, 26 + gap))
+        assert all(np.hypot(*((r.fix.x, r.fix.y) - flight.place(k))) < 8.0
+                   for k, r in enumerate(results[name], 19 + gap) if r.fix is not None)
+    assert [result.fix is not None for result in results["handed"]] == [False] * 4 + [True] * 3  # new ground first
+    assert not any(result.fix for name in ("wrong", "old") for result in results[name])
+    assert results["handed"][0].reason == "a place is found, and checked against new ground"
+    assert "evidence so far" in results["old"][0].reason
+
+
 @pytest.mark.parametrize("call, words", [
     (lambda loc: loc.set_prior(0, np.nan, 0.0, 10.0), "prior"), (lambda loc: loc.set_prior(0, 0.0, 0.0, 0.0), "prior"),
     (lambda loc: loc.add_attitude(0, np.eye(2)), "attitude"), (lambda loc: loc.add_odometry(0, [0.0, 1.0]), "odometry"),

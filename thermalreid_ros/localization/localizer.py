@@ -44,7 +44,9 @@ class LocalizerConfig:
     particles, beyond which there is no fix. agree_m: how far search and particles may lie apart. fit_limit,
     fit_points: the least gain over an average place, nats a point, over so many effective points of new ground;
     view_limit, view_s: the same of all that is in view, over some seconds. lost_s: after so long without either, the
-    place is given up. prior_chi2: beyond which a fix contradicts its prior.
+    place is given up. prior_chi2: beyond which a fix contradicts its prior. prior_doubt_s: how long a place is kept,
+    without fixes, where it was the prior that jumped: such a jump is more often the prior's fault than the place's.
+    resume_s: how old a place of before a restart may be.
 
     Accuracy. floor_m: standard deviation that nothing brings below. relief_m: of the ground in view against that
     below.
@@ -84,6 +86,8 @@ class LocalizerConfig:
     view_s: float = 2.0
     lost_s: float = 60.0
     prior_chi2: float = 13.8
+    prior_doubt_s: float = 30.0
+    resume_s: float = 30.0
     floor_m: float = 1.5
     relief_m: float = 1.2
     attitude_age_s: float = 0.1
@@ -142,6 +146,22 @@ class _Frame:
     height_m: float
 
 
+@dataclass(frozen=True)
+class Handover:
+    """The place at stamp_ns, for a localizer that takes over from one that has ended.
+
+    x, y: on the grid, spread_m: their standard deviation. camera_x, camera_y: the same place by the odometry.
+    """
+
+    stamp_ns: int
+    x: float
+    y: float
+    spread_m: float
+    yaw_error_rad: float
+    camera_x: float
+    camera_y: float
+
+
 @dataclass(frozen=True, eq=False)
 class Belief:
     """What a Localizer thinks after a frame, for pictures and diagnostics.
@@ -176,6 +196,7 @@ class Localizer:
         self._prior: tuple[int, np.ndarray, float] | None = None
         self._jumped = False  # the odometry, since the prior
         self._stamp_ns: int | None = None
+        self._handed: Handover | None = None
         self._forget_place()
 
     def _forget_place(self) -> None:
@@ -195,6 +216,8 @@ class Localizer:
         self._view_fit, self._view_seen = 0.0, 1.0
         self._unfit_s = self._since_lock = 0.0
         self._proven = False
+        self._agreed_prior_m: np.ndarray | None = None  # the last prior that agreed, less the odometry
+        self._doubt_ns: int | None = None  # since when the prior contradicts
 
     # Inputs
 
@@ -207,6 +230,20 @@ class Localizer:
             self.reset()
         self._prior = int(stamp_ns), np.array([x, y], np.float64), float(sigma_m)
         self._jumped = False
+
+    def resume(self, handed: Handover) -> None:
+        """Begin at a place that a localizer before this one had found, where the odometry goes on from there: it is
+        checked against new ground, as any place that is taken up, but need not be searched for."""
+        self._handed = handed
+
+    def handover(self) -> Handover | None:
+        """The place as of the last frame; None while it is not known well."""
+        if self._particles is None or not self._proven or not self._fits or self._doubt_ns is not None:
+            return None
+        mean, covariance = self._particles.mean, self._particles.covariance
+        return Handover(self._stamp_ns, float(mean[Particles.X]), float(mean[Particles.Y]),
+                        float(np.sqrt(0.5 * np.trace(covariance[:2, :2]))), float(mean[Particles.YAW]),
+                        float(self._camera_m[0]), float(self._camera_m[1]))
 
     def add_attitude(self, stamp_ns: int, rotation: np.ndarray) -> None:
         """rotation: (3, 3), optical axes to grid axes."""
@@ -265,6 +302,9 @@ class Localizer:
         if self._particles is not None:
             self._particles.move(moved, seconds)
         fresh = self._gather(evidence, new)
+        if self._handed is not None and fresh is not None:
+            self._take_over(frame)
+            fresh = None  # taken in, and no proof of a place that was fitted to it
         self._search_on(frame)
         if self._particles is not None:
             self._track(frame, evidence, fresh, seconds)
@@ -322,6 +362,7 @@ class Localizer:
             before = self._odometry.at(stamp_ns)
             if before is not None and not self._jumped:
                 centre = centre + frame.camera_m - before[:2]
+            self._agreed_prior_m = centre - frame.camera_m
         half = float(np.clip(c.search_sigmas * sigma_m, 200.0, c.search_limit_m))
         self._half_m = half
         self._look_around(centre)
@@ -348,15 +389,38 @@ class Localizer:
         self._coarse_camera_m = None if self._camera_m is None else self._camera_m.copy()
 
     def _check_prior(self, frame: _Frame) -> None:
-        """Start anew where the particles have left what the prior allows."""
+        """Start anew where the particles have left what the prior allows; where rather the prior has left them, only
+        when it stays away."""
+        c = self.config
         stamp_ns, place, sigma_m = self._prior
         if self._particles is None or abs(frame.stamp_ns - stamp_ns) > 2 * _SECOND:
+            self._doubt_ns = None
             return
         away = self._particles.mean[:2] - place
         spread = sigma_m ** 2 + 0.5 * np.trace(self._particles.covariance[:2, :2])
-        if away @ away / spread > self.config.prior_chi2:
-            self._particles = None
+        anchored = place - frame.camera_m
+        if away @ away / spread <= c.prior_chi2:
+            self._doubt_ns, self._agreed_prior_m = None, anchored
+            return
+        jumped = self._agreed_prior_m is not None and \
+            np.hypot(*(anchored - self._agreed_prior_m)) > 0.5 * np.sqrt(c.prior_chi2 * spread)
+        if self._doubt_ns is None and jumped:
+            self._doubt_ns = frame.stamp_ns
+        if self._doubt_ns is None or frame.stamp_ns - self._doubt_ns > c.prior_doubt_s * _SECOND:
+            self._particles = self._doubt_ns = None
             self._start(frame)
+
+    def _take_over(self, frame: _Frame) -> None:
+        """Lock on the place that was handed over, moved by the odometry, where it is not too old for that."""
+        handed, self._handed = self._handed, None
+        seconds = (frame.stamp_ns - handed.stamp_ns) / _SECOND
+        moved = frame.camera_m - (handed.camera_x, handed.camera_y)
+        way = float(np.hypot(*moved))
+        if self._particles is not None or not 0.0 < seconds <= self.config.resume_s or \
+                way > self.config.speed_limit_m_s * seconds:
+            return
+        place = np.array([handed.x, handed.y]) + moved
+        self._lock(frame, place, handed.yaw_error_rad, float(np.hypot(handed.spread_m, 5.0 + 0.05 * way)))
 
     def _gather(self, evidence: Evidence | None, new: np.ndarray | None) -> Evidence | None:
         """What is new in a frame, put where the search and the particles take it from."""
@@ -401,8 +465,8 @@ class Localizer:
         if self._contradicted >= 2:
             self._particles = None
 
-    def _lock(self, frame: _Frame, place: np.ndarray, yaw: float) -> None:
-        self._particles = Particles(*place, 8.0, yaw, self.config.particles, self._rng)
+    def _lock(self, frame: _Frame, place: np.ndarray, yaw: float, spread_m: float = 8.0) -> None:
+        self._particles = Particles(*place, spread_m, yaw, self.config.particles, self._rng)
         self._fit = self._fit_weight = self._view_fit = self._unfit_s = self._since_lock = 0.0
         self._proven = False
         recent = Evidence.joined([part for _, part in self._recent]).thinned(1000, self._rng)
@@ -494,6 +558,9 @@ class Localizer:
             return result(Verdict.SEARCHING, "a place is found, and checked against new ground")
         if self._contradicted:
             return result(Verdict.AMBIGUOUS, "the wide search finds another place")
+        if self._doubt_ns is not None:
+            return result(Verdict.INCONSISTENT, f"the prior has jumped to {np.hypot(*(state[:2] - self._prior[1])):.0f} m "
+                          f"from here; the search begins anew if it stays there for {c.prior_doubt_s:.0f} s")
         return result(Verdict.LOCALIZED, "", self._fix(frame, state, covariance, evidence))
 
     def _fix(self, frame: _Frame, state: np.ndarray, covariance: np.ndarray, evidence: Evidence) -> PositionFix:
