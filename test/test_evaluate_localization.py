@@ -326,8 +326,8 @@ def test_flight_input_keeps_attitude_at_fifty_hertz_at_most(flight):
 
 def test_the_shipped_flight_is_whole_and_small(town):
     folder = shipped("config") / "recordings" / "krems_day"
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 2.2e6
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 1.5e6
     with Flight(folder, town) as flight:
-        assert len(flight.stamps_ns) == 160 and flight.seconds[-1] == pytest.approx(79.5)
+        assert len(flight.stamps_ns) == 120 and flight.seconds[-1] == pytest.approx(59.5)
         assert all(flight.on_map(place) for place in flight.truth_m) and "ODbL" in flight.custom["attribution"]
-        assert sum(1 for _ in flight.pictures()) == 160
+        assert sum(1 for _ in flight.pictures()) == 120
