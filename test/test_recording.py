@@ -111,7 +111,7 @@ def test_shipped_recording_is_what_its_command_makes(shared_data: Path, tmp_path
     data = shared_data / "hit-uav"
     assert main(["recording", "make", "--images", str(data / "train"), str(data / "val"), "--annotations",
                  str(data / "annotations/train.json"), str(data / "annotations/val.json"), "--clip", "281:127",
-                 "--max-frames", "24", "--target", "1_60_50_0_00282:530,336",
+                 "--max-frames", "16", "--target", "1_60_50_0_00282:530,336",
                  "--out", str(tmp_path / "hit_uav_night")]) == 0
     for file in NIGHT.iterdir():
         if file.suffix != ".mcap":  # its header names the release of the library that wrote it
@@ -122,17 +122,17 @@ def test_shipped_recording_is_what_its_command_makes(shared_data: Path, tmp_path
 
 
 def test_shipped_recording_is_small_and_continuous():
-    assert sum(file.stat().st_size for file in NIGHT.iterdir()) < 1e6
+    assert sum(file.stat().st_size for file in NIGHT.iterdir()) < 6e5
     with Bag(NIGHT) as bag:
         truth = read_truth(bag)
         frames = [bag.decode(message) for message in bag.messages([FRAME_TOPIC])]
-    assert len(frames) == 24 == len(truth.objects)
-    assert sum(map(len, truth.objects.values())) == 175
-    assert len(truth.target) == 24
+    assert len(frames) == 16 == len(truth.objects)
+    assert sum(map(len, truth.objects.values())) == 118
+    assert len(truth.target) == 16
     pictures = [cv2.imdecode(frame.data, cv2.IMREAD_GRAYSCALE) for frame in frames]
     assert {picture.shape for picture in pictures} == {(512, 640)}
     camera = CameraMotionEstimator()
     motions = [camera.update(picture) for picture in pictures]
     shifts = [np.linalg.norm(motion.matrix @ (320, 256, 1) - (320, 256)) for motion in motions[1:]]
-    assert np.median(shifts) < 12 and max(shifts) < 100  # neighbours: a seventh of the picture apart at most
+    assert np.median(shifts) < 20 and max(shifts) < 100  # neighbours: a seventh of the picture apart at most
     assert not any(motion.is_cut for motion in motions[1:])

@@ -203,7 +203,7 @@ def test_replays_with_the_real_nodes(start_replay, tmp_path: Path):
 
 def test_kill_9_of_a_node_is_said_and_all_ends(start_replay, tmp_path: Path):
     replay = start_replay(NIGHT, "--rate", "1")
-    replay.wait_for_line("playing 24 frames", LIMIT_S)
+    replay.wait_for_line("playing 16 frames", LIMIT_S)
     wait_until(lambda: len(children(replay.process.pid)) == 3, 20, "three nodes")
     nodes = children(replay.process.pid)
     os.kill(nodes["detection"], signal.SIGKILL)
@@ -214,7 +214,7 @@ def test_kill_9_of_a_node_is_said_and_all_ends(start_replay, tmp_path: Path):
 
 def test_ctrl_c_ends_all_processes(start_replay):
     replay = start_replay(NIGHT, "--rate", "1")
-    replay.wait_for_line("playing 24 frames", LIMIT_S)
+    replay.wait_for_line("playing 16 frames", LIMIT_S)
     wait_until(lambda: len(children(replay.process.pid)) == 3, 20, "three nodes")
     nodes = children(replay.process.pid)
     assert replay.stop(signal.SIGINT, 30.0) == 130, replay.output
