@@ -19,7 +19,9 @@ def generate_launch_description() -> LaunchDescription:
         argument("decompress", "whether compressed frames are played as sensor_msgs/Image", "true", ("true", "false")),
         argument("wait_for_subscribers", "of the frames, before it starts; by default one for each node",
                  PythonExpression(["3 if '", LaunchConfiguration("map", default=""), "' else 2"])),
-        IncludeLaunchDescription(live, launch_arguments={"use_sim_time": "true"}.items()),
+        # On the ground a node that cannot start, for a wrong path say, is to be put right by hand.
+        IncludeLaunchDescription(live, launch_arguments={
+            "use_sim_time": "true", "respawn": LaunchConfiguration("respawn", default="false")}.items()),
         start("bag_player", {"bag": str, "rate": float, "loop": bool, "start_offset_s": float, "decompress": bool,
                              "wait_for_subscribers": int},
               on_exit=Shutdown(reason="the recording has ended")),

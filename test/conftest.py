@@ -56,6 +56,7 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "ros_log"))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # what nodes leave for those that come next
         yield int(environment["ROS_DOMAIN_ID"])
 
 

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import wait_until
+from conftest import DISCOVERY_S, wait_until
 from geometry_msgs.msg import PoseWithCovarianceStamped, Quaternion, TransformStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -144,8 +144,9 @@ class Flight(Course):
         self.fixes = graph.collect(NavSatFix, "localization/fix", qos.RESULTS)
         self.poses = graph.collect(PoseWithCovarianceStamped, "localization/pose", qos.RESULTS)
         self.masks = graph.collect(Image, "semantics/mask", qos.CAMERA_OUT)
-        self.node = start_node("geo_localization", "-p", f"map:={map_path}", "-p", f"model:={model}",
-                               "-p", "threads:=1", *ANY_AGE, *arguments, **environment)
+        self._start = lambda: start_node("geo_localization", "-p", f"map:={map_path}", "-p", f"model:={model}",
+                                         "-p", "threads:=1", *ANY_AGE, *arguments, **environment)
+        self.node = self._start()
         self._out = {kind: graph.publisher(kind, topic, qos.CAMERA_OUT if kind is Image else qos.RESULTS)
                      for kind, topic in TOPICS.items()}
 
@@ -174,6 +175,19 @@ class Flight(Course):
         self.sensors(stamp_ns, without)
         self.send(self.picture(stamp_ns), stamp_ns)
         return self.outcome(stamp_ns)
+
+    def restart(self) -> None:
+        """Start the node anew; returns once it has seen a frame."""
+        self.node = self._start()
+        said = len(self.status)
+        end_s = time.monotonic() + DISCOVERY_S
+        while len(self.status) == said:
+            assert time.monotonic() < end_s, self.node.output
+            stamp_ns = self.next_stamp()
+            self.number -= 1  # the clock stands still meanwhile
+            self.sensors(stamp_ns)
+            self.send(self.picture(stamp_ns), stamp_ns)
+            time.sleep(0.2)
 
     def fly(self, fixes: int, frames: int = 90) -> None:
         """Until there are so many fixes more."""
@@ -331,6 +345,24 @@ def test_a_recording_that_starts_over_is_localized_again(flight):
     flown.fly(fixes=2)
     again = [stamp_ns for f in flown.fixes if (stamp_ns := stamp_to_ns(f.header.stamp)) < START_NS]
     assert len(again) >= 2 and again == sorted(again)
+
+
+def test_a_node_that_is_killed_goes_on_where_it_was(flight):
+    """Within five seconds of flight; from the rough position alone it takes three times as long."""
+    flown = flight()
+    flown.fly(fixes=3)
+    flown.node.kill()
+    before = len(flown.status)
+    flown.restart()
+    flown.number += 8
+    begun_ns, fixes = flown.next_stamp(), len(flown.fixes)
+    flown.fly(fixes=3, frames=16)
+    first, *_ = new = flown.fixes[fixes:]
+    assert stamp_to_ns(first.header.stamp) - begun_ns < 5_000_000_000
+    assert flown.status[before].verdict == "searching" and "checked against new ground" in flown.status[before].reason
+    for fix in new:
+        away = flown.map.grid.from_geographic(fix.latitude, fix.longitude) - flown.place(stamp_to_ns(fix.header.stamp))
+        assert np.hypot(*away) < 8.0
 
 
 def test_a_map_removed_in_flight_is_still_in_hand(flight, map_path, tmp_path):

@@ -231,9 +231,9 @@ class Localizer:
         self._prior = int(stamp_ns), np.array([x, y], np.float64), float(sigma_m)
         self._jumped = False
 
-    def resume(self, handed: Handover) -> None:
-        """Begin at a place that a localizer before this one had found, where the odometry goes on from there: it is
-        checked against new ground, as any place that is taken up, but need not be searched for."""
+    def resume(self, handed: Handover | None) -> None:
+        """Begin at a place that a localizer before this one had found, if any, where the odometry goes on from there:
+        it is checked against new ground, as any place that is taken up, but need not be searched for."""
         self._handed = handed
 
     def handover(self) -> Handover | None:
@@ -559,8 +559,9 @@ class Localizer:
         if self._contradicted:
             return result(Verdict.AMBIGUOUS, "the wide search finds another place")
         if self._doubt_ns is not None:
-            return result(Verdict.INCONSISTENT, f"the prior has jumped to {np.hypot(*(state[:2] - self._prior[1])):.0f} m "
-                          f"from here; the search begins anew if it stays there for {c.prior_doubt_s:.0f} s")
+            away_m = np.hypot(*(state[:2] - self._prior[1]))
+            return result(Verdict.INCONSISTENT, f"the prior has jumped to {away_m:.0f} m from here; the search begins "
+                          f"anew if it stays there for {c.prior_doubt_s:.0f} s")
         return result(Verdict.LOCALIZED, "", self._fix(frame, state, covariance, evidence))
 
     def _fix(self, frame: _Frame, state: np.ndarray, covariance: np.ndarray, evidence: Evidence) -> PositionFix:

@@ -11,12 +11,13 @@ from sensor_msgs.msg import CameraInfo, Image, Imu, NavSatFix, Range
 from thermalreid_ros.camera.geometry import rotation_of_rpy
 from thermalreid_ros.camera.thermal import Polarity, ThermalUnits
 from thermalreid_ros.engine import load_engine
-from thermalreid_ros.localization.localizer import Localizer
+from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
 from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.localization.types import LocalizationResult, Verdict
 from thermalreid_ros.maps.store import MapError, SemanticMap
 from thermalreid_ros.ros import convert, places, qos
 from thermalreid_ros.ros.convert import stamp_to_ns
+from thermalreid_ros.ros.last_place import LastPlace
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.localization_output import UNKNOWN_HEIGHT_M, LocalizationOutput
 from thermalreid_ros.ros.parameters import Parameter, Schema
@@ -52,6 +53,8 @@ class GeoLocalizationNode(ThermalNode):
                   "localization/fix; -1000: not known, the altitude is NaN", unit="m", minimum=UNKNOWN_HEIGHT_M,
                   maximum=9000.0),
         Parameter("map_frame", "map", "frame of localization/pose: the grid of the map", read_only=True),
+        Parameter("resume_s", 30.0, "a place that was known when the node ended is taken up again for so long, and "
+                  "checked; 0: it is searched for anew", unit="s", minimum=0.0, maximum=600.0, read_only=True),
         Parameter("publish_tf", True, "broadcast map -> odom, where tf2_ros is installed", read_only=True),
     )
 
@@ -59,12 +62,14 @@ class GeoLocalizationNode(ThermalNode):
         values = self.values
         if not values.map:
             raise MapError("no map given; set it with -p map:=/path/to/map.tif (thermalreid map build makes one)")
-        self._map = SemanticMap.open(values.map)
+        self._map, self._intrinsics = SemanticMap.open(values.map), None
         self._engine = load_engine(values.model, providers=values.providers, threads=values.threads,
                                    log=self.get_logger().info)
         self._segmenter = Segmenter(self._engine)
-        self._localizer = Localizer(self._map, confusion=self._segmenter.confusion)
-        self._intrinsics = None
+        self._localizer = Localizer(self._map, LocalizerConfig(resume_s=values.resume_s), self._segmenter.confusion)
+        self._last_place = LastPlace(self.get_fully_qualified_name(), f"{self._map.path.name} {self._map.bounds}",
+                                     values.resume_s, self.get_logger().warning)
+        self._localizer.resume(self._last_place.load())
         west, south, east, north = self._map.bounds
         # One angle for the whole map: over 50 km it errs by a fifth of a compass's error, and odometry stays whole.
         convergence_rad = self._map.grid.convergence_rad(0.5 * (west + east), 0.5 * (south + north))
@@ -134,6 +139,7 @@ class GeoLocalizationNode(ThermalNode):
         result = self._localizer.process(mask, self._intrinsics) if self._intrinsics is not None else \
             LocalizationResult(frame.stamp_ns, Verdict.NO_INPUT, "no thermal/camera_info yet")
         self._out.result(result, mask, self._intrinsics, message.header)
+        self._last_place.keep(self._localizer.handover())
 
 
 def main() -> int:

@@ -38,7 +38,8 @@ def common_arguments() -> list[Action]:
         argument("params_file", "parameters of the nodes", str(shipped("config") / "thermalreid.yaml")),
         argument("autostart", "whether nodes configure and activate themselves", choices=_BOOLEAN),
         argument("use_sim_time", "whether nodes take their time from /clock", choices=_BOOLEAN),
-        argument("respawn", "whether a node that dies is started again", "false", ("true", "false")),
+        argument("respawn", "whether a node that dies is started again, after a second, as often as it takes", "true",
+                 ("true", "false")),
         argument("log_level", "of the nodes", "info", ("debug", "info", "warn", "error", "fatal")),
         OpaqueFunction(function=lambda context: [
             SetEnvironmentVariable(name, value) for name, value in changed.items()
@@ -68,7 +69,7 @@ def start(executable: str, given: Mapping[str, type], remappings: Mapping[str, s
             remappings=[*_TRANSFORMS, *((topic, LaunchConfiguration(name))
                                         for topic, name in (remappings or {}).items())],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-            respawn=LaunchConfiguration("respawn") if on_exit is None else False, respawn_delay=2.0,
+            respawn=LaunchConfiguration("respawn") if on_exit is None else False, respawn_delay=1.0,
             on_exit=on_exit)]
 
     return OpaqueFunction(function=node)
