@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from thermalreid_ros.cli import evaluate_fusion, evaluate_reid
+from thermalreid_ros.cli import evaluate_fusion, evaluate_reid, evaluate_target
 from thermalreid_ros.cli.arguments import positive
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
@@ -28,6 +28,7 @@ def add_parser(subparsers) -> None:
     detection.set_defaults(part=_detection)
     evaluate_fusion.add_parser(parts)
     evaluate_reid.add_parser(parts)
+    evaluate_target.add_parser(parts)
     localization = parts.add_parser("localization", help="the filter and single frames on recorded flights")
     localization.add_argument("--bag", type=Path, nargs="+", required=True, metavar="BAG", dest="bags",
                               help="recordings as thermalreid world fly makes them")

@@ -23,6 +23,28 @@ from thermalreid_ros.ros.bag import Bag
 SINGLE_FRAME_METHOD = "refined"
 
 
+def maps_by_name(maps: Sequence[Path]) -> Callable[[Path], Path]:
+    """What gives the map that a recording was flown over, of one map or those of all towns. Raises MapError, and
+    ThermalReidError where names do not tell them apart, as does what is returned."""
+    named = {path.name: path for path in maps}
+    if len(named) < len(maps):
+        raise ThermalReidError("two of the maps have the same name; recordings tell them apart by it")
+    for path in maps:
+        SemanticMap.open(path).close()
+
+    def of(bag: Path) -> Path:
+        if len(named) == 1:
+            return maps[0]
+        with Bag(bag) as opened:
+            name = opened.custom.get("map", "")
+        if name not in named:
+            raise ThermalReidError(f"{bag}: was flown over {name or 'a map that it does not name'}, which is not "
+                                   f"among the maps given: {', '.join(sorted(named))}")
+        return named[name]
+
+    return of
+
+
 class LocalizationRuns:
     """maps: of all the towns. model: segmenter, None for the recordings' truth with label_errors. every: of the frames
     that are looked at by themselves, 0 for none. plots: a folder for pictures. progress: cli.progress.progress or like
@@ -31,11 +53,7 @@ class LocalizationRuns:
     def __init__(self, maps: Sequence[Path], progress: Callable[..., Any], *, prior_error_m: float | None, seed: int,
                  model: str | None, label_errors: float = 0.0, every: int = 8, plots: Path | None = None,
                  threads: int = 0):
-        self._maps = {path.name: path for path in maps}
-        if len(self._maps) < len(maps):
-            raise ThermalReidError("two of the maps have the same name; recordings tell them apart by it")
-        for path in maps:
-            SemanticMap.open(path).close()
+        self._map_of = maps_by_name(maps)
         self._prior_error_m, self._seed, self._label_errors = prior_error_m, seed, label_errors
         self._every, self._plots, self._progress = every, plots, progress
         self._engine = None if model is None else load_engine(model, threads=threads)
@@ -91,16 +109,6 @@ class LocalizationRuns:
                 "ellipse95", "median_ms", "label_ms", "localize_ms")
         return [[key.replace("_", " "), figures[key]] for key in keys] + [
             [f"frames {verdict}", count] for verdict, count in figures["verdicts"].items()]
-
-    def _map_of(self, bag: Path) -> Path:
-        if len(self._maps) == 1:
-            return next(iter(self._maps.values()))
-        with Bag(bag) as opened:
-            name = opened.custom.get("map", "")
-        if name not in self._maps:
-            raise ThermalReidError(f"{bag}: was flown over {name or 'a map that it does not name'}, which is not "
-                                   f"among the maps given: {', '.join(sorted(self._maps))}")
-        return self._maps[name]
 
     def _plot(self, run: FlightRun, flight: Flight, semantic_map: SemanticMap, confusion: np.ndarray | None) -> None:
         from thermalreid_ros.evaluation import localization_plots as plots
