@@ -17,13 +17,14 @@ from sensor_msgs.msg import CompressedImage, Image, NavSatFix
 from std_msgs.msg import Header
 from test_reid_node import Flight, scene
 from test_synthesis import street
-from tiny_models import red_is_warm
+from tiny_models import red_is_warm, shapes_alone
 
 from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.msg import ThermalProbe
 from thermalreid_ros.reid.probe import make_probe
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.convert import array_to_image, image_to_array, ns_to_stamp
+from thermalreid_ros.ros.reid_output import message_to_probe
 
 NOON_NS = 1_752_580_800_000_000_000  # 2025-07-15T12:00:00Z
 HOUR_NS = 3_600_000_000_000
@@ -101,6 +102,20 @@ def test_files_become_one_probe_for_latecomers_too(graph, start_node, model, fil
     operator.wait_for("probe", "6 of 2 photograph(s), at solar hour 12.0")
     operator.wait_for("model", "red")
     assert node.stop(signal.SIGINT) == 0 and "Traceback" not in node.output
+
+
+def test_probes_are_described_where_there_is_an_embedding(graph, start_node, model, files, tmp_path):
+    embedding = shapes_alone(tmp_path / "shapes.onnx")
+    start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, *CAR, "-p", f"probe_files:={files}",
+               "-p", f"embedding:={embedding}")
+    operator = Operator(graph)
+    message = operator.probe(1)
+    assert (message.descriptor_model, message.descriptor_size, len(message.descriptors)) == ("shapes", 64, 8 * 64)
+    probe = message_to_probe(message)  # as the reid node reads it
+    assert probe.descriptors.shape == (2 + 6, 64) and np.allclose(np.linalg.norm(probe.descriptors, axis=1), 1.0)
+    # To this embedding a photograph and what is made of it are one shape.
+    assert probe.photograph @ probe.descriptor(1.0) > 0.9
+    operator.wait_for("embedding", "shapes on cpu")
 
 
 def test_photographs_shown_join_those_before_and_a_new_name_begins_another_object(graph, start_node, model):
