@@ -170,3 +170,22 @@ def test_filling_image_data_is_quick(benchmark_s=0.02):
     for _ in range(20):
         convert.image_to_array(convert.array_to_image(frame, "mono16", HEADER))
     assert (time.perf_counter() - began_s) / 20 < benchmark_s
+
+
+def frame_of(width: int, height: int):
+    message = convert.array_to_image(np.zeros((height, width), np.uint8), "mono8", HEADER)
+    return convert.message_to_frame(message, ThermalUnits.AGC8)
+
+
+def test_a_frame_of_another_size_is_refused_and_a_camera_that_was_switched_is_not():
+    gate = convert.SizeGate()
+    for _ in range(20):  # every other one is corrupt
+        gate.check(frame_of(64, 48))
+        with pytest.raises(FrameError, match="40x36, those before were 64x48"):
+            gate.check(frame_of(40, 36))
+    for size in ((40, 36), (48, 40), (40, 36), (40, 36), (40, 36), (40, 36)):
+        with pytest.raises(FrameError):
+            gate.check(frame_of(*size))
+    assert gate.check(frame_of(40, 36)).width == 40
+    with pytest.raises(FrameError):
+        gate.check(frame_of(64, 48))

@@ -54,7 +54,7 @@ class DetectionNode(ThermalNode):
         values = self.values
         self._engine = load_engine(values.model, providers=values.providers, threads=values.threads,
                                    log=self.get_logger().info)
-        self._detector = Detector(self._engine)
+        self._detector, self._sizes = Detector(self._engine), convert.SizeGate()
         if values.semantics != "none" and not self._detector.takes_semantics:
             raise EngineError(f"model '{self._engine.card.name}' takes no labelling; set semantics to none")
         self._counts = {"frames_with_semantics": 0, "frames_without_semantics": 0}
@@ -89,8 +89,8 @@ class DetectionNode(ThermalNode):
             AwaitedLabels(self.values.semantics_wait_s)
 
     def _frame(self, message: Image) -> ThermalFrame:
-        return convert.message_to_frame(message, ThermalUnits(self.values.thermal_units),
-                                        polarity=Polarity(self.values.polarity))
+        return self._sizes.check(convert.message_to_frame(message, ThermalUnits(self.values.thermal_units),
+                                                          polarity=Polarity(self.values.polarity)))
 
     def _receive_frame(self, message: Image) -> None:
         self._detect(self._frame(message), message.header, None)

@@ -44,7 +44,7 @@ class ReidNode(ThermalNode):
     ) + METHOD_PARAMETERS + PLACE_PARAMETERS
 
     def configure(self) -> None:
-        values, self._intrinsics = self.values, None
+        values, self._intrinsics, self._sizes = self.values, None, convert.SizeGate()
         self._reid, notes = load_reidentifier(
             values.thermal_units, method=values.method, embedding=values.embedding, calibration=values.calibration,
             fusion=values.fusion, providers=values.providers, threads=values.threads, log=self.get_logger().info)
@@ -106,8 +106,8 @@ class ReidNode(ThermalNode):
         self._reid.add_pose(self._intrinsics, pose)
         self._out.pose(pose)
     def _receive_frame(self, message: Image) -> None:
-        frame = convert.message_to_frame(message, ThermalUnits(self.values.thermal_units),
-                                         polarity=Polarity(self.values.polarity))
+        frame = self._sizes.check(convert.message_to_frame(message, ThermalUnits(self.values.thermal_units),
+                                                           polarity=Polarity(self.values.polarity)))
         detections = self._pairs.add_frame(frame.stamp_ns, frame)
         if detections is not None:
             self._work(frame, detections)

@@ -141,6 +141,34 @@ def compressed_to_array(message: CompressedImage) -> tuple[np.ndarray, str]:
     return pixels, encoding
 
 
+class SizeGate:
+    """Lets frames pass that are of one size; of another one from the fifth in a row on, for cameras can be switched.
+
+    A frame among others of a size of its own is corrupt, however well its own numbers go together.
+    """
+
+    ROW = 5
+
+    def __init__(self) -> None:
+        self._size: tuple[int, int] | None = None
+        self._other: tuple[int, int] | None = None
+        self._others = 0
+
+    def check(self, frame: ThermalFrame) -> ThermalFrame:
+        """The frame. Raises FrameError where it does not pass."""
+        size = frame.width, frame.height
+        if self._size is None or size == self._size:
+            self._size, self._other, self._others = size, None, 0
+            return frame
+        self._others = self._others + 1 if size == self._other else 1
+        self._other = size
+        if self._others < self.ROW:
+            raise FrameError(f"the frame is {size[0]}x{size[1]}, those before were {self._size[0]}x{self._size[1]}: "
+                             "check the camera driver")
+        self._size, self._other, self._others = size, None, 0
+        return frame
+
+
 def message_to_frame(message: Image | CompressedImage, units: ThermalUnits, **options) -> ThermalFrame:
     """The thermal frame in an image message, with its stamp and frame id; options go to make_frame.
 

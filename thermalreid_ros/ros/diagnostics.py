@@ -177,12 +177,15 @@ class Diagnostics:
         for name in {name for _, name, _ in self._recent}:
             if not any(fine for _, other, fine in self._recent if other == name):
                 return ERROR, f"none of the last {name} could be processed: {self._last_refusal[1]}"
+        silent = []
         for name, source in self._inputs.items():
             silent_s = now_s - source.last_s
             if source.silent_limit_s is not None and silent_s > source.silent_limit_s:
                 publishers = self._node.count_publishers(source.topic)
-                return WARN, (f"no {name} on {source.topic} for {silent_s:.0f} s "
+                silent.append(f"no {name} on {source.topic} for {silent_s:.0f} s "
                               f"({publishers} publisher{'s' * (publishers != 1)})")
+        if silent:
+            return WARN, "; ".join(silent)
         if self._last_refusal is not None and now_s - self._last_refusal[0] <= WINDOW_S:
             return WARN, self._last_refusal[1]
         return OK, self._state
