@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from thermalreid_ros.reid.signature import OUTLIER_SIGMAS, WEIGHT_VALUE, WEIGHT_Y, ThermalSignature
 
+_AT_ONCE = 1 << 16  # distances between blobs: what a processor's own memory holds of them
+_THREADS = 2
 _ROUNDING = 1e-6  # of a mean of float32: equal smallest distances must not be outliers
 
 
@@ -57,57 +60,67 @@ def mser_distances(first: SignatureTable, second: SignatureTable) -> np.ndarray:
     ends = np.cumsum(count)
     starts, owner = ends - count, np.repeat(np.arange(len(count)), count)
     distances = np.ones((len(first), len(second)), np.float32)
-    for row, blobs in enumerate(first.count):
-        if blobs == 0:
-            distances[row] = second.count != 0
-            continue
-        d_y = np.abs(first.y[row, :blobs, None] - y)
-        d_value = np.abs(first.value[row, :blobs, None] - value)
+    distances[first.count == 0] = second.count != 0
+
+    def match(rows: np.ndarray) -> None:  # of as many blobs each
+        blobs = first.count[rows[0]]
         fewer, most = np.searchsorted(count, (blobs, blobs + 1))  # sets of fewer blobs end, of more begin
-        own = np.zeros((2, len(count)))
+        d_y = np.abs(first.y[rows, :blobs, None] - y)
+        d_value = np.abs(first.value[rows, :blobs, None] - value)
+        own = np.zeros((2, len(rows), len(count)))
         if most:
             stop = ends[most - 1]
-            own[0, :most] = _match_rows(d_y[:, :stop], d_value[:, :stop], starts[:most], owner[:stop])
+            own[0, :, :most] = _match_rows(d_y[..., :stop], d_value[..., :stop], starts[:most], owner[:stop])
         if fewer < len(count):
             at = starts[fewer]
-            own[1, fewer:] = _match_columns(d_y[:, at:], d_value[:, at:], count[fewer:], starts[fewer:] - at,
-                                            owner[at:] - fewer)
-        own[:, fewer:most] *= 0.5  # where neither is the larger, both ways count
-        distances[row, order] = own[0] + own[1]
+            own[1, :, fewer:] = _match_columns(d_y[..., at:], d_value[..., at:], count[fewer:], starts[fewer:] - at,
+                                               owner[at:] - fewer)
+        own[..., fewer:most] *= 0.5  # where neither is the larger, both ways count
+        distances[rows[:, None], order] = own[0] + own[1]
+
+    jobs = []
+    for blobs in np.unique(first.count[first.count > 0]) if len(count) else ():
+        rows = np.flatnonzero(first.count == blobs)
+        jobs += np.array_split(rows, -(-len(rows) * int(blobs) * len(y) // _AT_ONCE))
+    with ThreadPoolExecutor(_THREADS) as pool:  # numpy leaves the interpreter to others while it computes
+        list(pool.map(match, jobs))
     return distances
 
 
 def _match_rows(d_y: np.ndarray, d_value: np.ndarray, starts: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """float (M,), from each row's blob to the nearest of each of M sets; distances (rows, blobs of all sets)."""
+    """float (N, M), from each blob of N sets to the nearest of each of M others; distances (N, blobs of each of the N,
+    blobs of all of the M in a row)."""
     parts, inlier = (d_y, d_value), True
     for part in parts:
-        nearest = np.minimum.reduceat(part, starts, axis=1).astype(np.float64)
-        spread = nearest.std(axis=0, ddof=1) if len(nearest) > 1 else np.inf
-        inlier = inlier & (nearest <= nearest.mean(axis=0) * (1.0 + _ROUNDING) + OUTLIER_SIGMAS * spread)
+        nearest = np.minimum.reduceat(part, starts, axis=2).astype(np.float64)
+        spread = nearest.std(axis=1, ddof=1) if nearest.shape[1] > 1 else np.inf
+        limit = nearest.mean(axis=1) * (1.0 + _ROUNDING) + OUTLIER_SIGMAS * spread
+        inlier = inlier & (nearest <= limit[:, None])
     total = 0.0
     for part, weight in zip(parts, (WEIGHT_Y, WEIGHT_VALUE)):
-        largest = np.where(inlier, np.maximum.reduceat(part, starts, axis=1), 0.0).max(axis=0)
-        total = total + part * _over(weight, largest)[owner]
-    nearest = np.where(inlier, np.minimum.reduceat(total, starts, axis=1), 0.0)
-    return nearest.sum(axis=0) / np.maximum(inlier.sum(axis=0), 1)
+        largest = np.where(inlier, np.maximum.reduceat(part, starts, axis=2), 0.0).max(axis=1)
+        total = total + part * _over(weight, largest)[:, None, owner]
+    nearest = np.where(inlier, np.minimum.reduceat(total, starts, axis=2), 0.0)
+    return nearest.sum(axis=1) / np.maximum(inlier.sum(axis=1), 1)
 
 
 def _match_columns(d_y: np.ndarray, d_value: np.ndarray, count: np.ndarray, starts: np.ndarray,
                    owner: np.ndarray) -> np.ndarray:
-    """float (M,), from each blob of each of M sets to the nearest of the rows', likewise."""
+    """float (N, M), from each blob of the M sets to the nearest of each of the N, likewise."""
     parts, inlier = (d_y, d_value), True
     for part in parts:
-        nearest = part.min(axis=0).astype(np.float64)
-        mean = np.add.reduceat(nearest, starts) / count
-        squares = np.add.reduceat((nearest - mean[owner]) ** 2, starts)
+        nearest = part.min(axis=1).astype(np.float64)
+        mean = np.add.reduceat(nearest, starts, axis=1) / count
+        squares = np.add.reduceat((nearest - mean[:, owner]) ** 2, starts, axis=1)
         spread = np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1)), np.inf)
-        inlier = inlier & (nearest <= (mean * (1.0 + _ROUNDING) + OUTLIER_SIGMAS * spread)[owner])
+        inlier = inlier & (nearest <= (mean * (1.0 + _ROUNDING) + OUTLIER_SIGMAS * spread)[:, owner])
     total = 0.0
     for part, weight in zip(parts, (WEIGHT_Y, WEIGHT_VALUE)):
-        largest = np.maximum.reduceat(np.where(inlier, part.max(axis=0), 0.0), starts)
-        total = total + part * _over(weight, largest)[owner]
-    nearest = np.where(inlier, total.min(axis=0), 0.0)
-    return np.add.reduceat(nearest, starts) / np.maximum(np.add.reduceat(inlier.astype(np.intp), starts), 1)
+        largest = np.maximum.reduceat(np.where(inlier, part.max(axis=1), 0.0), starts, axis=1)
+        total = total + part * _over(weight, largest)[:, None, owner]
+    nearest = np.where(inlier, total.min(axis=1), 0.0)
+    counted = np.add.reduceat(inlier.astype(np.intp), starts, axis=1)
+    return np.add.reduceat(nearest, starts, axis=1) / np.maximum(counted, 1)
 
 
 def _over(weight: float, largest: np.ndarray) -> np.ndarray:
