@@ -154,10 +154,14 @@ def test_the_first_sights_are_described_and_then_every_fifth():
     gallery, told = Gallery(0.5), []
     for length in range(1, 20):
         gallery.add(tracked(1, length=length), signature(200), length * S)
-        if gallery.wants_descriptor(1):
+        if gallery.to_describe([1, 9]):
             gallery.describe(1, unit(1, 0), np.float32((1, 0, 0, 0)))
             told.append(length)
     assert told == [1, 2, 3, 4, 9, 14, 19]
+    for track_id in (2, 3, 4):
+        gallery.add(tracked(track_id), signature(200), 20 * S)
+    gallery.describe(2, unit(1, 0), np.float32((1, 0, 0, 0)))
+    assert gallery.to_describe([1, 2, 3, 4]) == [3, 4, 2] and gallery.to_describe([1, 2, 3, 4], most=1) == [3]
 
 
 def test_probes_from_files(tmp_path):

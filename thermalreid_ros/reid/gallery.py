@@ -109,11 +109,14 @@ class Gallery:
         entry.detection, entry.length, entry.stamp_ns = tracked.detection, tracked.length, stamp_ns
         self._entries[tracked.track_id] = entry
 
-    def wants_descriptor(self, track_id: int, every: int = 5) -> bool:
-        """Whether the newest sight of a track shall be described: the first ones, then every so many. Embedding costs
-        more than all else, and neighbouring frames show the same."""
-        entry = self._entries[track_id]
-        return len(entry.descriptors) < self._descriptors_per_track // 2 or entry.length - entry.described >= every
+    def to_describe(self, track_ids: Iterable[int], every: int = 5, most: int = 24) -> list[int]:
+        """Tracks whose newest sight shall be described: the first sights, then every so many, the least described ones
+        first. Embedding costs more than all else, and neighbouring frames show the same."""
+        wanting = [(len(entry.descriptors), track_id) for track_id in track_ids if track_id in self._entries
+                   for entry in (self._entries[track_id],)
+                   if len(entry.descriptors) < self._descriptors_per_track // 2
+                   or entry.length - entry.described >= every]
+        return [track_id for _, track_id in sorted(wanting)[:most]]
 
     def describe(self, track_id: int, descriptor: np.ndarray, classes: np.ndarray) -> None:
         """What an embedding says of a track's newest sight: a unit vector, and probabilities of CLASS_NAMES."""

@@ -163,17 +163,16 @@ class Reidentifier:
 
     def _describe(self, values: np.ndarray, tracked: Sequence[TrackedDetection]) -> None:
         """Embed, all at once, what of a frame is news."""
-        items, squares = [], []
-        for item in tracked:
-            if item.track_id in self.gallery and self.gallery.wants_descriptor(item.track_id):
-                try:
-                    squares.append(self._embedder.thermal_squares(values, [item.detection.box])[0])
-                    items.append(item)
-                except CropError:  # too thin for a square: it is known by its signature alone
-                    continue
-        if items:
-            for item, *described in zip(items, *self._embedder.describe(np.stack(squares))):
-                self.gallery.describe(item.track_id, *described)
+        boxes = {item.track_id: item.detection.box for item in tracked}
+        squares = {}
+        for track_id in self.gallery.to_describe(boxes):
+            try:
+                squares[track_id] = self._embedder.thermal_squares(values, [boxes[track_id]])[0]
+            except CropError:  # too thin for a square: it is known by its signature alone
+                continue
+        if squares:
+            for track_id, *described in zip(squares, *self._embedder.describe(np.stack(list(squares.values())))):
+                self.gallery.describe(track_id, *described)
 
     def add_pose(self, intrinsics: Intrinsics, pose: CameraPose) -> bool:
         """Where the camera was at the capture of a frame, that has come or will; whether its frame was here."""
