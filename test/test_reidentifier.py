@@ -1,0 +1,158 @@
+"""The Reidentifier: methods, what falls back to which, sizes from poses, acceptance."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid, Pose
+from thermalreid_ros.camera.thermal import make_frame
+from thermalreid_ros.detection.types import Detection
+from thermalreid_ros.reid.fusion import FusedModel
+from thermalreid_ros.reid.gallery import Gallery
+from thermalreid_ros.reid.probe import ProbeError, make_probe
+from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, MethodError, Reidentifier
+from thermalreid_ros.reid.target import CameraPose
+
+S = 1_000_000_000
+CAMERA = Intrinsics.from_field_of_view(320, 256, np.radians(30.0))
+GRID = LocalGrid("EPSG:32633", 500_000.0, 5_360_000.0)
+FUSION = replace(FusedModel.load(), descriptor_model="")
+
+
+class SeesPlaces:
+    """An embedding to which a crop is where it is hottest: left or right of its middle."""
+
+    engine = SimpleNamespace(card=SimpleNamespace(name="places"), close=lambda: None)
+
+    def __init__(self):
+        self.described = 0
+
+    def thermal_squares(self, celsius, boxes):
+        return np.stack([celsius[int(box[1]):int(box[3]), int(box[0]):int(box[2])][:10, :20] for box in boxes])
+
+    def describe(self, squares):
+        self.described += len(squares)
+        left = squares[:, :, :10].mean(axis=(1, 2)) > squares[:, :, 10:].mean(axis=(1, 2))
+        vectors = np.where(left[:, None], (1.0, 0.0), (0.0, 1.0)).astype(np.float32)
+        return vectors, np.tile(np.float32((0.97, 0.01, 0.01, 0.01)), (len(squares), 1))
+
+    def close(self):
+        self.engine.close()
+
+
+def frame(second: float, *boxes: Detection, hot_left: tuple[bool, ...] = ()):
+    celsius = np.full((256, 320), 15.0, np.float32) + np.random.default_rng(3).normal(0, 0.1, (256, 320)).astype("f")
+    for number, box in enumerate(boxes):
+        x, y, right, bottom = (int(edge) for edge in (box.x_min, box.y_min, box.x_max, box.y_max))
+        celsius[y:bottom, x:right] = 20.0
+        middle = (x + right) // 2
+        left = hot_left[number] if hot_left else True
+        celsius[y:bottom, x:middle] += 6.0 * left
+        celsius[y:bottom, middle:right] += 6.0 * (not left)
+    return make_frame(celsius, "32FC1", "celsius_f32", int(second * S), "camera")
+
+
+def car(x: float, y: float, width: float = 20.0, height: float = 10.0) -> Detection:
+    return Detection(0, 0.9, x, y, x + width, y + height)
+
+
+def probe(descriptors=None, name: str = "", class_name: str = "car"):
+    crop = np.full((10, 20), 20.0, np.float32)
+    crop[:, :10] += 6.0
+    return make_probe([crop], "celsius_f32", "p", class_name, descriptors=descriptors, descriptor_model=name)
+
+
+def pose(second: float, height_m: float = 100.0) -> CameraPose:
+    camera = Pose.looking((0.0, 0.0, height_m), 0.3, np.pi / 2)
+    return CameraPose(int(second * S), np.array((500.0, 400.0)), height_m, camera.rotation, np.eye(6) * 1e-4)
+
+
+def test_descriptors_tell_apart_what_signatures_do_not():
+    boxes = (car(40, 40), car(200, 150))
+    embedder = SeesPlaces()
+    for method in (EMBEDDING, FUSED):
+        reid = Reidentifier("celsius_f32", Gallery(0.5), method=method, fusion=FUSION, embedder=embedder)
+        reid.add_probe(probe(np.float32([[0, 1], [0, 1]]), "places"))
+        reid.process(frame(1, *boxes, hot_left=(True, False)), boxes)
+        ranking = reid.rank("p")
+        assert ranking.method == method and ranking.why == ""
+        best, other = ranking.matches
+        assert best.track_id == 2 and best.embedding == pytest.approx(0.0) and other.embedding == pytest.approx(1.0)
+        assert 1.0 >= best.probability > other.probability >= 0.0
+        assert best.score == pytest.approx(best.embedding if method == EMBEDDING else 1.0 - best.probability)
+        assert best.accepted == (best.probability >= reid.accept_probability) == (ranking.accepted is best)
+    assert embedder.described == 4
+    with pytest.raises(ProbeError, match="described by 'another' but tracks are by 'places'"):
+        reid.add_probe(probe(np.float32([[0, 1], [0, 1]]), "another"))
+
+
+def test_a_size_that_is_known_counts():
+    """Both look alike; one is as long as a bus. Before there is a pose nobody can tell."""
+    boxes = (car(40, 40, 60.0, 30.0), car(200, 150, 20.0, 10.0))
+    reid = Reidentifier("celsius_f32", Gallery(0.5), method=FUSED, fusion=FUSION)
+    reid.add_probe(probe())
+    reid.process(frame(1, *boxes), boxes)
+    assert all(np.isnan(match.size_m) for match in reid.rank("p").matches)
+    assert not reid.add_pose(CAMERA, pose(7)) and reid.add_pose(CAMERA, pose(1))
+    best, other = reid.rank("p").matches
+    assert best.track_id == 2 and best.size_m == pytest.approx(20 * 100 / CAMERA.fx, rel=0.03)
+    assert best.probability > other.probability
+    target = reid.target(best, GRID)
+    assert target.sights == 1 and target.stamp_ns == S
+    # A pose that came before its frame serves as well.
+    reid.add_pose(CAMERA, pose(2))
+    reid.process(frame(2, *boxes), boxes)
+    assert reid.target(reid.rank("p").matches[0], GRID).sights == 2
+    reid.process(frame(1, *boxes), boxes)  # the recording starts over
+    assert all(reid.target(match, GRID) is None for match in reid.rank("p").matches)
+
+
+def test_what_cannot_be_done_is_replaced_and_said():
+    grey = make_frame(np.random.default_rng(1).integers(60, 90, (256, 320)).astype(np.uint8), "mono8", "agc8", S, "c")
+    reid = Reidentifier("agc8", Gallery(0.5), method=FUSED, fusion=FUSION, embedder=SeesPlaces())
+    reid.add_probe(make_probe([np.full((10, 20), 80, np.uint8)], "agc8", "p"))
+    reid.process(grey, [car(40, 40)])
+    ranking = reid.rank("p")
+    assert ranking.method == SIGNATURE and "does not measure temperatures" in ranking.why
+    assert np.isnan(ranking.matches[0].probability) and ranking.accepted is None and np.isnan(reid.accept_probability)
+    reid = Reidentifier("celsius_f32", Gallery(0.5), method=EMBEDDING, fusion=FUSION, embedder=SeesPlaces())
+    reid.add_probe(probe())
+    reid.process(frame(1, car(40, 40)), [car(40, 40)])
+    assert (reid.rank("p").method, reid.rank("p").why) == (SIGNATURE, "probe 'p' has no descriptors")
+    assert np.isfinite(reid.rank("p").matches[0].probability)  # by what else is known
+
+
+def test_an_object_at_the_horizon_has_no_place_and_the_reason_is_kept():
+    reid = Reidentifier("celsius_f32", Gallery(0.5), method=FUSED, fusion=FUSION)
+    reid.add_probe(probe())
+    reid.process(frame(1, car(40, 40)), [car(40, 40)])
+    level = Pose.looking((0.0, 0.0, 50.0), 0.0, 0.0)
+    reid.add_pose(CAMERA, CameraPose(S, np.zeros(2), 50.0, level.rotation, np.eye(6) * 1e-4))
+    assert reid.target(reid.rank("p").matches[0], GRID) is None and "horizon" in reid.unplaced[1]
+
+
+def test_all_probes_at_once_rank_as_each_alone():
+    boxes = (car(40, 40), car(200, 150), car(120, 200))
+    reid = Reidentifier("celsius_f32", Gallery(0.4), fusion=FUSION)
+    for name in "abc":
+        reid.add_probe(replace(probe(), probe_id=name))
+    reid.process(frame(1, *boxes, hot_left=(True, False, True)), boxes)
+    together = reid.rank_all()
+    assert [ranking.probe_id for ranking in together] == ["a", "b", "c"]
+    for ranking in together:
+        alone = reid.rank(ranking.probe_id)
+        assert [m.track_id for m in ranking.matches] == [m.track_id for m in alone.matches]
+        assert [m.score for m in ranking.matches] == pytest.approx([m.score for m in alone.matches])
+
+
+@pytest.mark.parametrize("options, complaint", [
+    ({"method": "guess"}, "'guess' is unknown"), ({"method": EMBEDDING, "fusion": FUSION}, "needs an embedding"),
+    ({"method": FUSED}, "needs a fusion"),
+    ({"method": FUSED, "fusion": replace(FUSION, descriptor_model="old"), "embedder": SeesPlaces()},
+     "fitted with the embedding 'old', not with 'places'"),
+])
+def test_methods_that_lack_what_they_need_are_refused(options, complaint):
+    with pytest.raises(MethodError, match=complaint):
+        Reidentifier("celsius_f32", Gallery(0.5), **options)
