@@ -89,7 +89,7 @@ def test_calibration_of_probabilities_computed_by_hand():
 
 def picture(identity: str, class_name: str, session: int, hour: float, tmp="nowhere") -> Picture:
     return Picture(tmp, identity, class_name, f"0/{session}", (0.0, 0.0, 20.0, 10.0), hour, 0.1, 60.0,
-                   Conditions(hour, 10.0, 0.2, 20.0))
+                   (4.0, 1.8, 1.5), Conditions(hour, 10.0, 0.2, 20.0))
 
 
 @pytest.fixture
@@ -165,6 +165,12 @@ def test_a_photograph_that_gave_no_probe_comes_last_by_its_signature_and_is_know
 # --- sets on disk ---
 
 
+@pytest.fixture(autouse=True)
+def no_shipped_models(monkeypatch):
+    """The baselines and the embedding of the package are not at hand, whether it ships them or not."""
+    monkeypatch.setattr("thermalreid_ros.engine.engine.shipped_models", lambda: ())
+
+
 def draw_set(folder, count: int = 12, sessions: int = 3, seed: int = 3):
     """Identities are patterns of 3x3 cells: red on a photograph, warm on thermal pictures."""
     rng = np.random.default_rng(seed)
@@ -177,7 +183,8 @@ def draw_set(folder, count: int = 12, sessions: int = 3, seed: int = 3):
         name = CLASS_NAMES[number % 4]
         cells = np.ones((3, 3), bool)  # its corners stay, so that every pattern fills its box
         cells.flat[1::2], cells[1, 1] = codes[number] >> np.arange(4) & 1, codes[number] >> 4
-        facts = {"identity": f"{name}-{number:04d}", "class": name, "weather": weather}
+        facts = {"identity": f"{name}-{number:04d}", "class": name, "weather": weather,
+                 "size_m": [0.7 * (10 + number % 4), 2.0, 1.0]}
         shape = np.kron(cells, np.ones((20, 20))) > 0
         photograph = rng.integers(90, 120, (120, 160, 3), dtype=np.uint8)
         photograph[30:90, 50:110][shape] = (30, 40, 220)  # BGR

@@ -28,7 +28,7 @@ NAN = float("nan")
 
 
 def model(**changes) -> FusedModel:
-    """Features as they are; weights 1 to 6 with an embedding, 2 for the histogram without."""
+    """Weights 1 to 6 with an embedding, 2 for the histogram without; sizes with a standard deviation of 0.2."""
     own = {"means": np.array([0.5, 0.25, 0.5, 0.0, 0.0, 0.0]), "scales": np.array([0.5, 0.25, 0.5, 1.0, 1.0, 1.0]),
            "weights": {"with_embedding": {"any": Weights(-3.0, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))},
                        "without_embedding": {"any": Weights(-2.0, (2.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
@@ -45,16 +45,17 @@ def pair(histogram=NAN, mser=NAN, embedding=NAN, class_probability=NAN, size_log
 
 
 def test_the_log_odds_of_a_pair_computed_by_hand():
-    terms = pair(1.0, 0.5, 0.75, 0.5, -1.0)  # features less means over scales: 1, 1, 0.5, 0, 1, 0
-    assert model().score(terms) == pytest.approx(-3.0 - (1 * 1 + 2 * 1 + 3 * 0.5 + 4 * 0 + 5 * 1 + 6 * 0))
-    assert model().score(pair(1.0, 0.5, NAN, 0.5, -1.0)) == pytest.approx(-2.0 - 2.0)
+    terms = pair(1.0, 0.5, 0.75, 0.5, -0.6)  # features less means over scales: 1, 1, 0.5, 0, ln(1 + 3^2), 0.36
+    assert model().score(terms) == pytest.approx(-3.0 - (1 * 1 + 2 * 1 + 3 * 0.5 + 4 * 0 + 5 * np.log(10.0) + 6 * 0.36))
+    assert model().score(pair(1.0, 0.5, NAN, 0.5, -0.6)) == pytest.approx(-2.0 - 2.0)
     assert model().probability(pair(0.5), "car") == pytest.approx(1.0 / (1.0 + np.exp(2.0)))
 
 
 def test_features_are_oriented_and_bounded():
-    table = features(pair(0.2, 0.1, 0.3, 1.0, 9.0))
-    assert table[0] == pytest.approx([0.2, 0.1, 0.3, np.log(0.001 / 0.999), 0.0, 2.25])
-    assert np.isnan(features(pair())).all() and table.shape == (1, len(FEATURES))
+    table = features(pair(0.2, 0.1, 0.3, 1.0, -0.9), 0.3)
+    assert table[0] == pytest.approx([0.2, 0.1, 0.3, np.log(0.001 / 0.999), np.log(10.0), 0.81])
+    assert features(pair(size_log_ratio=9.0), 0.3)[0, 5] == 2.25
+    assert np.isnan(features(pair(), 0.3)).all() and table.shape == (1, len(FEATURES))
 
 
 def test_what_is_not_known_speaks_neither_for_nor_against():
@@ -145,6 +146,7 @@ def test_the_file_says_what_the_model_does(tmp_path):
     (lambda content: content.update(accept_probability=1.5), "acceptance"),
     (lambda content: content.update(sizes="large"), "damaged"),
     (lambda content: content["sizes"]["dog"].update(view=[1.0]), "6 numbers"),
+    (lambda content: content["sizes"]["dog"].update(sigma=0.0), "sigma"),
 ])
 def test_a_damaged_file_is_named_in_one_line(tmp_path, change, complaint):
     content = yaml.safe_load(yaml.safe_dump(model().to_mapping()))

@@ -17,20 +17,18 @@ import numpy as np
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.reid_open_set import area_under_roc, calibration_error, threshold_for
+from thermalreid_ros.evaluation.reid_sizes import Sized, fit_sizes, fit_views, less_view
 from thermalreid_ros.evaluation.reid_terms import Evidence, SetTerms
 from thermalreid_ros.reid.fusion import (
     ANY,
     FEATURES,
-    VIEW_FEATURES,
     WITH_EMBEDDING,
     WITHOUT_EMBEDDING,
     FusedModel,
     PairTerms,
-    SizeRegression,
     Weights,
     features,
     probability_of,
-    view_features,
 )
 
 #: A drone over a street or a square sees about so many objects at a time.
@@ -38,8 +36,6 @@ CANDIDATES_PER_TRUE = 20.0
 FALSE_ALARMS = 0.01
 FOLDS = 5
 RIDGES = (0.001, 0.01, 0.1, 1.0)
-_SIZE_RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-_VIEW_RIDGE = 0.01
 _LEAST_IDENTITIES = 2 * FOLDS
 _SEARCHES = 200  # drawn for each photograph when the threshold of acceptance is sought
 
@@ -139,8 +135,9 @@ class Fit:
 
 
 def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, descriptor_model: str, seed: int,
-        ridges: Sequence[float] = RIDGES, log: Callable[[str], None] = lambda line: None) -> Fit:
-    """Fit everything in a fusion file. Raises ThermalReidError where there are too few identities."""
+        sized: Sized | None = None, log: Callable[[str], None] = lambda line: None) -> Fit:
+    """Fit everything in a fusion file. sized: more photographs to learn sizes from. Raises ThermalReidError where there
+    are too few identities."""
     who, label = terms.identity[0], terms.label[0]
     identities = np.unique(who)
     if len(identities) < _LEAST_IDENTITIES:
@@ -149,13 +146,13 @@ def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, 
     fold_of = _folds(identities, {name: label[who == name][0] for name in identities}, seed)
     # Pairs have the sizes expected by regressions that did not see the identity: in flight they have not either.
     views = fit_views(terms)
-    seen = np.stack([_less_view(terms.views, views[name]) for name in CLASS_NAMES])
-    sizes, expected = _fit_sizes(terms, views, fold_of)
+    seen = np.stack([less_view(terms.views, views[name]) for name in CLASS_NAMES])
+    sizes, expected = fit_sizes(terms, views, fold_of, FOLDS, sized)
     blank = FusedModel(np.zeros(len(FEATURES)), np.ones(len(FEATURES)), {}, sizes, 1.0, CANDIDATES_PER_TRUE,
                        descriptor_model, synthetic_share)
     pairs = all_pairs(terms, Evidence(terms, synthesis, beta_h, synthetic_share, expected, seen))
     losses, held_scores = {}, {}
-    for ridge in ridges:
+    for ridge in RIDGES:
         held_scores[ridge] = _held_out(blank, pairs, fold_of, ridge)
         losses[ridge] = _log_loss(*held_scores[ridge])
         log(f"ridge {ridge:g}: log-loss of identities held out {losses[ridge]:.4f}")
@@ -164,7 +161,8 @@ def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, 
     held, scores = held_scores[ridge]
     figures = _figures(held, scores, seed)
     return Fit(replace(model, accept_probability=figures["accept_probability"]),
-               {"ridge": ridge, "log_loss": losses[ridge], **figures})
+               {"sizes": {name: {"spread": row.spread, "sigma": row.sigma} for name, row in sizes.items()},
+                "ridge": ridge, "log_loss": losses[ridge], **figures})
 
 
 def all_pairs(terms: SetTerms, evidence: Evidence) -> Pairs:
@@ -178,84 +176,6 @@ def all_pairs(terms: SetTerms, evidence: Evidence) -> Pairs:
                            kind[columns], who[photograph] * same, whom[columns], same.astype(np.float64)))
     pairs = Pairs.joined([part for part in parts if part.true.any()])
     return replace(pairs, weight=_weights(pairs.label, pairs.who, pairs.true))
-
-
-def fit_views(terms: SetTerms) -> dict[str, np.ndarray]:
-    """(6,) of each class and ANY, by how much the size seen depends on the view: from differences between the pictures
-    of one identity, so that what identities differ by is not taken for it."""
-    whom, kind = terms.identity[1], terms.label[1]
-    size, columns = _less_view(terms.views, np.zeros(VIEW_FEATURES)), view_features(terms.views)
-    for identity in np.unique(whom):
-        own = whom == identity
-        size[own] -= size[own].mean()
-        columns[own] -= columns[own].mean(axis=0)
-    views = {}
-    for name, own in [*((name, kind == k) for k, name in enumerate(CLASS_NAMES)), (ANY, np.ones(len(kind), bool))]:
-        square = columns[own].T @ columns[own] + _VIEW_RIDGE * np.eye(VIEW_FEATURES)
-        views[name] = np.linalg.solve(square, columns[own].T @ size[own])
-    return views
-
-
-def _less_view(views: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """As FusedModel.seen_size, with these weights."""
-    return np.log(np.hypot(views[:, 0], views[:, 1])) - view_features(views) @ weights
-
-
-def _fit_sizes(terms: SetTerms, views: dict[str, np.ndarray],
-               fold_of: np.ndarray) -> tuple[dict[str, SizeRegression], np.ndarray]:
-    """(regression of each class and ANY, (P,) sizes expected of the photographs' objects by those of their class that
-    did not see them)."""
-    who, whom = terms.identity
-    label = terms.label[0]
-    pairs = [(p, g) for p in range(len(who)) for g in np.flatnonzero(whom == who[p])]
-    photograph, picture = np.array(pairs).T
-    fold = fold_of[who[photograph]]
-    descriptors = None if terms.embedding is None else terms.embedding.photographs.astype(np.float64)
-    sizes, expected = {}, np.zeros(len(who))
-    for name, own in [*((CLASS_NAMES[k], label[photograph] == k) for k in np.unique(label)),
-                      (ANY, np.ones(len(pairs), bool))]:
-        size = _less_view(terms.views[picture], views[name])
-        errors = {}
-        for ridge in _SIZE_RIDGES if descriptors is not None else (np.inf,):
-            held = np.empty(len(pairs))
-            for number in range(FOLDS):
-                seen, unseen = own & (fold != number), own & (fold == number)
-                if unseen.any():
-                    held[unseen] = _regress(descriptors, photograph[seen], size[seen], ridge)(photograph[unseen])
-            errors[ridge] = held, float(np.sqrt(np.mean((held[own] - size[own]) ** 2)))
-        ridge = min(errors, key=lambda key: errors[key][1])
-        held, sigma = errors[ridge]
-        if name != ANY:
-            expected[photograph[own]] = held[own]
-        whole = _regress(descriptors, photograph[own], size[own], ridge)
-        sizes[name] = SizeRegression(float(size[own].mean()), float(size[own].std()), sigma, whole.offset,
-                                     whole.weights, views[name])
-    return sizes, expected
-
-
-@dataclass(frozen=True, eq=False)
-class _Line:
-    descriptors: np.ndarray | None
-    offset: float
-    weights: np.ndarray
-
-    def __call__(self, photographs: np.ndarray) -> np.ndarray:
-        if self.descriptors is None:
-            return np.full(len(photographs), self.offset)
-        return self.offset + self.descriptors[photographs] @ self.weights
-
-
-def _regress(descriptors: np.ndarray | None, photograph: np.ndarray, size: np.ndarray, ridge: float) -> _Line:
-    mean = float(size.mean()) if len(size) else 0.0
-    if descriptors is None or not len(size):
-        return _Line(None, mean, np.zeros(0))
-    columns = descriptors[photograph]
-    centre = columns.mean(axis=0)
-    columns = columns - centre
-    # Unit vectors of D numbers: a ridge of 1 is about as strong as one pair.
-    weights = np.linalg.solve(columns.T @ columns + ridge * np.eye(columns.shape[1]) / columns.shape[1],
-                              columns.T @ (size - mean))
-    return _Line(descriptors, mean - float(weights @ centre), weights)
 
 
 def _folds(identities: np.ndarray, label: dict[int, int], seed: int) -> np.ndarray:
@@ -281,7 +201,7 @@ def _weights(label: np.ndarray, who: np.ndarray, true: np.ndarray) -> np.ndarray
 
 
 def _fit_weights(blank: FusedModel, pairs: Pairs, ridge: float) -> FusedModel:
-    columns = features(pairs.terms)
+    columns = features(pairs.terms, np.array([blank.sizes[name].sigma for name in CLASS_NAMES])[pairs.label])
     true = pairs.true
     with np.errstate(invalid="ignore"):
         halves = [np.nan_to_num(_moments(columns[chosen], pairs.weight[chosen])) for chosen in (true, ~true)]

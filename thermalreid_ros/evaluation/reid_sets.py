@@ -29,7 +29,8 @@ class DamagedPicture(ThermalReidError):
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A photograph or a thermal picture of an identity. identity, session: unique among all sets; pictures of
-    one session share hour and weather. metres_per_pixel: at the object's distance. depression_deg: from above."""
+    one session share hour and weather. metres_per_pixel: at the object's distance. depression_deg: from above.
+    size_m: of the object, length, width and height."""
 
     path: Path
     identity: str
@@ -39,6 +40,7 @@ class Picture:
     hour: float
     metres_per_pixel: float
     depression_deg: float
+    size_m: tuple[float, float, float]
     conditions: Conditions
 
     @property
@@ -97,12 +99,8 @@ def read_sets(folders: Sequence[Path], most_photographs: int = 0) -> ReidSets:
     gallery: list[Picture] = []
     for number, folder in enumerate(folders):
         index = _index(folder)
-        for kind, target in (("probes", photographs), ("gallery", gallery)):
-            try:
-                target.extend(_picture(folder, number, entry, index) for entry in index[kind])
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                raise ThermalReidError(f"{folder / 'index.json'}: {kind} are damaged ({type(error).__name__}: "
-                                       f"{error}); render the set again") from None
+        photographs += _pictures(folder, number, index, "probes")
+        gallery += _pictures(folder, number, index, "gallery")
     both = {p.identity for p in photographs} & {p.identity for p in gallery}
     if len(both) < 2:
         raise ThermalReidError(f"{', '.join(map(str, folders))}: {len(both)} identities have a photograph and a "
@@ -115,6 +113,20 @@ def read_sets(folders: Sequence[Path], most_photographs: int = 0) -> ReidSets:
             chosen.append(picture)
     return ReidSets(tuple(folder.name for folder in folders), tuple(chosen),
                     tuple(picture for picture in gallery if picture.identity in both))
+
+
+def read_photographs(folders: Sequence[Path]) -> tuple[Picture, ...]:
+    """The photographs alone. Raises ThermalReidError as read_sets does."""
+    return tuple(picture for number, folder in enumerate(folders)
+                 for picture in _pictures(folder, number, _index(folder), "probes"))
+
+
+def _pictures(folder: Path, number: int, index: Mapping[str, Any], kind: str) -> list[Picture]:
+    try:
+        return [_picture(folder, number, entry, index) for entry in index[kind]]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ThermalReidError(f"{folder / 'index.json'}: {kind} are damaged ({type(error).__name__}: {error}); render "
+                               "the set again") from None
 
 
 def _index(folder: Path) -> Mapping[str, Any]:
@@ -143,4 +155,4 @@ def _picture(folder: Path, number: int, entry: Mapping[str, Any], index: Mapping
         raise ValueError(f"a box of {len(box)} numbers")
     return Picture(folder / entry["file"], f"{number}/{entry['identity']}", entry["class"],
                    f"{number}/{entry['session']}", box, hour, float(entry["metres_per_pixel"]),
-                   float(entry["depression_deg"]), conditions)
+                   float(entry["depression_deg"]), tuple(map(float, entry["size_m"])), conditions)

@@ -23,14 +23,16 @@ FILE_NAME = "reid_fusion.yaml"
 METHODS = ("thermal_signature", "cross_modal_embedding", "fused")
 #: Weights for a probe whose class is not known.
 ANY = "any"
-#: Of evidence, oriented so that more of it speaks against the candidate; class_doubt is -ln(p / (1 - p)).
-FEATURES = ("histogram", "mser", "embedding", "class_doubt", "smaller", "larger")
+#: Of evidence, oriented so that more of it speaks against the candidate: class_doubt is -ln(p / (1 - p)), size_misfit
+#: ln(1 + (r / sigma)^2) of the size's log-ratio r, as of errors that are mostly small and at times anything; size_gap
+#: r^2, by which things of another kind are told.
+FEATURES = ("histogram", "mser", "embedding", "class_doubt", "size_misfit", "size_gap")
 WITH_EMBEDDING, WITHOUT_EMBEDDING = "with_embedding", "without_embedding"
 
 VIEW_FEATURES = 6
 
 _LEAST_PROBABILITY = 1e-3  # of a class: networks are surer than they are right
-_MOST_SIZE = 1.5  # of |ln|: beyond it a candidate is of another size altogether
+_MOST_GAP = 1.5
 
 
 class FusionError(ThermalReidError):
@@ -75,12 +77,12 @@ class PairTerms:
         return replace(self, **{name: np.full(len(self), np.nan, np.float32) for name in names})
 
 
-def features(terms: PairTerms) -> np.ndarray:
-    """float64 (N, 6), columns as FEATURES, NaN where the term is."""
+def features(terms: PairTerms, size_sigma: float | np.ndarray) -> np.ndarray:
+    """float64 (N, 6), columns as FEATURES, NaN where the term is. size_sigma: of the expected size, of all or (N,)."""
     probability = np.clip(terms.class_probability.astype(np.float64), _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)
-    size = np.clip(terms.size_log_ratio.astype(np.float64), -_MOST_SIZE, _MOST_SIZE)
+    size = terms.size_log_ratio.astype(np.float64)
     return np.column_stack([terms.histogram, terms.mser, terms.embedding, np.log1p(-probability) - np.log(probability),
-                            np.minimum(size, 0.0) ** 2, np.maximum(size, 0.0) ** 2])
+                            np.log1p((size / size_sigma) ** 2), np.minimum(np.abs(size), _MOST_GAP) ** 2])
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,8 @@ class FusedModel:
                  for name, row in content["sizes"].items()}
         if ANY not in weights[WITHOUT_EMBEDDING] or ANY not in sizes:
             raise ValueError(f"no weights or no sizes for class '{ANY}'")
-        if any(row.view.shape != (VIEW_FEATURES,) for row in sizes.values()):
-            raise ValueError(f"views of sizes that are not {VIEW_FEATURES} numbers")
+        if any(row.view.shape != (VIEW_FEATURES,) or not row.sigma > 0.0 for row in sizes.values()):
+            raise ValueError(f"sizes whose view is not {VIEW_FEATURES} numbers, or whose sigma is not above 0")
         model = cls(np.array([float(row["mean"]) for row in table]), np.array([float(row["scale"]) for row in table]),
                     weights, sizes, float(content["accept_probability"]), float(content["candidates_per_true"]),
                     str(content.get("descriptor_model") or ""), float(content.get("synthetic_share", 0.5)))
@@ -180,7 +182,7 @@ class FusedModel:
 
     def score(self, terms: PairTerms, class_name: str = "") -> np.ndarray:
         """float64 (N,), log-odds that each candidate is the probe's object. class_name: of the probe, "" unknown."""
-        columns = features(terms)
+        columns = features(terms, (self.sizes.get(class_name) or self.sizes[ANY]).sigma)
         standard = np.where(np.isfinite(columns), (columns - self.means) / self.scales, 0.0)
         scores = np.empty(len(terms))
         for kind, chosen in ((WITH_EMBEDDING, np.isfinite(terms.embedding)),
