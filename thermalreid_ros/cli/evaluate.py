@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from thermalreid_ros.cli import evaluate_fusion, evaluate_reid, evaluate_target
+from thermalreid_ros.cli import evaluate_all, evaluate_fusion, evaluate_reid, evaluate_target
 from thermalreid_ros.cli.arguments import positive
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
@@ -84,6 +84,7 @@ def add_parser(subparsers) -> None:
     realism.add_argument("--out", type=Path, required=True, metavar="DIR", help="for plots and a sheet of frames")
     add_json_option(realism)
     realism.set_defaults(part=_realism)
+    evaluate_all.add_parser(parts)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,100 @@
+"""The results page: its plan, what is left out, and what the page says."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from thermalreid_ros.cli import main
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.results import PARTS, ResultsPlan, Step, run_steps, write_results
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> ResultsPlan:
+    maps = tmp_path / "one.tif", tmp_path / "two.tif"
+    for path in maps:
+        path.touch()
+    return ResultsPlan(maps, tmp_path / "out", images=20, flights=5, simulated=4, identities=16, seed=3)
+
+
+def test_every_command_is_one_that_the_command_line_takes(plan: ResultsPlan):
+    steps = plan.steps()
+    assert {step.part for step in steps} == set(PARTS)
+    plan.out.mkdir()
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    commands = parser.add_subparsers()
+    for name in {step.arguments[0] for step in steps}:
+        importlib.import_module(f"thermalreid_ros.cli.{name}").add_parser(commands)
+    for step in steps:
+        parser.parse_args(step.arguments)
+
+
+def test_flights_alternate_between_day_and_night_and_between_towns(plan: ResultsPlan):
+    flights = [step for step in plan.steps(["localization"]) if step.arguments[:2] == ("world", "fly")]
+    assert len(flights) == 5
+    assert ["--night" in step.arguments for step in flights] == [False, True, False, True, False]
+    assert [Path(step.arguments[3]).stem for step in flights] == ["one", "one", "two", "two", "one"]
+    assert len({step.arguments[step.arguments.index("--seed") + 1] for step in flights}) == 5
+
+
+def test_what_is_done_is_not_done_again_and_failures_do_not_end_the_rest(tmp_path: Path):
+    def step(name: str) -> Step:
+        return Step("reid", name, (name,), tmp_path / name)
+
+    (tmp_path / "done").touch()
+    started, said = [], []
+
+    def start(one: Step) -> int:
+        started.append(one.title)
+        return 2 if one.title == "broken" else 0
+
+    failed = run_steps([step("done"), step("broken"), step("fresh"), step("fresh")], start, said.append)
+    assert started == ["broken", "fresh"]  # what two parts need is made once
+    assert failed == ["reid, broken: ended with exit code 2"]
+    assert said == ["[2/4] reid: broken", failed[0], "[3/4] reid: fresh"]
+
+
+def test_the_page_holds_the_figures_above_their_commands_and_dashes_for_the_rest(plan: ResultsPlan):
+    plan.out.mkdir()
+    (plan.out / "segmentation_geogan.json").write_text(json.dumps(
+        {"iou": {"ground": 0.4321, "road": 0.6}, "miou": 0.51, "day": {"miou": 0.52}, "night": None}))
+    (plan.out / "reid.json").write_text(json.dumps({
+        "methods": {"fused": dict.fromkeys(("r1", "r5", "r10", "r15", "r20", "nauc20", "nauc"), 0.25), "vrai": None},
+        "guessing": dict.fromkeys(("r1", "r5", "r10", "r15", "r20", "nauc20", "nauc"), 0.01)}))
+    page = write_results(plan, "two cores").read_text()
+    assert "| geogan | 0.432 | 0.6 | – | – | – | 0.51 | 0.52 | – |" in page
+    assert "| segmenter_compact | – |" in page
+    assert "| fused | 25 |" in page and "| vrai | – |" in page and "| guessing | 1 |" in page
+    assert "| ThermalReID (LAERT, as printed) | 18.2 |" in page
+    assert "| RT-DETR, test split, as published | 93.2 | 98.5 | 89.2 | 93.6 |" in page
+    assert str(plan.out) not in page and "thermalreid evaluate segmentation --images frames/images/thermal" in page
+    assert "hit_uav" not in page  # no data, no command
+
+
+def test_faults_are_a_line(plan: ResultsPlan, tmp_path: Path, capsys: pytest.CaptureFixture):
+    with pytest.raises(ThermalReidError, match="absent.tif: no such map"):
+        ResultsPlan((tmp_path / "absent.tif",), tmp_path)
+    with pytest.raises(ThermalReidError, match="holds no annotations/val.json"):
+        ResultsPlan(plan.maps, tmp_path, hit_uav=tmp_path)
+    with pytest.raises(ThermalReidError, match="part 'all' is unknown"):
+        plan.steps(["all"])
+    plan.out.mkdir()
+    (plan.out / "reid.json").write_text("{")
+    with pytest.raises(ThermalReidError, match="reid.json: damaged"):
+        write_results(plan, "two cores")
+    assert main(["evaluate", "all", "--map", str(tmp_path / "absent.tif"), "--out", str(tmp_path / "o")]) == 2
+    assert "absent.tif: no such map" in capsys.readouterr().err
+
+
+def test_a_part_that_fails_leaves_a_page_and_is_named(plan: ResultsPlan, capfd: pytest.CaptureFixture):
+    assert main(["evaluate", "all", "--map", *map(str, plan.maps), "--out", str(plan.out), "--only", "simulation",
+                 "--simulated", "1"]) == 1  # the maps are empty files
+    said = capfd.readouterr()
+    assert "not measured: simulation, simulated flights: ended with exit code 2" in said.out
+    assert "one.tif" in said.err and "Traceback" not in said.err
+    assert (plan.out / "results.md").is_file()
