@@ -21,6 +21,7 @@ from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.reid.gallery import Match
 
 ROWS, CROP_PX = 6, 64
+PROBE_PX = (148, 148)  # at most, wide and high
 MAP_M, MAP_PX = (150.0, 75.0), 1200
 FIRST, OTHERS = "#c8431b", "#d0a000"
 _WEBP = (cv2.IMWRITE_WEBP_QUALITY, 80)
@@ -54,8 +55,10 @@ def search_section(found: Search, grid: LocalGrid, semantic_map: SemanticMap, *,
 def _probe(probe: np.ndarray, low: float, high: float, number: int) -> str:
     grey = np.clip((probe - low) / max(high - low, 0.1) * 255.0, 0, 255).astype(np.uint8)
     uri = data_uri(".png", cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO))
-    return (f'<figure><img src="{uri}" alt="thermal probe {number}"><figcaption>probe {number}, mean '
-            f"{probe.mean():.0f} °C</figcaption></figure>")
+    scale = min(PROBE_PX[0] / probe.shape[1], PROBE_PX[1] / probe.shape[0])
+    return (f'<figure><img src="{uri}" alt="thermal probe {number}" width="{scale * probe.shape[1]:.0f}" '
+            f'height="{scale * probe.shape[0]:.0f}"><figcaption>probe {number}, mean {probe.mean():.0f} °C</figcaption>'
+            "</figure>")
 
 
 def _tiles(found: Search) -> str:

@@ -89,11 +89,13 @@ class Search:
 
     @property
     def shown(self) -> int:
-        """The frame to look at: the last one in which the object was found, else seen, else the last."""
-        for wanted in (lambda f: f.target is not None, lambda f: f.true_box is not None):
-            if found := [number for number, frame in enumerate(self.frames) if wanted(frame)]:
-                return found[-1]
-        return len(self.frames) - 1
+        """The frame to look at: of those that truly show the object, if there are, the last one that ended as most of
+        them did: found, missed or mistaken."""
+        numbers = [n for n, frame in enumerate(self.frames) if frame.true_box is not None] or range(len(self.frames))
+        ends = {n: (self.frames[n].ranking.accepted is not None, bool(self.frames[n].ranking.matches)
+                    and self.frames[n].is_true(1)) for n in numbers}
+        usual = Counter(ends.values()).most_common(1)[0][0]
+        return [n for n, end in ends.items() if end == usual][-1]
 
 
 def search(city: City, plan: SearchPlan, *, detector: str = "yolo_compact", progress=lambda items: items) -> Search:
