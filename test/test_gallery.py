@@ -93,6 +93,8 @@ def test_the_class_gate_and_the_choice_of_tracks():
         gallery.add(tracked(track_id, class_id), signature(200, track_id), S)
     assert set(ranked(gallery, probe(200, class_name="person"))) == {2, 3}
     assert set(ranked(gallery, probe(200))) == {1, 2, 3}
+    assert set(gallery.compare(probe(200, class_name="person"), of_class=False).track_ids) == {2, 3}
+    gallery.describe(1, np.float32((1, 0)), np.float32((1, 0, 0, 0)))  # what it is called matters no longer
     assert set(gallery.compare(probe(200, class_name="person"), of_class=False).track_ids) == {1, 2, 3}
     assert set(ranked(gallery, probe(200), [1, 3, 99])) == {1, 3}
     assert ranked(gallery, probe(200, class_name="dog")) == []

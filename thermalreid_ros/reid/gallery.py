@@ -154,7 +154,8 @@ class Gallery:
         """Tracks against a probe. Raises SignatureError when probe and tracks are of different units.
 
         track_ids: these alone, e.g. those of the newest frame; unknown ones are passed over. of_class: those alone that
-        the detector gave the probe's class. class_id: the probe's, None where it has none.
+        the detector gave the probe's class; else also the others that are described, whose class is then judged by
+        that. class_id: the probe's, None where it has none.
 
         Eq. (1): for each of the K probe signatures the most alike of the track's, and the mean over the K. On HIT-UAV
         (5 signatures a track, K up to 3, 4 draws) the true person comes first in 79 % by this rule, 80 % by the
@@ -162,7 +163,8 @@ class Gallery:
         """
         chosen = self._entries if track_ids is None else [t for t in track_ids if t in self._entries]
         entries = {t: self._entries[t] for t in chosen
-                   if not of_class or probe.class_name in ("", self._entries[t].detection.class_name)}
+                   if probe.class_name in ("", self._entries[t].detection.class_name)
+                   or not of_class and self._entries[t].descriptor is not None}
         nothing = np.full(len(entries), np.nan, np.float32)
         if not entries:
             return Compared((), *([nothing] * 5))
