@@ -271,7 +271,7 @@ def test_a_place_is_handed_over_to_the_localizer_that_comes_next(town):
         results[name] = flight.fly(localizer, range(19 + gap, 26 + gap))
         assert all(np.hypot(*((r.fix.x, r.fix.y) - flight.place(k))) < 8.0
                    for k, r in enumerate(results[name], 19 + gap) if r.fix is not None)
-    assert [result.fix is not None for result in results["handed"]] == [False] * 4 + [True] * 3  # new ground first
+    assert [result.fix is not None for result in results["handed"]] == [False] * 2 + [True] * 5  # new ground first
     assert not any(result.fix for name in ("wrong", "old") for result in results[name])
     assert results["handed"][0].reason == "a place is found, and checked against new ground"
     assert "evidence so far" in results["old"][0].reason

@@ -46,7 +46,9 @@ class LocalizerConfig:
     view_limit, view_s: the same of all that is in view, over some seconds. lost_s: after so long without either, the
     place is given up. prior_chi2: beyond which a fix contradicts its prior. prior_doubt_s: how long a place is kept,
     without fixes, where it was the prior that jumped: such a jump is more often the prior's fault than the place's.
-    resume_s: how old a place of before a restart may be.
+    resume_s: how old a place of before a restart may be. resume_points, resume_gain: the proof that such a place needs,
+    of which all that is in view must fit it as well: less new ground, for it was not chosen to fit what is seen, but a
+    better fit, for the odometry may have begun anew.
 
     Accuracy. floor_m: standard deviation that nothing brings below. relief_m: of the ground in view against that
     below.
@@ -88,6 +90,8 @@ class LocalizerConfig:
     prior_chi2: float = 13.8
     prior_doubt_s: float = 30.0
     resume_s: float = 30.0
+    resume_points: float = 4.0
+    resume_gain: float = 0.1
     floor_m: float = 1.5
     relief_m: float = 1.2
     attitude_age_s: float = 0.1
@@ -215,7 +219,7 @@ class Localizer:
         self._fit = self._fit_weight = 0.0
         self._view_fit, self._view_seen = 0.0, 1.0
         self._unfit_s = self._since_lock = 0.0
-        self._proven = False
+        self._proven = self._resumed = False
         self._agreed_prior_m: np.ndarray | None = None  # the last prior that agreed, less the odometry
         self._doubt_ns: int | None = None  # since when the prior contradicts
 
@@ -421,6 +425,7 @@ class Localizer:
             return
         place = np.array([handed.x, handed.y]) + moved
         self._lock(frame, place, handed.yaw_error_rad, float(np.hypot(handed.spread_m, 5.0 + 0.05 * way)))
+        self._resumed = True
 
     def _gather(self, evidence: Evidence | None, new: np.ndarray | None) -> Evidence | None:
         """What is new in a frame, put where the search and the particles take it from."""
@@ -468,7 +473,7 @@ class Localizer:
     def _lock(self, frame: _Frame, place: np.ndarray, yaw: float, spread_m: float = 8.0) -> None:
         self._particles = Particles(*place, spread_m, yaw, self.config.particles, self._rng)
         self._fit = self._fit_weight = self._view_fit = self._unfit_s = self._since_lock = 0.0
-        self._proven = False
+        self._proven = self._resumed = False
         recent = Evidence.joined([part for _, part in self._recent]).thinned(1000, self._rng)
         self._weigh(frame, recent)
 
@@ -494,7 +499,9 @@ class Localizer:
             self._fit = keep * self._fit + (1.0 - keep) * self._gain(fresh, frame)[0]
             self._fit_weight = keep * self._fit_weight + (1.0 - keep)
             self._since_lock += float(fresh.weights.sum())
-        if self._since_lock >= c.proof_points and self._fit >= c.proof_gain * self._fit_weight:
+        points, least = (c.resume_points, c.resume_gain) if self._resumed else (c.proof_points, c.proof_gain)
+        if self._since_lock >= points and self._fit >= least * self._fit_weight and (
+                not self._resumed or self._view_fit >= least):
             self._proven = True
         self._unfit_s = 0.0 if self._fits else self._unfit_s + seconds
         if self._unfit_s > c.lost_s or not self._proven and self._since_lock > 4.0 * c.proof_points:
