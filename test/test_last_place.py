@@ -8,7 +8,7 @@ from thermalreid_ros.localization.localizer import Handover
 from thermalreid_ros.ros import last_place as module
 from thermalreid_ros.ros.last_place import LastPlace
 
-PLACE = Handover(1_700_000_000_000_000_000, 450.5, 380.25, 3.5, 0.01, 120.0, -40.0)
+PLACE = Handover(1_700_000_000_000_000_000, 450.5, 380.25, 3.5, 0.01, 120.0, -40.0, 9.5)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_it_is_written_once_a_second_and_never_where_it_is_not_wanted(clock, tmp
     kept = keeper()
     for step in range(5):
         clock.now_s = 1000.0 + 0.5 * step
-        kept.keep(Handover(step, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0))
+        kept.keep(Handover(step, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
         assert kept.load().stamp_ns == step - step % 2
     kept.path.unlink()
     keeper(max_age_s=0.0).keep(PLACE)

@@ -265,16 +265,17 @@ def test_a_place_is_handed_over_to_the_localizer_that_comes_next(town):
     assert handed.stamp_ns == START_NS + 19 * SECOND
     assert np.hypot(*((handed.x, handed.y) - flight.place(19))) < 8.0 and handed.spread_m < 10.0
     results = {}
-    for name, shift_m, gap in (("handed", 0.0, 6), ("wrong", 120.0, 6), ("old", 0.0, 40)):
+    for name, gap, changed in (("handed", 6, {}), ("wrong", 6, {"y": handed.y + 120.0}), ("old", 40, {}),
+                               ("odometry anew", 6, {"camera_y": 150.0})):
         localizer = started(town)
-        localizer.resume(replace(handed, y=handed.y + shift_m))
+        localizer.resume(replace(handed, **changed))
         results[name] = flight.fly(localizer, range(19 + gap, 26 + gap))
         assert all(np.hypot(*((r.fix.x, r.fix.y) - flight.place(k))) < 8.0
                    for k, r in enumerate(results[name], 19 + gap) if r.fix is not None)
     assert [result.fix is not None for result in results["handed"]] == [False] * 2 + [True] * 5  # new ground first
-    assert not any(result.fix for name in ("wrong", "old") for result in results[name])
+    assert not any(result.fix for name in ("wrong", "old", "odometry anew") for result in results[name])
     assert results["handed"][0].reason == "a place is found, and checked against new ground"
-    assert "evidence so far" in results["old"][0].reason
+    assert all("evidence so far" in results[name][0].reason for name in ("old", "odometry anew"))
 
 
 @pytest.mark.parametrize("call, words", [

@@ -154,7 +154,8 @@ class _Frame:
 class Handover:
     """The place at stamp_ns, for a localizer that takes over from one that has ended.
 
-    x, y: on the grid, spread_m: their standard deviation. camera_x, camera_y: the same place by the odometry.
+    x, y: on the grid, spread_m: their standard deviation. camera_x, camera_y: the same place by the odometry;
+    speed_m_s: likewise.
     """
 
     stamp_ns: int
@@ -164,6 +165,7 @@ class Handover:
     yaw_error_rad: float
     camera_x: float
     camera_y: float
+    speed_m_s: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,6 +215,7 @@ class Localizer:
         self._pool: list[Evidence] = []
         self._recent: list[tuple[float, Evidence]] = []
         self._camera_m: np.ndarray | None = None
+        self._speed_m_s = 0.0
         self._travelled_m = self._block_travelled_m = 0.0
         self._places: list[tuple[float, float, float, float, float]] = []
         self._agreed = self._contradicted = 0
@@ -247,7 +250,7 @@ class Localizer:
         mean, covariance = self._particles.mean, self._particles.covariance
         return Handover(self._stamp_ns, float(mean[Particles.X]), float(mean[Particles.Y]),
                         float(np.sqrt(0.5 * np.trace(covariance[:2, :2]))), float(mean[Particles.YAW]),
-                        float(self._camera_m[0]), float(self._camera_m[1]))
+                        float(self._camera_m[0]), float(self._camera_m[1]), self._speed_m_s)
 
     def add_attitude(self, stamp_ns: int, rotation: np.ndarray) -> None:
         """rotation: (3, 3), optical axes to grid axes."""
@@ -356,6 +359,7 @@ class Localizer:
                 self._start(frame, place, self.config.jump_sigma_m)
         self._camera_m = frame.camera_m
         self._travelled_m += float(np.hypot(*moved))
+        self._speed_m_s = float(np.hypot(*moved)) / max(seconds, 0.05)
         return moved, seconds
 
     def _start(self, frame: _Frame, centre: np.ndarray | None = None, sigma_m: float | None = None) -> bool:
@@ -415,13 +419,14 @@ class Localizer:
             self._start(frame)
 
     def _take_over(self, frame: _Frame) -> None:
-        """Lock on the place that was handed over, moved by the odometry, where it is not too old for that."""
+        """Lock on the place that was handed over, moved by the odometry, where it is not too old for that and the
+        odometry has not begun anew meanwhile: seconds of ground would not tell a place from one 50 m away."""
         handed, self._handed = self._handed, None
         seconds = (frame.stamp_ns - handed.stamp_ns) / _SECOND
         moved = frame.camera_m - (handed.camera_x, handed.camera_y)
         way = float(np.hypot(*moved))
         if self._particles is not None or not 0.0 < seconds <= self.config.resume_s or \
-                way > self.config.speed_limit_m_s * seconds:
+                way > (1.5 * handed.speed_m_s + 3.0) * seconds:
             return
         place = np.array([handed.x, handed.y]) + moved
         self._lock(frame, place, handed.yaw_error_rad, float(np.hypot(handed.spread_m, 5.0 + 0.05 * way)))
