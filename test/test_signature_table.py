@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thermalreid_ros.reid import signature_table
 from thermalreid_ros.reid.signature import CELSIUS, GREY, Blobs, ThermalSignature, bhattacharyya_distance, mser_distance
 from thermalreid_ros.reid.signature_table import SignatureTable, histogram_distances, mser_distances
 
@@ -31,6 +32,14 @@ def test_the_table_says_what_pairs_say(few, many, levels, seed):
     assert np.allclose(mser_distances(*tables[::-1]).T, expected, atol=1e-5)
     expected = [[bhattacharyya_distance(one.histogram, other.histogram) for other in second] for one in first]
     assert np.allclose(histogram_distances(*tables), expected, atol=1e-5)
+
+
+def test_a_gallery_too_large_for_one_go_is_gone_through_row_by_row(monkeypatch):
+    rng = np.random.default_rng(2)
+    first, second = (SignatureTable.of([signature(rng, 5 + n % 3) for n in range(count)]) for count in (4, 30))
+    expected = mser_distances(first, second)
+    monkeypatch.setattr(signature_table, "_AT_ONCE", 1)
+    assert np.array_equal(mser_distances(first, second), expected)
 
 
 def test_signatures_of_two_scales_are_refused():

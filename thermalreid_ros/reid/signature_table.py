@@ -81,7 +81,7 @@ def mser_distances(first: SignatureTable, second: SignatureTable) -> np.ndarray:
     jobs = []
     for blobs in np.unique(first.count[first.count > 0]) if len(count) else ():
         rows = np.flatnonzero(first.count == blobs)
-        jobs += np.array_split(rows, -(-len(rows) * int(blobs) * len(y) // _AT_ONCE))
+        jobs += np.array_split(rows, min(len(rows), -(-len(rows) * int(blobs) * len(y) // _AT_ONCE)))
     with ThreadPoolExecutor(_THREADS) as pool:  # numpy leaves the interpreter to others while it computes
         list(pool.map(match, jobs))
     return distances
