@@ -74,7 +74,8 @@ def target_figures(targets: Mapping[int, TargetRecord], truth: Mapping[int, tupl
     if not targets:
         reasons["target_median_m"] = "no target was published"
     elif not errors:
-        reasons["target_median_m"] = "the recording does not know where the object was"
+        reasons["target_median_m"] = "none of the targets is of a frame that shows the object" if truth else \
+            "the recording does not know where the object was"
     return {
         "targets": len(targets),
         "target_median_m": float(np.median(list(errors.values()))) if errors else None,
