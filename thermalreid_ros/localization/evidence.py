@@ -85,11 +85,18 @@ class EvidenceField:
 
     def at(self, labels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Log-likelihoods, float32 of the shape of x, of labels at places; the square's edge goes on outside of it."""
-        scale = np.float32(1.0 / self.resolution_m)
-        column = np.clip(((x - np.float32(self.x_min)) * scale).astype(np.int32), 0, self.count - 1)
-        row = np.clip(((y - np.float32(self.y_min)) * scale).astype(np.int32), 0, self.count - 1)
-        index = labels.astype(np.int32) * (self.count * self.count) + row * self.count + column
+        index = self._cells(y, self.y_min)
+        index *= self.count
+        index += self._cells(x, self.x_min)
+        index += labels.astype(np.int32) * (self.count * self.count)
         return self._flat.take(index)
+
+    def _cells(self, values: np.ndarray, first: float) -> np.ndarray:
+        """int32, rows or columns of coordinates; few copies, for there are many of them."""
+        cells = np.subtract(values, np.float32(first))
+        cells *= np.float32(1.0 / self.resolution_m)
+        np.clip(cells, np.float32(0.0), np.float32(self.count - 1), out=cells)
+        return cells.astype(np.int32)
 
     def seen_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """How much of the cells under places is mapped."""

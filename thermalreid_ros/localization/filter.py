@@ -240,20 +240,21 @@ class Particles:
                ) -> tuple[np.ndarray, np.ndarray]:
         """(x, y), float32 (N, K), where the points of evidence lie on the map in each of the states. camera_m: (2,),
         the odometry now; earlier points are seen from where the odometry says that the vehicle was then."""
-        state = (self.state if state is None else state).astype(np.float32)
+        state = self.state if state is None else state
         (dx, dy), height = evidence.offsets_m.T, evidence.heights_m
-        tilt_x, tilt_y, scale = state[:, self.TILT_X, None], state[:, self.TILT_Y, None], np.exp(state[:, self.SCALE])
-        farther = 1.0 + tilt_x * (dy / height) - tilt_y * (dx / height)  # small rotations of each line of sight
-        east, north = dx * farther - tilt_y * height, dy * farther + tilt_x * height
-        c, s = (np.cos(state[:, self.YAW]) * scale)[:, None], (np.sin(state[:, self.YAW]) * scale)[:, None]
-        x = state[:, self.X, None] + c * east + s * north
-        y = state[:, self.Y, None] - s * east + c * north
+        tilt_x, tilt_y, grown = state[:, self.TILT_X], state[:, self.TILT_Y], np.exp(state[:, self.SCALE])
+        c, s = np.cos(state[:, self.YAW]) * grown, np.sin(state[:, self.YAW]) * grown
+        # Each line of sight is turned by small rotations: sums of products of the state and the point, two matrices.
+        points = [np.ones_like(dx), dx, dy, dx * dy / height, dx * dx / height + height, dy * dy / height + height]
+        to_x = [state[:, self.X], c, s, c * tilt_x - s * tilt_y, -c * tilt_y, s * tilt_x]
+        to_y = [state[:, self.Y], -s, c, -s * tilt_x - c * tilt_y, s * tilt_y, c * tilt_x]
         back = evidence.camera_m - camera_m.astype(np.float32)
         if np.abs(back).max() > 0.01:
             way = np.exp(state[:, self.WAY])
-            c, s = (np.cos(state[:, self.TURN]) * way)[:, None], (np.sin(state[:, self.TURN]) * way)[:, None]
-            x += c * back[:, 0] - s * back[:, 1]
-            y += s * back[:, 0] + c * back[:, 1]
+            c, s = np.cos(state[:, self.TURN]) * way, np.sin(state[:, self.TURN]) * way
+            points, to_x, to_y = [*points, *back.T], [*to_x, c, -s], [*to_y, s, c]
+        terms = np.stack(points).astype(np.float32)
+        x, y = (np.stack(to, axis=1).astype(np.float32) @ terms for to in (to_x, to_y))
         return x, y
 
     def weigh(self, evidence: Evidence, camera_m: np.ndarray, field: EvidenceField) -> None:

@@ -10,6 +10,7 @@ from thermalreid_ros.camera.crops import square_crop
 from thermalreid_ros.engine import Engine, EngineError
 
 TASK = "embedding"
+IN_FLIGHT = 8  # crops in one run: more are no faster on a processor, and what the largest run needs is kept for good
 
 
 class Embedder:
@@ -25,6 +26,10 @@ class Embedder:
             raise EngineError(f"model '{engine.card.name}' does {engine.card.task}, not {TASK}")
         self.engine, self._batch = engine, batch
         self.size_px = int(next(spec for spec in engine.card.inputs if spec.name == "pictures").shape[2])
+
+    def warm_up(self) -> None:
+        """Run the largest batch, so that memory is taken now and not in flight."""
+        self.embed(np.zeros((self._batch, self.size_px, self.size_px), np.float32))
 
     def close(self) -> None:
         """Give the model's memory back."""

@@ -9,7 +9,7 @@ from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.engine.engine import shipped_models
 from thermalreid_ros.reid.calibration import load_beta_h
-from thermalreid_ros.reid.embedding import Embedder
+from thermalreid_ros.reid.embedding import IN_FLIGHT, Embedder
 from thermalreid_ros.reid.fusion import FusedModel
 from thermalreid_ros.reid.gallery import Gallery
 from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, Reidentifier
@@ -45,4 +45,6 @@ def load_embedder(model: str, *, needed: bool = False, providers: Sequence[str] 
     if not (needed or (Path(model).is_file() if model.endswith(".onnx") else model in shipped_models())):
         return None, f"none: no model '{model}'"
     engine = load_engine(model, providers=providers, threads=threads, log=log)
-    return Embedder(engine), f"{engine.card.name} on {engine.provider}"
+    embedder = Embedder(engine, IN_FLIGHT)
+    embedder.warm_up()
+    return embedder, f"{engine.card.name} on {engine.provider}"
