@@ -89,7 +89,7 @@ def test_calibration_of_probabilities_computed_by_hand():
 
 def picture(identity: str, class_name: str, session: int, hour: float, tmp="nowhere") -> Picture:
     return Picture(tmp, identity, class_name, f"0/{session}", (0.0, 0.0, 20.0, 10.0), hour, 0.1, 60.0,
-                   (4.0, 1.8, 1.5), Conditions(hour, 10.0, 0.2, 20.0))
+                   Conditions(hour, 10.0, 0.2, 20.0))
 
 
 @pytest.fixture
@@ -183,8 +183,7 @@ def draw_set(folder, count: int = 12, sessions: int = 3, seed: int = 3):
         name = CLASS_NAMES[number % 4]
         cells = np.ones((3, 3), bool)  # its corners stay, so that every pattern fills its box
         cells.flat[1::2], cells[1, 1] = codes[number] >> np.arange(4) & 1, codes[number] >> 4
-        facts = {"identity": f"{name}-{number:04d}", "class": name, "weather": weather,
-                 "size_m": [0.7 * (10 + number % 4), 2.0, 1.0]}
+        facts = {"identity": f"{name}-{number:04d}", "class": name, "weather": weather}
         shape = np.kron(cells, np.ones((20, 20))) > 0
         photograph = rng.integers(90, 120, (120, 160, 3), dtype=np.uint8)
         photograph[30:90, 50:110][shape] = (30, 40, 220)  # BGR

@@ -17,8 +17,6 @@ def add_parser(actions: argparse._SubParsersAction) -> None:
 
     parser = actions.add_parser("fit-fusion", help="fit the fused ranking and its probabilities", description=__doc__)
     add_set_options(parser)
-    parser.add_argument("--sizes", type=Path, nargs="+", default=(), metavar="DIR",
-                        help="more sets of thermalreid world reid-set, whose photographs tell what sizes look like")
     parser.add_argument("--seed", type=int, default=0, help="of the folds of identities (default 0)")
     parser.add_argument("--out", type=Path, required=True, metavar="YAML", help="the fusion file to write")
     add_json_option(parser)
@@ -28,21 +26,16 @@ def run(args: argparse.Namespace) -> int:
     import yaml
 
     from thermalreid_ros.cli.output import table, write_json
-    from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.evaluation.reid_fit import fit
-    from thermalreid_ros.evaluation.reid_sets import read_photographs
-    from thermalreid_ros.evaluation.reid_sizes import describe
     from thermalreid_ros.files import write_atomically
     from thermalreid_ros.reid.calibration import load_beta_h
 
     beta_h = load_beta_h(args.calibration)
-    photographs = read_photographs(args.sizes)
     terms, models = gather_terms(args, (args.synthesis,))
     name = "" if models.embedder is None else models.embedder.engine.card.name
     if not name:
         print(f"no model '{args.embedding}': fitted without an embedding")
-    sized = describe(photographs, models.embedder, progress) if photographs and name else None
-    fits = {share: fit(terms, args.synthesis, beta_h, share, name, args.seed, sized)
+    fits = {share: fit(terms, args.synthesis, beta_h, share, name, args.seed)
             for share in (SHARES if name else (0.0,))}
     share = min(fits, key=lambda key: fits[key].figures["log_loss"])
     chosen = fits[share]
@@ -50,7 +43,6 @@ def run(args: argparse.Namespace) -> int:
         **chosen.model.to_mapping(),
         "fitted": {
             "data": {"sets": [path.name for path in args.sets], "photographs": len(terms.photographs),
-                     "sizes_also_of": [path.name for path in args.sizes], "sized_photographs": len(photographs),
                      "thermal_pictures": len(terms.gallery), "synthesis": Path(args.synthesis).name, "beta_h": beta_h,
                      "licence": "maps ODbL (© OpenStreetMap contributors), rendered by this project"},
             "prior": f"one true candidate among {chosen.model.candidates_per_true:g} of all classes, classes of probes "
@@ -85,8 +77,6 @@ def _command(args: argparse.Namespace) -> str:
     parts = ["thermalreid", "reid", "fit-fusion"]
     for path in args.sets:
         parts += ["--set", path.name]
-    if args.sizes:
-        parts += ["--sizes", *(path.name for path in args.sizes)]
     if args.photographs:
         parts += ["--photographs", str(args.photographs)]
     return shlex.join([*parts, "--synthesis", Path(args.synthesis).name, "--embedding", Path(args.embedding).name,

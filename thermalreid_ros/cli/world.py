@@ -84,8 +84,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                       help="of all classes together, in equal shares")
     reid.add_argument("--out", type=Path, required=True, metavar="DIR")
     reid.add_argument("--probes", type=positive(int), default=4, metavar="N", help="of each identity (default 4)")
-    reid.add_argument("--gallery", type=_count, default=8, metavar="N",
-                      help="of each identity (default 8); 0: photographs alone")
+    reid.add_argument("--gallery", type=positive(int), default=8, metavar="N", help="of each identity (default 8)")
     _add_workers(reid)
     add_json_option(reid)
 
@@ -230,13 +229,6 @@ def _dataset(args: argparse.Namespace) -> int:
     print(f"{args.out}: " + ", ".join(f"{count} {name}" for name, count in figures["images"].items()) + " images; "
           + ", ".join(f"{count} {name}" for name, count in figures["objects"].items()))
     return 0
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value
 
 
 def _reid_set(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.reid_open_set import area_under_roc, calibration_error, threshold_for
-from thermalreid_ros.evaluation.reid_sizes import Sized, fit_sizes, fit_views, less_view
+from thermalreid_ros.evaluation.reid_sizes import fit_sizes, fit_views, less_view
 from thermalreid_ros.evaluation.reid_terms import Evidence, SetTerms
 from thermalreid_ros.reid.fusion import (
     ANY,
@@ -135,9 +135,8 @@ class Fit:
 
 
 def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, descriptor_model: str, seed: int,
-        sized: Sized | None = None, log: Callable[[str], None] = lambda line: None) -> Fit:
-    """Fit everything in a fusion file. sized: more photographs to learn sizes from. Raises ThermalReidError where there
-    are too few identities."""
+        log: Callable[[str], None] = lambda line: None) -> Fit:
+    """Fit everything in a fusion file. Raises ThermalReidError where there are too few identities."""
     who, label = terms.identity[0], terms.label[0]
     identities = np.unique(who)
     if len(identities) < _LEAST_IDENTITIES:
@@ -147,7 +146,7 @@ def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, 
     # Pairs have the sizes expected by regressions that did not see the identity: in flight they have not either.
     views = fit_views(terms)
     seen = np.stack([less_view(terms.views, views[name]) for name in CLASS_NAMES])
-    sizes, expected = fit_sizes(terms, views, fold_of, FOLDS, sized)
+    sizes, expected = fit_sizes(terms, views, fold_of, FOLDS)
     blank = FusedModel(np.zeros(len(FEATURES)), np.ones(len(FEATURES)), {}, sizes, 1.0, CANDIDATES_PER_TRUE,
                        descriptor_model, synthetic_share)
     pairs = all_pairs(terms, Evidence(terms, synthesis, beta_h, synthetic_share, expected, seen))

@@ -29,8 +29,7 @@ class DamagedPicture(ThermalReidError):
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A photograph or a thermal picture of an identity. identity, session: unique among all sets; pictures of
-    one session share hour and weather. metres_per_pixel: at the object's distance. depression_deg: from above.
-    size_m: of the object, length, width and height."""
+    one session share hour and weather. metres_per_pixel: at the object's distance. depression_deg: from above."""
 
     path: Path
     identity: str
@@ -40,7 +39,6 @@ class Picture:
     hour: float
     metres_per_pixel: float
     depression_deg: float
-    size_m: tuple[float, float, float]
     conditions: Conditions
 
     @property
@@ -115,12 +113,6 @@ def read_sets(folders: Sequence[Path], most_photographs: int = 0) -> ReidSets:
                     tuple(picture for picture in gallery if picture.identity in both))
 
 
-def read_photographs(folders: Sequence[Path]) -> tuple[Picture, ...]:
-    """The photographs alone. Raises ThermalReidError as read_sets does."""
-    return tuple(picture for number, folder in enumerate(folders)
-                 for picture in _pictures(folder, number, _index(folder), "probes"))
-
-
 def _pictures(folder: Path, number: int, index: Mapping[str, Any], kind: str) -> list[Picture]:
     try:
         return [_picture(folder, number, entry, index) for entry in index[kind]]
@@ -155,4 +147,4 @@ def _picture(folder: Path, number: int, entry: Mapping[str, Any], index: Mapping
         raise ValueError(f"a box of {len(box)} numbers")
     return Picture(folder / entry["file"], f"{number}/{entry['identity']}", entry["class"],
                    f"{number}/{entry['session']}", box, hour, float(entry["metres_per_pixel"]),
-                   float(entry["depression_deg"]), tuple(map(float, entry["size_m"])), conditions)
+                   float(entry["depression_deg"]), conditions)
