@@ -314,6 +314,9 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     if map_path is not None:
         arguments[LOCALIZATION] = common | {"map": str(Path(map_path).absolute())} | \
             ({} if segmenter is None else {"model": segmenter})
+    if rate > 1.0:  # /clock, by which messages age, is as much faster
+        for name, given in arguments.items():
+            given["max_age_s"] = rate * _max_age_s(params_file, name)
     recorder, memory = _Recorder(tuple(arguments), passes), MemoryWatch()
     try:
         with Supervisor(process_environment()) as supervisor:
@@ -336,6 +339,15 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     replay.beta_h, replay.method = recorder.beta_h, recorder.method
     replay.accept_probability, replay.memory = recorder.accept_probability, memory.samples
     return replay
+
+
+def _max_age_s(params_file: Path, node: str) -> float:
+    """What the parameter file says, or the nodes' default."""
+    from thermalreid_ros.ros.lifecycle import COMMON_PARAMETERS
+
+    content = yaml.safe_load(params_file.read_text())
+    parameters = (content.get(f"/**/{node}") or {}).get("ros__parameters", {}) if isinstance(content, dict) else {}
+    return float(parameters.get("max_age_s", COMMON_PARAMETERS["max_age_s"].default))
 
 
 def frame_topic(bag: Bag) -> str:
