@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from thermalreid_ros.reid.signature import OUTLIER_SIGMAS, WEIGHT_VALUE, WEIGHT_Y, ThermalSignature
 
 _AT_ONCE = 1 << 16  # distances between blobs: what a processor's own memory holds of them
-_THREADS = 2
 _ROUNDING = 1e-6  # of a mean of float32: equal smallest distances must not be outliers
 
 
@@ -61,29 +59,23 @@ def mser_distances(first: SignatureTable, second: SignatureTable) -> np.ndarray:
     starts, owner = ends - count, np.repeat(np.arange(len(count)), count)
     distances = np.ones((len(first), len(second)), np.float32)
     distances[first.count == 0] = second.count != 0
-
-    def match(rows: np.ndarray) -> None:  # of as many blobs each
-        blobs = first.count[rows[0]]
-        fewer, most = np.searchsorted(count, (blobs, blobs + 1))  # sets of fewer blobs end, of more begin
-        d_y = np.abs(first.y[rows, :blobs, None] - y)
-        d_value = np.abs(first.value[rows, :blobs, None] - value)
-        own = np.zeros((2, len(rows), len(count)))
-        if most:
-            stop = ends[most - 1]
-            own[0, :, :most] = _match_rows(d_y[..., :stop], d_value[..., :stop], starts[:most], owner[:stop])
-        if fewer < len(count):
-            at = starts[fewer]
-            own[1, :, fewer:] = _match_columns(d_y[..., at:], d_value[..., at:], count[fewer:], starts[fewer:] - at,
-                                               owner[at:] - fewer)
-        own[..., fewer:most] *= 0.5  # where neither is the larger, both ways count
-        distances[rows[:, None], order] = own[0] + own[1]
-
-    jobs = []
     for blobs in np.unique(first.count[first.count > 0]) if len(count) else ():
-        rows = np.flatnonzero(first.count == blobs)
-        jobs += np.array_split(rows, min(len(rows), -(-len(rows) * int(blobs) * len(y) // _AT_ONCE)))
-    with ThreadPoolExecutor(_THREADS) as pool:  # numpy leaves the interpreter to others while it computes
-        list(pool.map(match, jobs))
+        fewer, most = np.searchsorted(count, (blobs, blobs + 1))  # sets of fewer blobs end, of more begin
+        alike = np.flatnonzero(first.count == blobs)
+        parts = min(len(alike), -(-len(alike) * int(blobs) * len(y) // _AT_ONCE))
+        for rows in np.array_split(alike, parts):
+            d_y = np.abs(first.y[rows, :blobs, None] - y)
+            d_value = np.abs(first.value[rows, :blobs, None] - value)
+            own = np.zeros((2, len(rows), len(count)))
+            if most:
+                stop = ends[most - 1]
+                own[0, :, :most] = _match_rows(d_y[..., :stop], d_value[..., :stop], starts[:most], owner[:stop])
+            if fewer < len(count):
+                at = starts[fewer]
+                own[1, :, fewer:] = _match_columns(d_y[..., at:], d_value[..., at:], count[fewer:], starts[fewer:] - at,
+                                                   owner[at:] - fewer)
+            own[..., fewer:most] *= 0.5  # where neither is the larger, both ways count
+            distances[rows[:, None], order] = own[0] + own[1]
     return distances
 
 
