@@ -311,3 +311,15 @@ def test_faulty_calibrations_are_refused(tmp_path, content, complaint):
     with pytest.raises(ThermalReidError, match=complaint) as error:
         load_beta_h(path)
     assert str(path) in str(error.value)
+
+
+def test_a_track_that_is_known_well_is_signed_now_and_then():
+    gallery = Gallery(0.5, signatures_per_track=3)
+    wanted = []
+    for length in range(1, 13):
+        item = tracked(4, length=length)
+        wanted.append(gallery.wants_signature(item))
+        gallery.add(item, signature(200, length) if wanted[-1] else None, length * S)
+        assert gallery.last_seen(4)[1:] == (length * S, length)
+    assert [length for length, wants in enumerate(wanted, 1) if wants] == [1, 2, 3, 6, 9, 12]
+    assert gallery.wants_signature(tracked(5))

@@ -65,7 +65,8 @@ class _Entry:
     detection: Detection
     length: int
     stamp_ns: int
-    described: int = 0  # length at which the last descriptor was taken
+    signed: int = 0  # length at which the last signature was taken
+    described: int = 0  # likewise the last descriptor
     descriptor: np.ndarray | None = None  # pooled
     class_probabilities: np.ndarray | None = None  # likewise
 
@@ -99,13 +100,22 @@ class Gallery:
         """Unseen for longest first."""
         return tuple(self._entries)
 
-    def add(self, tracked: TrackedDetection, signature: ThermalSignature, stamp_ns: int) -> None:
-        """Remember how a track looks in the frame of this stamp."""
+    def wants_signature(self, tracked: TrackedDetection, every: int = 3) -> bool:
+        """Whether a track's newest sight shall have one: as long as there are few, then every so many. Neighbouring
+        frames show the same, and of many objects signatures take longer than all else but the models."""
+        entry = self._entries.get(tracked.track_id)
+        return entry is None or len(entry.signatures) < self._signatures_per_track or \
+            tracked.length - entry.signed >= every
+
+    def add(self, tracked: TrackedDetection, signature: ThermalSignature | None, stamp_ns: int) -> None:
+        """Remember a track, and how it looks in the frame of this stamp. None: it looks as before."""
         entry = self._entries.pop(tracked.track_id, None)
         if entry is None:
             entry = _Entry(deque(maxlen=self._signatures_per_track), deque(maxlen=self._descriptors_per_track),
                            deque(maxlen=self._descriptors_per_track), tracked.detection, tracked.length, stamp_ns)
-        entry.signatures.append(signature)
+        if signature is not None:
+            entry.signatures.append(signature)
+            entry.signed = tracked.length
         entry.detection, entry.length, entry.stamp_ns = tracked.detection, tracked.length, stamp_ns
         self._entries[tracked.track_id] = entry
 

@@ -150,7 +150,8 @@ class Reidentifier:
                 ignored.append(str(error))
         tracked = self.tracker.update(usable, frame.stamp_ns, frame.gray8())
         for item in tracked:
-            signature = compute_signature(crop_box(values, item.detection), self._scale)
+            signature = compute_signature(crop_box(values, item.detection), self._scale) \
+                if self.gallery.wants_signature(item) else None
             self.gallery.add(item, signature, frame.stamp_ns)
         self.gallery.expire(frame.stamp_ns)
         self.targets.keep(self.gallery.track_ids)

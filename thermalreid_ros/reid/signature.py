@@ -239,10 +239,11 @@ def _without_duplicates(x: np.ndarray, y: np.ndarray, value: np.ndarray, area: n
     ratio = area[:, None] / area
     near = np.hypot(x[:, None] - x, y[:, None] - y) < _DUPLICATE_RADIUS_PX
     same = near & (ratio >= low) & (ratio <= high) & (np.abs(value[:, None] - value) <= like)
-    kept: list[int] = []
+    kept, repeats = [], np.zeros(len(x), bool)
     for index in range(len(x)):
-        if not same[index, kept].any():
+        if not repeats[index]:
             kept.append(index)
+            repeats |= same[:, index]
     return kept
 
 
