@@ -57,49 +57,58 @@ def mser_distances(first: SignatureTable, second: SignatureTable) -> np.ndarray:
     y, value = second.y[order][there], second.value[order][there]  # of all sets in a row, those of fewest blobs first
     ends = np.cumsum(count)
     starts, owner = ends - count, np.repeat(np.arange(len(count)), count)
+    reaches = [(np.minimum.reduceat(place, starts), np.maximum.reduceat(place, starts)) if len(count) else ()
+               for place in (y, value)]
     distances = np.ones((len(first), len(second)), np.float32)
     distances[first.count == 0] = second.count != 0
     for blobs in np.unique(first.count[first.count > 0]) if len(count) else ():
         fewer, most = np.searchsorted(count, (blobs, blobs + 1))  # sets of fewer blobs end, of more begin
         alike = np.flatnonzero(first.count == blobs)
-        parts = min(len(alike), -(-len(alike) * int(blobs) * len(y) // _AT_ONCE))
-        for rows in np.array_split(alike, parts):
-            d_y = np.abs(first.y[rows, :blobs, None] - y)
-            d_value = np.abs(first.value[rows, :blobs, None] - value)
+        pieces = min(len(alike), -(-len(alike) * int(blobs) * len(y) // _AT_ONCE))
+        for rows in np.array_split(alike, pieces):
+            own_places = [part[rows, :blobs] for part in (first.y, first.value)]
+            parts = [np.abs(own_place[..., None] - place) for own_place, place in zip(own_places, (y, value))]
             own = np.zeros((2, len(rows), len(count)))
             if most:
                 stop = ends[most - 1]
-                own[0, :, :most] = _match_rows(d_y[..., :stop], d_value[..., :stop], starts[:most], owner[:stop])
+                # The farthest of a set is one of its ends: no need to look at all.
+                far = [_farthest(own_place[..., None], *(end[:most] for end in reach))
+                       for own_place, reach in zip(own_places, reaches)]
+                own[0, :, :most] = _match_rows([part[..., :stop] for part in parts], far, starts[:most], owner[:stop])
             if fewer < len(count):
                 at = starts[fewer]
-                own[1, :, fewer:] = _match_columns(d_y[..., at:], d_value[..., at:], count[fewer:], starts[fewer:] - at,
-                                                   owner[at:] - fewer)
+                far = [_farthest(place[at:], own_place.min(axis=1)[:, None], own_place.max(axis=1)[:, None])
+                       for own_place, place in zip(own_places, (y, value))]
+                own[1, :, fewer:] = _match_columns([part[..., at:] for part in parts], far, count[fewer:],
+                                                   starts[fewer:] - at, owner[at:] - fewer)
             own[..., fewer:most] *= 0.5  # where neither is the larger, both ways count
             distances[rows[:, None], order] = own[0] + own[1]
     return distances
 
 
-def _match_rows(d_y: np.ndarray, d_value: np.ndarray, starts: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """float (N, M), from each blob of N sets to the nearest of each of M others; distances (N, blobs of each of the N,
-    blobs of all of the M in a row)."""
-    parts, inlier = (d_y, d_value), True
+def _match_rows(parts: Sequence[np.ndarray], farthest: Sequence[np.ndarray], starts: np.ndarray,
+                owner: np.ndarray) -> np.ndarray:
+    """float (N, M), from each blob of N sets to the nearest of each of M others. parts: of places and of values the
+    distances (N, blobs of each of the N, blobs of all of the M in a row); farthest: their maxima in each of the M."""
+    inlier = True
     for part in parts:
         nearest = np.minimum.reduceat(part, starts, axis=2).astype(np.float64)
         spread = nearest.std(axis=1, ddof=1) if nearest.shape[1] > 1 else np.inf
         limit = nearest.mean(axis=1) * (1.0 + _ROUNDING) + OUTLIER_SIGMAS * spread
         inlier = inlier & (nearest <= limit[:, None])
     total = 0.0
-    for part, weight in zip(parts, (WEIGHT_Y, WEIGHT_VALUE)):
-        largest = np.where(inlier, np.maximum.reduceat(part, starts, axis=2), 0.0).max(axis=1)
+    for part, far, weight in zip(parts, farthest, (WEIGHT_Y, WEIGHT_VALUE)):
+        largest = np.where(inlier, far, 0.0).max(axis=1)
         total = total + part * _over(weight, largest)[:, None, owner]
     nearest = np.where(inlier, np.minimum.reduceat(total, starts, axis=2), 0.0)
     return nearest.sum(axis=1) / np.maximum(inlier.sum(axis=1), 1)
 
 
-def _match_columns(d_y: np.ndarray, d_value: np.ndarray, count: np.ndarray, starts: np.ndarray,
+def _match_columns(parts: Sequence[np.ndarray], farthest: Sequence[np.ndarray], count: np.ndarray, starts: np.ndarray,
                    owner: np.ndarray) -> np.ndarray:
-    """float (N, M), from each blob of the M sets to the nearest of each of the N, likewise."""
-    parts, inlier = (d_y, d_value), True
+    """float (N, M), from each blob of the M sets to the nearest of each of the N, likewise; farthest: maxima over the
+    blobs of each of the N."""
+    inlier = True
     for part in parts:
         nearest = part.min(axis=1).astype(np.float64)
         mean = np.add.reduceat(nearest, starts, axis=1) / count
@@ -107,12 +116,16 @@ def _match_columns(d_y: np.ndarray, d_value: np.ndarray, count: np.ndarray, star
         spread = np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1)), np.inf)
         inlier = inlier & (nearest <= (mean * (1.0 + _ROUNDING) + OUTLIER_SIGMAS * spread)[:, owner])
     total = 0.0
-    for part, weight in zip(parts, (WEIGHT_Y, WEIGHT_VALUE)):
-        largest = np.maximum.reduceat(np.where(inlier, part.max(axis=1), 0.0), starts, axis=1)
+    for part, far, weight in zip(parts, farthest, (WEIGHT_Y, WEIGHT_VALUE)):
+        largest = np.maximum.reduceat(np.where(inlier, far, 0.0), starts, axis=1)
         total = total + part * _over(weight, largest)[:, None, owner]
     nearest = np.where(inlier, total.min(axis=1), 0.0)
     counted = np.add.reduceat(inlier.astype(np.intp), starts, axis=1)
     return np.add.reduceat(nearest, starts, axis=1) / np.maximum(counted, 1)
+
+
+def _farthest(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(points - low), np.abs(points - high))
 
 
 def _over(weight: float, largest: np.ndarray) -> np.ndarray:
