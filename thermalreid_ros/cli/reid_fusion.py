@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from thermalreid_ros.evaluation.reid_fit import fit
     from thermalreid_ros.files import write_atomically
     from thermalreid_ros.reid.calibration import load_beta_h
+    from thermalreid_ros.reid.fusion import SAME_CLASS_SHARE
 
     beta_h = load_beta_h(args.calibration)
     terms, models = gather_terms(args, (args.synthesis,))
@@ -45,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
             "data": {"sets": [path.name for path in args.sets], "photographs": len(terms.photographs),
                      "thermal_pictures": len(terms.gallery), "synthesis": Path(args.synthesis).name, "beta_h": beta_h,
                      "licence": "maps ODbL (© OpenStreetMap contributors), rendered by this project"},
-            "prior": f"one true candidate among {chosen.model.candidates_per_true:g} of all classes, classes of probes "
-                     "in equal shares",
+            "prior": f"one true candidate among {chosen.model.candidates_per_true:g}, {SAME_CLASS_SHARE:.0%} of them "
+                     "of its class; classes of probes in equal shares",
             "held_out": rounded(chosen.figures),
             "log_loss_by_synthetic_share": {share: round(found.figures["log_loss"], 4)
                                             for share, found in fits.items()},

@@ -29,7 +29,7 @@ from thermalreid_ros.evaluation.reid_open_set import (
     threshold_for,
 )
 from thermalreid_ros.evaluation.reid_terms import Evidence, SetTerms
-from thermalreid_ros.reid.fusion import METHODS, FusedModel, probability_of
+from thermalreid_ros.reid.fusion import METHODS, SAME_CLASS_SHARE, FusedModel, probability_of
 
 FALSE_ALARMS = 0.01
 SIGNATURE, EMBEDDING, FUSED = METHODS
@@ -185,16 +185,19 @@ def _open_set(terms: SetTerms, setup: Setup, outcomes: Mapping[str, Outcome], ga
              for name, outcome in outcomes.items()}
     rng = np.random.default_rng(setup.seed)
     count = int(setup.model.candidates_per_true)
+    same_class = round(SAME_CLASS_SHARE * count)
     probabilities, truths, best, right = [], [], [], []
     found, alarms, searches = 0, 0, 0
     for draw in galleries:
         for gallery in draw:
-            others = np.delete(np.arange(len(gallery.label)), gallery.true)
-            others = rng.permutation(others)[:count]
+            others = rng.permutation(np.delete(np.arange(len(gallery.label)), gallery.true))
+            alike = gallery.label[others] == gallery.label[gallery.true]
+            # The last is of the same class: it stands in for the true one where that is taken away.
+            others = np.concatenate([others[~alike][:count - same_class], others[alike][:same_class]])
             chosen = np.concatenate([[gallery.true], others])
             own, *rest = probability_of(-fused(gallery.photograph, gallery.pictures[chosen]))
             rest = np.array(rest)
-            with_true = rest[:count - 1]  # as many candidates with the true one as without it
+            with_true = rest[:-1]  # as many candidates with the true one as without it
             probabilities.append(np.concatenate([[own], with_true]))
             truths.append(np.arange(len(with_true) + 1) == 0)
             best += [max(own, with_true.max(initial=0.0)), rest.max(initial=0.0)]

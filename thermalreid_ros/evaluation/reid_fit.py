@@ -1,9 +1,9 @@
 """Fits the fused ranking (reid.fusion) on sets whose towns, identities and hours nothing else is measured on.
 
-Pairs are weighed so that each photograph has one true candidate among CANDIDATES_PER_TRUE, drawn from all classes, and
-each class counts the same. Logistic regression with weights of one sign, pulled towards 0 for all classes together and
-towards those for each class; how strongly is chosen by cross-validation over identities, and what is reported comes
-from identities that were held out.
+Pairs are weighed so that each photograph has one true candidate among CANDIDATES_PER_TRUE, SAME_CLASS_SHARE of them of
+its class, and each class of photographs counts the same. Logistic regression with weights of one sign, pulled towards 0
+for all classes together and towards those for each class; how strongly is chosen by cross-validation over identities,
+and what is reported comes from identities that were held out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from thermalreid_ros.evaluation.reid_terms import Evidence, SetTerms
 from thermalreid_ros.reid.fusion import (
     ANY,
     FEATURES,
+    SAME_CLASS_SHARE,
     WITH_EMBEDDING,
     WITHOUT_EMBEDDING,
     FusedModel,
@@ -116,7 +117,7 @@ class Pairs:
         """Weighed anew."""
         pairs = Pairs(self.terms.only(chosen), *(getattr(self, name)[chosen] for name in (
             "photograph", "label", "kind", "who", "whom", "weight")))
-        return replace(pairs, weight=_weights(pairs.label, pairs.who, pairs.true))
+        return replace(pairs, weight=_weights(pairs))
 
     @classmethod
     def joined(cls, parts: Sequence[Pairs]) -> Pairs:
@@ -174,7 +175,7 @@ def all_pairs(terms: SetTerms, evidence: Evidence) -> Pairs:
         parts.append(Pairs(evidence.of(photograph, columns[:, None]), photograph * same, label[photograph] * same,
                            kind[columns], who[photograph] * same, whom[columns], same.astype(np.float64)))
     pairs = Pairs.joined([part for part in parts if part.true.any()])
-    return replace(pairs, weight=_weights(pairs.label, pairs.who, pairs.true))
+    return replace(pairs, weight=_weights(pairs))
 
 
 def _folds(identities: np.ndarray, label: dict[int, int], seed: int) -> np.ndarray:
@@ -186,17 +187,18 @@ def _folds(identities: np.ndarray, label: dict[int, int], seed: int) -> np.ndarr
     return fold_of
 
 
-def _weights(label: np.ndarray, who: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Of pairs: classes weigh the same, so do the identities of a class, and true ones to false as the prior has it."""
-    weight = np.zeros(len(who))
-    for name in np.unique(label):
-        own = label == name
-        names = np.unique(who[own])
-        for one in names:
-            mine = who == one
-            for chosen, share in ((mine & true, 1.0), (mine & ~true, CANDIDATES_PER_TRUE - 1.0)):
+def _weights(pairs: Pairs) -> np.ndarray:
+    """Classes weigh the same, so do the identities of a class, and true candidates to others as the prior has it."""
+    weight, alike = np.zeros(len(pairs.who)), pairs.label == pairs.kind
+    same_class = SAME_CLASS_SHARE * CANDIDATES_PER_TRUE
+    for label in np.unique(pairs.label):
+        names = np.unique(pairs.who[pairs.label == label])
+        for name in names:
+            mine = pairs.who == name
+            for chosen, share in ((mine & pairs.true, 1.0), (mine & ~pairs.true & alike, same_class - 1.0),
+                                  (mine & ~alike, CANDIDATES_PER_TRUE - same_class)):
                 weight[chosen] = share / max(int(chosen.sum()), 1) / len(names)
-    return weight * len(np.unique(who)) / len(np.unique(label))
+    return weight * len(np.unique(pairs.who)) / len(np.unique(pairs.label))
 
 
 def _fit_weights(blank: FusedModel, pairs: Pairs, ridge: float) -> FusedModel:
@@ -277,8 +279,12 @@ def _auc_within(pairs: Pairs, scores: np.ndarray, label: int) -> float:
 def _threshold(pairs: Pairs, probability: np.ndarray, seed: int) -> float:
     """Which one search in a hundred without a true candidate reaches, among as many others as the prior has."""
     rng, highest = np.random.default_rng(seed), []
+    same_class = round(SAME_CLASS_SHARE * CANDIDATES_PER_TRUE)
     for photograph in np.unique(pairs.photograph):
-        others = probability[(pairs.photograph == photograph) & ~pairs.true]
-        if len(others):
-            highest.append(rng.choice(others, (_SEARCHES, int(CANDIDATES_PER_TRUE))).max(axis=1))
+        others = (pairs.photograph == photograph) & ~pairs.true
+        parts = [rng.choice(probability[others & chosen], (_SEARCHES, count)).max(axis=1) for chosen, count in (
+            (pairs.label == pairs.kind, same_class), (pairs.label != pairs.kind, int(CANDIDATES_PER_TRUE) - same_class))
+            if (others & chosen).any()]
+        if parts:
+            highest.append(np.maximum.reduce(parts))
     return min(threshold_for(FALSE_ALARMS, np.concatenate(highest)), 1.0)

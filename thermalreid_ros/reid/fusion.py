@@ -30,6 +30,8 @@ FEATURES = ("histogram", "mser", "embedding", "class_doubt", "size_misfit", "siz
 WITH_EMBEDDING, WITHOUT_EMBEDDING = "with_embedding", "without_embedding"
 
 VIEW_FEATURES = 6
+#: Share of the candidates that are of the probe's class, where probabilities hold: streets show mostly cars and people.
+SAME_CLASS_SHARE = 0.5
 
 _LEAST_PROBABILITY = 1e-3  # of a class: networks are surer than they are right
 _MOST_GAP = 1.5
@@ -111,9 +113,10 @@ class FusedModel:
     """means, scales: (6,), of the features over as many true pairs as false ones, so that an unknown term in the place
     of its mean speaks neither for nor against. weights: by WITH_EMBEDDING or WITHOUT_EMBEDDING and class or ANY.
     accept_probability: at which one search in a hundred among candidates_per_true others accepts a wrong one.
-    candidates_per_true: the prior, one true candidate among so many. descriptor_model: the embedding that the sizes and
-    weights belong to, "" where it had none. synthetic_share: of the thermal probes in a probe's descriptor, see
-    probe_descriptor."""
+    candidates_per_true: the prior, one true candidate among so many, of which SAME_CLASS_SHARE are of its class.
+    descriptor_model: the embedding that the sizes and weights belong to, "" where it had none. synthetic_share: of the
+    thermal probes in a probe's descriptor, see probe_descriptor.
+    """
 
     means: np.ndarray
     scales: np.ndarray
