@@ -177,7 +177,7 @@ class Replay:
 
     def _frames_per_s(self, detected: list[FrameRecord]) -> float | None:
         arrived_s = [frame.arrived_s for frame in self.frames if frame.arrived_s is not None]
-        if len(arrived_s) < 2:
+        if len(arrived_s) < 2 or max(arrived_s) == min(arrived_s):
             return None
         return len(detected) / ((max(arrived_s) - min(arrived_s)) * len(arrived_s) / (len(arrived_s) - 1))
 
