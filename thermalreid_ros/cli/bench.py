@@ -10,17 +10,17 @@ from thermalreid_ros.cli.arguments import demo_map, positive
 from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
-PARTS = ("models", "topics", "transport", "tiles", "reid", "world")
-IN_FLIGHT = PARTS[:5]  # world needs the extra of that name
+PARTS = ("models", "topics", "transport", "tiles", "reid", "flight", "world")
+DEFAULT_PARTS = PARTS[:5]  # a flight takes a minute, world needs the extra of that name
 OVERHEAD_TARGET_MS = {"median": 5.0, "p99": 15.0}
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
-        "bench", help="measure speed: per model, topic to topic, transport, tile search, matching",
+        "bench", help="measure speed: per model, topic to topic, transport, tile search, matching, a flight",
         description="Nodes run in a ROS domain of their own: a vehicle on this machine feels only the load.")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=IN_FLIGHT, metavar="PART",
-                        help="of: models topics transport tiles reid world; default: all but world")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=DEFAULT_PARTS, metavar="PART",
+                        help="of: models topics transport tiles reid flight world; default: all but the last two")
     parser.add_argument("--model", nargs="+", metavar="NAME",
                         help="names or .onnx files, the first detector goes topic to topic; default: all")
     parser.add_argument("--runs", type=positive(int), default=100, metavar="N", help="of each model (100)")
@@ -32,7 +32,11 @@ def add_parser(subparsers) -> None:
                         help="of the camera (30)")
     parser.add_argument("--units", choices=("centikelvin", "celsius_f32", "agc8"), default="centikelvin",
                         help="of the camera's frames; default: centikelvin, 16 bit")
-    parser.add_argument("--map", type=Path, metavar="MAP.tif", help="of the world's city; default: the shipped map")
+    parser.add_argument("--map", type=Path, metavar="MAP.tif",
+                        help="of the world's city and of the flight; default: the shipped map")
+    parser.add_argument("--bag", type=Path, metavar="BAG", help="the flight; default: the shipped one")
+    parser.add_argument("--flight-frames", type=positive(int), default=60, metavar="N",
+                        help="of the flight's end that are measured (60)")
     parser.add_argument("--size", type=positive(float), default=2000.0, metavar="M", help="of the city (2000)")
     parser.add_argument("--frames", type=positive(int), default=20, metavar="N", help="to render (20)")
     add_provider_options(parser)
@@ -54,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         results["tiles"] = _tiles(args)
     if "reid" in args.parts:
         results["reid"] = _reid(args)
+    if "flight" in args.parts:
+        results["flight"] = _flight(args)
     if "world" in args.parts:
         results["world"] = _world(args)
     write_json(args.json, results)
@@ -160,6 +166,26 @@ def _reid(args: argparse.Namespace) -> dict[str, Any]:
     print(f"targets, matching <= {bench_reid.MATCHING_TARGET_MS:g} ms and probe <= {bench_reid.READY_TARGET_MS:g} ms: "
           + ("met" if all(met.values()) else "not met: " + ", ".join(name for name, well in met.items() if not well)))
     return {"matching": matching, "probe": probe, "target_met": met}
+
+
+def _flight(args: argparse.Namespace) -> dict[str, Any]:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.evaluation.bench_flight import measure_flight
+    from thermalreid_ros.evaluation.replay import frame_topic
+    from thermalreid_ros.files import shipped
+    from thermalreid_ros.ros.bag import Bag
+
+    path = args.bag or shipped("config") / "recordings" / "krems_day"
+    with Bag(path) as bag:
+        count = sum(1 for _ in bag.messages([frame_topic(bag)]))
+    with progress(total=count, description="flight", unit="frame") as bar:
+        measured = measure_flight(path, args.map or demo_map(), frames=args.flight_frames, tick=lambda: bar.update(1))
+    print(table(("", "in_models_ms", "overhead_ms"), [[name, *part.values()]
+                                                      for name, part in measured["parts"].items()]))
+    print(f"{measured['frames']} frames, {measured['localized']} localized, {measured['objects']:.1f} objects each; on "
+          f"one thread a frame takes {measured['latency_ms']:.0f} ms to its matches; {measured['overhead_ms']:.0f} ms, "
+          f"{measured['overhead_share']:.0%} of that, are not in models")
+    return measured
 
 
 def _world(args: argparse.Namespace) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from thermalreid_ros.engine.providers import (
 from thermalreid_ros.files import shipped
 
 Log = Callable[[str], None]
-_in_models_s = 0.0  # of this process
+_in_models_s = _in_models_cpu_s = 0.0  # of this process
 DEFAULT_PROVIDERS = ("tensorrt", "cuda", "cpu")
 _ORT_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
                "tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(int32)": "int32",
@@ -71,7 +71,7 @@ class OrtEngine:
         self._outputs = [spec.name for spec in card.outputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        global _in_models_s
+        global _in_models_s, _in_models_cpu_s
         if self._session is None:
             raise EngineError(f"model '{self.card.name}' is closed; load it again")
         if inputs.keys() != self._inputs.keys():
@@ -83,7 +83,7 @@ class OrtEngine:
                 raise EngineError(f"model '{self.card.name}': input '{name}' takes {spec.dtype} "
                                   f"{list(spec.shape)}, not {array.dtype} {list(array.shape)}")
         feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        started = time.perf_counter()
+        started, cpu_s = time.perf_counter(), time.thread_time()
         try:
             return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
         except Exception as error:  # onnxruntime's own exceptions share no base class
@@ -91,6 +91,7 @@ class OrtEngine:
                               f"{_reason(error)}") from None
         finally:
             _in_models_s += time.perf_counter() - started
+            _in_models_cpu_s += time.thread_time() - cpu_s
 
     def close(self) -> None:
         self._session = None
@@ -112,9 +113,12 @@ class OrtEngine:
         return 1e3 * (time.perf_counter() - started)
 
 
-def seconds_in_models() -> float:
-    """Seconds that this process has spent in its models so far, whatever their number; only differences tell."""
-    return _in_models_s
+def seconds_in_models(*, cpu: bool = False) -> float:
+    """Seconds that this process has spent in its models so far, whatever their number; only differences tell.
+
+    cpu: of processor time, on the threads that called them.
+    """
+    return _in_models_cpu_s if cpu else _in_models_s
 
 
 def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDERS, threads: int = 0,
