@@ -12,6 +12,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402 - after the choice of a backend without windows
+from PIL import Image  # noqa: E402 - matplotlib's own requirement
 
 from thermalreid_ros.camera.crops import MARGIN, square_crop  # noqa: E402
 from thermalreid_ros.evaluation.reid import Distance, Gallery, Outcome, Ranked  # noqa: E402
@@ -42,18 +43,20 @@ def plot_curves(path: Path, measured: Measured) -> None:
             axis.plot(ranks, ranked.curve(_CURVE_RANKS), label=name.replace("_", " "), **_style(name))
         sizes = figures["gallery_size"]
         axis.plot(ranks, np.minimum(ranks / sizes, 1.0), color="#888888", ls=":", label="guessing")
-        axis.set(title=f"{part.replace('_', ' ')} gallery of {sizes:.0f}", xlabel="rank", ylabel="CMC", ylim=(0, 1),
+        axis.set(title=f"{part.replace('_', ' ')} gallery of {sizes:.0f}", xlabel="rank", ylabel="CMC", ylim=(0, None),
                  xlim=(1, _CURVE_RANKS), xticks=(1, 5, 10, 15, 20))
     for name, outcome in measured.outcomes.items():
         axes[2].plot(_RATES, open_set_curve(outcome.searches, _RATES), **_style(name))
     axes[2].axvline(FALSE_ALARMS, color="#bbbbbb", lw=0.8, zorder=0)
-    axes[2].set(title="open set", xscale="log", xlabel="false alarms", ylabel="detected and identified", ylim=(0, 1))
+    axes[2].set(title="open set", xscale="log", xlabel="false alarms", ylabel="detected and identified",
+                ylim=(0, None))
     share, mean, right = measured.reliability.T
     used = share > 0
-    axes[3].plot((0, 1), (0, 1), color="#bbbbbb", lw=0.8)
+    highest = max(1.1 * float(np.max([mean, right])), 0.1)
+    axes[3].plot((0, highest), (0, highest), color="#bbbbbb", lw=0.8)
     axes[3].plot(mean[used], right[used], "o-", color=_COLOURS["fused"], ms=4)
-    axes[3].set(title="fused: the best candidate", xlabel="probability said", ylabel="share right", xlim=(0, 1),
-                ylim=(0, 1))
+    axes[3].set(title="fused: the best candidate", xlabel="probability said", ylabel="share right",
+                xlim=(0, highest), ylim=(0, highest))
     axes[0].legend(fontsize=7, loc="upper left")
     _save(figure, path)
 
@@ -140,8 +143,10 @@ def _warm(celsius: np.ndarray) -> np.ndarray:
 
 
 def _save(figure, path: Path) -> None:
+    """As a PNG of few colours, a quarter of the size of one of all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
+    drawn, written = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=80)
     pyplot.close(figure)
-    write_atomically(path, buffer.getvalue())
+    Image.open(drawn).convert("RGB").quantize(32, dither=Image.Dither.NONE).save(written, "png", optimize=True)
+    write_atomically(path, written.getvalue())
