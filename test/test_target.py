@@ -1,5 +1,7 @@
 """Target position: the box's middle through the pose to the ground, its covariance, and the track's filter."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid, Pose, rotation_of_rpy
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
-from thermalreid_ros.reid.target import (BUILDS, CameraPose, Sight, TargetError, Targets, TargetTrack, sight)
+from thermalreid_ros.reid.target import (BOX_SLACK, BUILDS, CameraPose, Sight, TargetError, Targets, TargetTrack,
+                                         sight, tight)
 
 CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(32.0))
 S = 1_000_000_000
@@ -157,9 +160,11 @@ def test_a_target_has_geographic_coordinates_and_true_axes():
     assert abs(angle) > np.radians(1.5)
     turn = rotation_of_rpy(0.0, 0.0, -angle)[:2, :2]
     assert np.allclose(target.covariance_m2, turn @ targets.get(3).at(S)[1] @ turn.T)
-    assert target.reach_m > 2.0 and target.size_m == pytest.approx(4.7, abs=0.3) and targets.target(4, S, grid) is None
+    assert target.reach_m > 2.0 and target.size_m == pytest.approx(4.7 / BOX_SLACK, abs=0.3)
+    assert targets.target(4, S, grid) is None
     width, height, pixel, depression = targets.get(3).views[0]
-    assert (width, height, depression) == pytest.approx((box.width * pixel, box.height * pixel, np.pi / 2), rel=1e-3)
+    assert (width, height, depression) == pytest.approx(
+        (box.width * pixel / BOX_SLACK, box.height * pixel / BOX_SLACK, np.pi / 2), rel=1e-3)
     targets.keep(())
     assert targets.get(3) is None
 
@@ -167,7 +172,19 @@ def test_a_target_has_geographic_coordinates_and_true_axes():
 def test_a_box_cut_by_the_edge_of_the_frame_is_worth_little():
     camera = pose(90.0, covariance=np.zeros((6, 6)))
     whole, cut = (sight(CAMERA, camera, Detection(0, 0.9, x, 200, x + 30, 212)) for x in (300, 0))
-    assert np.trace(cut.covariance_m2) > 3 * np.trace(whole.covariance_m2)
+    assert np.trace(cut.covariance_m2) > 3 * np.trace(whole.covariance_m2) and np.isnan(cut.view).all()
+    track = TargetTrack("car", S, cut)
+    assert np.isnan(track.size_m) and track.views.shape == (0, 4)
+    track.add(S + S // 5, replace(cut, view=whole.view))
+    assert track.size_m == pytest.approx(whole.view[0])
+
+
+def test_the_slack_of_detectors_boxes_is_taken_off():
+    box = Detection(0, 0.9, 300, 200, 300 + 10 * BOX_SLACK, 200 + 4 * BOX_SLACK)
+    inner = tight(box)
+    assert (inner.width, inner.height) == pytest.approx((10.0, 4.0)) and np.allclose(inner.centre, box.centre)
+    found = sight(CAMERA, pose(90.0), box)
+    assert found.view[0] == pytest.approx(10.0 * found.view[2])
 
 
 @pytest.mark.parametrize("changed, complaint", [

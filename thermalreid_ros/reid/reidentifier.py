@@ -19,7 +19,7 @@ from thermalreid_ros.reid.pairing import StampPairing
 from thermalreid_ros.reid.probe import Probe, ProbeError
 from thermalreid_ros.reid.signature import CELSIUS, SignatureDistance, SignatureError, compute_signature, crop_box, \
     scale_for
-from thermalreid_ros.reid.target import CameraPose, Target, TargetError, Targets, TargetTrack
+from thermalreid_ros.reid.target import CameraPose, Target, TargetError, Targets, TargetTrack, tight
 from thermalreid_ros.reid.tracks import TrackedDetection, Tracker
 
 SIGNATURE, EMBEDDING, FUSED = METHODS
@@ -144,13 +144,13 @@ class Reidentifier:
             try:
                 if not 0 <= detection.class_id < len(CLASS_NAMES):
                     raise SignatureError(f"class {detection.class_id} is unknown; the detection is ignored")
-                crop_box(values, detection)
+                crop_box(values, self._cut(detection))
                 usable.append(detection)
             except SignatureError as error:
                 ignored.append(str(error))
         tracked = self.tracker.update(usable, frame.stamp_ns, frame.gray8())
         for item in tracked:
-            signature = compute_signature(crop_box(values, item.detection), self._scale) \
+            signature = compute_signature(crop_box(values, self._cut(item.detection)), self._scale) \
                 if self.gallery.wants_signature(item) else None
             self.gallery.add(item, signature, frame.stamp_ns)
         self.gallery.expire(frame.stamp_ns)
@@ -162,9 +162,13 @@ class Reidentifier:
             self._locate(*place, tracked)
         return FrameResult(tracked, tuple(ignored))
 
+    def _cut(self, detection: Detection) -> Detection:
+        """What crops are cut to. Grey ones are compared with those of the same detector, or of annotations like it."""
+        return tight(detection) if self._scale is CELSIUS else detection
+
     def _describe(self, values: np.ndarray, tracked: Sequence[TrackedDetection]) -> None:
         """Embed, all at once, what of a frame is news."""
-        boxes = {item.track_id: item.detection.box for item in tracked}
+        boxes = {item.track_id: self._cut(item.detection).box for item in tracked}
         squares = {}
         for track_id in self.gallery.to_describe(boxes):
             try:
@@ -242,7 +246,7 @@ class Reidentifier:
         photograph = probe.photograph if probe.descriptor_model == self._fusion.descriptor_model else None
         expected, _ = self._fusion.expected_size_m(photograph, probe.class_name)
         terms = PairTerms(compared.histogram, compared.mser, compared.embedding, compared.class_probability,
-                          np.array([NAN if place is None else float(self._fusion.seen_size(
+                          np.array([NAN if place is None or not len(place.views) else float(self._fusion.seen_size(
                               place.views, probe.class_name).mean()) - expected for place in places]))
         return self._fusion.score(terms, probe.class_name)
 
