@@ -29,6 +29,7 @@ from thermalreid_ros.evaluation.reid_open_set import (
     threshold_for,
 )
 from thermalreid_ros.evaluation.reid_sets import Picture, read_sets
+from thermalreid_ros.evaluation.reid_sizes import fit_sizes, fit_views, less_view
 from thermalreid_ros.evaluation.reid_terms import EmbeddingTerms, Evidence, SetTerms, SignatureTerms
 from thermalreid_ros.evaluation.synthesis import evaluate_synthesis, structural_similarity
 from thermalreid_ros.reid.fusion import FusedModel
@@ -160,6 +161,40 @@ def test_a_photograph_that_gave_no_probe_comes_last_by_its_signature_and_is_know
     assert np.isinf(term_distance(evidence, lambda found: found.histogram)(0, pictures)).all()
     assert np.isfinite(evidence.of(0, pictures).embedding).all()
     assert np.isfinite(FusedModel.load().score(evidence.of(0, pictures), "car")).all()
+
+
+def sized_terms(descriptors: np.ndarray, size: np.ndarray) -> SetTerms:
+    """One photograph and six thermal pictures of each identity, whose diagonals are exp(size + 0.5 cos depression)."""
+    rng = np.random.default_rng(4)
+    photographs = tuple(picture(f"{n:03d}", "car", 0, 12.0) for n in range(len(size)))
+    gallery = tuple(picture(f"{n:03d}", "car", k, 3.0 * k) for n in range(len(size)) for k in range(6))
+    depression, slender = rng.uniform(0.5, 1.5, len(gallery)), rng.uniform(0.4, 1.1, len(gallery))
+    diagonal = np.exp(np.repeat(size, 6) + 0.5 * np.cos(depression) + rng.normal(0.0, 0.01, len(gallery)))
+    views = np.column_stack([diagonal * np.cos(slender), diagonal * np.sin(slender), np.full(len(gallery), 0.1),
+                             depression])
+    nothing = np.full((len(size), len(gallery), 1), NAN, np.float32)
+    return SetTerms(photographs, gallery, (), {}, SignatureTerms(nothing, nothing),
+                    EmbeddingTerms(descriptors.astype(np.float32), None, np.zeros((len(gallery), 8), np.float32),
+                                   np.zeros((len(gallery), 4), np.float32)), {}, views)
+
+
+def test_sizes_are_freed_of_the_view_and_expected_where_descriptors_foretell_them():
+    rng = np.random.default_rng(0)
+    size = rng.normal(1.5, 0.1, 40)
+    noise = rng.normal(size=(40, 8)) * 0.1
+    fold_of = np.arange(40) % 5
+    telling = noise.copy()
+    telling[:, 3] = size - 1.5
+    terms = sized_terms(telling, size)
+    views = fit_views(terms)
+    raw, freed = (less_view(terms.views, view).reshape(40, 6).std(axis=1).mean() for view in (np.zeros(6), views["car"]))
+    assert freed < 0.02 < 0.05 < raw
+    sizes, expected = fit_sizes(terms, views, fold_of, 5)
+    assert sizes["car"].sigma < 0.4 * sizes["car"].spread and len(sizes["car"].weights) == 8
+    assert np.corrcoef(expected, size)[0, 1] > 0.9
+    sizes, expected = fit_sizes(sized_terms(noise, size), views, fold_of, 5)
+    assert len(sizes["car"].weights) == 0 and sizes["car"].offset == pytest.approx(sizes["car"].mean)
+    assert expected == pytest.approx(np.full(40, sizes["car"].mean), abs=0.05)
 
 
 # --- sets on disk ---
