@@ -187,7 +187,8 @@ def test_sizes_are_freed_of_the_view_and_expected_where_descriptors_foretell_the
     telling[:, 3] = size - 1.5
     terms = sized_terms(telling, size)
     views = fit_views(terms)
-    raw, freed = (less_view(terms.views, view).reshape(40, 6).std(axis=1).mean() for view in (np.zeros(6), views["car"]))
+    raw, freed = (less_view(terms.views, view).reshape(40, 6).std(axis=1).mean()
+                  for view in (np.zeros(6), views["car"]))
     assert freed < 0.02 < 0.05 < raw
     sizes, expected = fit_sizes(terms, views, fold_of, 5)
     assert sizes["car"].sigma < 0.4 * sizes["car"].spread and len(sizes["car"].weights) == 8
