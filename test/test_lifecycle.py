@@ -14,12 +14,13 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import Image, Imu
 from std_msgs.msg import Header, String
 
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.convert import array_to_image, ns_to_stamp
-from thermalreid_ros.ros.lifecycle import StampGate
+from thermalreid_ros.ros.lifecycle import StampGate, _Input
 
 SAMPLE = Path(__file__).parent / "processes" / "sample_node.py"
 NS_PER_MS = 1_000_000
@@ -140,6 +141,20 @@ def test_a_frame_may_catch_up_with_other_inputs_that_came_while_it_was_worked_on
         words.publish(String(data=word))
     wait_until(lambda: said, 5, "what was heard")
     assert said[0].data == "heard one two three"
+
+
+def test_readings_that_follow_too_soon_are_left_unread():
+    start_ns = 1_700_000_000_999_000_000  # the second changes on the way
+
+    def taken(spacing_ns: int, *steps_ms: int) -> list[int]:
+        entry = _Input("attitudes", Imu, print, 400, None, spacing_ns=spacing_ns)
+        return [step for step in steps_ms if not entry.too_soon(serialize_message(
+            Imu(header=Header(stamp=ns_to_stamp(start_ns + step * NS_PER_MS), frame_id="imu"))))]
+
+    steps = tuple(range(0, 100, 5))
+    assert taken(20 * NS_PER_MS, *steps) == [0, 20, 40, 60, 80]
+    assert taken(0, *steps) == list(steps)
+    assert taken(20 * NS_PER_MS, 50, 50, 55, 10, 15, 30) == [50, 50, 10, 30]  # repeated, set back: the gate's to judge
 
 
 def test_polled_inputs_are_taken_without_a_frame_and_closed_with_the_node(graph, start_node):

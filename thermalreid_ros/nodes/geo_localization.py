@@ -16,7 +16,6 @@ from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.localization.types import LocalizationResult, Verdict
 from thermalreid_ros.maps.store import MapError, SemanticMap
 from thermalreid_ros.ros import convert, places, qos
-from thermalreid_ros.ros.convert import stamp_to_ns
 from thermalreid_ros.ros.last_place import LastPlace
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.localization_output import UNKNOWN_HEIGHT_M, LocalizationOutput
@@ -88,9 +87,10 @@ class GeoLocalizationNode(ThermalNode):
     def activate(self) -> None:
         self._out.label_table()
         self.receive("camera_infos", CameraInfo, "thermal/camera_info", qos.CAMERA_IN, self._receive_camera_info)
-        self.receive("attitudes", Imu, "imu/data", qos.SENSOR_IN, self._receive_attitude, depth=400, polled=True)
-        self.receive("odometry", Odometry, "odom", qos.SENSOR_IN, self._receive_odometry, depth=100, polled=True)
-        self.receive("heights", Range, "altitude", qos.SENSOR_IN, self._receive_height, depth=100, polled=True)
+        fast = {"polled": True, "spacing_s": 0.02}  # the localizer interpolates, and an IMU may say hundreds a second
+        self.receive("attitudes", Imu, "imu/data", qos.SENSOR_IN, self._receive_attitude, depth=400, **fast)
+        self.receive("odometry", Odometry, "odom", qos.SENSOR_IN, self._receive_odometry, depth=100, **fast)
+        self.receive("heights", Range, "altitude", qos.SENSOR_IN, self._receive_height, depth=100, **fast)
         self.receive("priors", NavSatFix, "prior/fix", qos.SENSOR_IN, self._receive_prior, silent_limit_s=None,
                      ordered=False)
         self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._localize,
@@ -110,21 +110,21 @@ class GeoLocalizationNode(ThermalNode):
 
     def _receive_attitude(self, message: Imu) -> None:
         rotation = self._mount.rotation(places.message_to_attitude(message))
-        self._localizer.add_attitude(stamp_to_ns(message.header.stamp), rotation)
+        self._localizer.add_attitude(convert.stamp_to_ns(message.header.stamp), rotation)
 
     def _receive_odometry(self, message: Odometry) -> None:
-        stamp_ns, position_m = stamp_to_ns(message.header.stamp), places.message_to_position(message)
+        stamp_ns, position_m = convert.stamp_to_ns(message.header.stamp), places.message_to_position(message)
         self._localizer.add_odometry(stamp_ns, self._odom_turn @ position_m)
         self._out.map_to_odom.add(stamp_ns, message.header.frame_id, position_m)
 
     def _receive_height(self, message: Range) -> None:
         height_m, self._out.height_sigma_m = places.message_to_height(message)
-        self._localizer.add_altitude(stamp_to_ns(message.header.stamp), height_m)
+        self._localizer.add_altitude(convert.stamp_to_ns(message.header.stamp), height_m)
 
     def _receive_prior(self, message: NavSatFix) -> None:
         latitude, longitude, sigma_m = places.message_to_prior(message)
         x, y = map(float, self._map.grid.from_geographic(latitude, longitude))
-        stamp_ns = stamp_to_ns(message.header.stamp) or self.get_clock().now().nanoseconds  # 0: given by hand
+        stamp_ns = convert.stamp_to_ns(message.header.stamp) or self.get_clock().now().nanoseconds  # 0: given by hand
         self._localizer.set_prior(stamp_ns, x, y, sigma_m or self.values.prior_sigma_m)
         self._out.rough_place = (x, y)
 

@@ -13,7 +13,7 @@ Keys, INPUT standing for the name of an input, e.g. `frames`:
 | `state` | of the lifecycle |
 | `INPUT_received` | messages taken from the topic |
 | `INPUT_processed` | of these, processed to the end |
-| `INPUT_superseded` | dropped because a newer one arrived first |
+| `INPUT_superseded` | dropped because a newer one arrived first, or a reading because it followed the last too soon |
 | `INPUT_too_old` | dropped because older than `max_age_s` |
 | `INPUT_out_of_order` | dropped because their stamp does not come after the one before |
 | `INPUT_refused` | dropped because their content is faulty |

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import sys
 import threading
 import time
@@ -124,7 +125,7 @@ class ThermalNode(LifecycleNode):
 
     def receive(self, name: str, message_type: type, topic: str, profile: QoSProfile,
                 process: Callable[[Any], object], *, depth: int = 1, silent_limit_s: float | None = 3.0,
-                ordered: bool = True, polled: bool = False,
+                ordered: bool = True, polled: bool = False, spacing_s: float = 0.0,
                 refused: Callable[[Any, str], None] | None = None) -> None:
         """Process the messages of a topic on the worker thread; for activate.
 
@@ -134,9 +135,12 @@ class ThermalNode(LifecycleNode):
         ordered: drop messages whose header stamp is not after the one before, or that are older than max_age_s;
         False for messages without header and for latched ones.
         polled: for inputs with many messages a second that another one leads: they wait unread for catch_up, or POLL_S.
+        spacing_s: of polled inputs whose messages begin with a header: what is stamped sooner after the last one taken
+        is left unread, and counted as superseded.
         refused: told, on the worker thread, of each message that is dropped after it was deserialized, and why.
         """
-        entry = _Input(name, message_type, process, depth, StampGate() if ordered else None, refused)
+        entry = _Input(name, message_type, process, depth, StampGate() if ordered else None, refused,
+                       round(spacing_s * NS_PER_S))
         profile = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=max(depth, profile.depth),
                              reliability=profile.reliability, durability=profile.durability)
         subscription = self.create_subscription(
@@ -313,7 +317,21 @@ class _Input:
     depth: int
     gate: StampGate | None
     refused: Callable[[Any, str], None] | None = None
+    spacing_ns: int = 0
     waiting: int = field(default=0, init=False)
+    taken_ns: int = field(default=0, init=False)  # stamp of the last one taken, where they are spaced
+
+    def too_soon(self, data: bytes) -> bool:
+        """Whether a serialized message is one to leave unread."""
+        if not self.spacing_ns:
+            return False
+        # CDR: 4 bytes of encapsulation, of which the second tells the order of bytes, then header.stamp.
+        second, nanosecond = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+        stamp_ns = second * NS_PER_S + nanosecond
+        if 0 < stamp_ns - self.taken_ns < self.spacing_ns:
+            return True
+        self.taken_ns = stamp_ns
+        return False
 
 
 class _NotExecuted(CallbackGroup):
@@ -424,7 +442,10 @@ class _Worker:
                 if self._stopping or (data := _take(subscription)) is None:
                     break
                 self._node.diagnostics.received(entry.name)
-                self._work(entry, data)
+                if entry.too_soon(data):
+                    self._node.diagnostics.superseded(entry.name)
+                else:
+                    self._work(entry, data)
 
     def _work(self, entry: _Input | None, item: Any, name: str = "parameters") -> None:
         """Process a message, or run what was to be called; its faults are counted for that name."""
