@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY, wait_until
+from thermalreid_ros.cli import main
 from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.evaluation.recording import Truth
 from thermalreid_ros.evaluation.replay import (
-    FrameRecord, MatchRecord, Replay, ReplayError, frame_topic, iou, run_replay)
+    FrameRecord, MatchRecord, Replay, ReplayError, _max_age_s, frame_topic, iou, run_replay)
 from thermalreid_ros.evaluation.replay_places import PlaceRecord, TargetRecord, errors_m
 from thermalreid_ros.files import shipped
 from thermalreid_ros.ros.bag import Bag, message_types, write_bag
@@ -239,6 +240,17 @@ def test_a_node_that_cannot_start_is_named_with_its_reason(start_replay):
 def test_faults_of_inputs_come_before_any_process(arguments, fault):
     with pytest.raises(ValueError, match=fault):
         run_replay(**arguments)
+
+
+def test_a_page_of_several_loops_is_refused(tmp_path: Path, capsys):
+    assert main(["replay", str(NIGHT), "--loops", "2", "--report", str(tmp_path)]) == 2
+    assert "leave out --loops or --report" in capsys.readouterr().err
+
+
+def test_messages_age_with_the_rate_by_the_limit_of_the_parameter_file(tmp_path: Path):
+    file = tmp_path / "own.yaml"
+    file.write_text("/**/reid:\n  ros__parameters:\n    max_age_s: 0.5\n")
+    assert (_max_age_s(file, "reid"), _max_age_s(file, "detection")) == (0.5, 2.0)
 
 
 def test_a_recording_without_images_is_refused(tmp_path: Path):
