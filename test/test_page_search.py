@@ -29,7 +29,7 @@ def found(semantic_map: SemanticMap, *, accepted: bool = True) -> Search:
     latitude, longitude = map(float, semantic_map.grid.to_geographic(*place))
     target = Target(1, place, latitude, longitude, np.diag((4.0, 1.0)), 3, 4.6)
     matches = (match(1, TRUE, 0.83, accepted), match(2, OTHER, 0.07, False))
-    frame = SearchFrame(grey, Ranking("p", "fused", matches), TRUE, target if accepted else None, place + (1.0, 0.0))
+    frame = SearchFrame(grey, Ranking("p", "fused", matches), TRUE, target, place + (1.0, 0.0))
     unseen = SearchFrame(grey, Ranking("p", "fused", ()), None, None, None)
     return Search("a <green> van", rng.integers(0, 255, (90, 120, 3)).astype(np.uint8), (10.0, 20.0, 60.0, 50.0),
                   tuple(rng.normal(20, 4, (20, 30)).astype(np.float32) for _ in range(3)), 0.5, (unseen, frame, unseen))
@@ -43,5 +43,5 @@ def test_the_page_says_what_was_found(accepted):
     assert search.shown == 1 and "a &lt;green&gt; van" in text and "$" not in re.sub(r"base64,[^\"]*", "", text)
     assert text.count("<figcaption>probe") == 3 and "83%" in text and "frame 2 of 3" in text.lower()
     assert "The object is ranked 1." in text and ("is accepted with 83%" in text) == accepted
-    assert ("<ellipse" in text) == accepted and ("1.0 m</b>" in text) == accepted
+    assert "<ellipse" in text and ("stroke-dasharray=\"7 5\"" in text) != accepted and ("1.0 m</b>" in text) == accepted
     assert 'class="true' in text and not re.search(r"(?:src|href)=[\"']?https?:", text)

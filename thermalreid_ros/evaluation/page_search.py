@@ -133,7 +133,7 @@ def _marks(found: Search, grid: LocalGrid, semantic_map: SemanticMap) -> tuple[n
     frame = found.frames[found.shown]
     truth = [on_map(one.true_m) for one in found.frames if one.true_m is not None]
     targets = [on_map(one.target.position_m) for one in found.frames if one.target is not None]
-    middle = on_map(frame.target.position_m) if frame.target is not None else (truth or targets or [np.zeros(2)])[-1]
+    middle = on_map(frame.place.position_m) if frame.place is not None else (truth or targets or [np.zeros(2)])[-1]
     scale = MAP_PX / MAP_M[0]
 
     def pixel(place: np.ndarray) -> tuple[float, float]:
@@ -141,12 +141,13 @@ def _marks(found: Search, grid: LocalGrid, semantic_map: SemanticMap) -> tuple[n
         return 0.5 * MAP_PX + float(x), 0.5 * MAP_PX * MAP_M[1] / MAP_M[0] - float(y)
 
     parts = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{ESTIMATE}"/>' for x, y in map(pixel, targets)]
-    if frame.target is not None:
+    if frame.place is not None:
         x, y = pixel(middle)
-        width, height, angle = covariance_ellipse(frame.target.covariance_m2)
+        width, height, angle = covariance_ellipse(frame.place.covariance_m2)
+        dashes = "" if frame.target is not None else 'stroke-dasharray="7 5" '
         parts.append(f'<ellipse cx="{x:.1f}" cy="{y:.1f}" rx="{0.5 * width * scale:.1f}" '
                      f'ry="{0.5 * height * scale:.1f}" transform="rotate({-angle:.1f} {x:.1f} {y:.1f})" '
-                     f'fill="{ESTIMATE}2b" stroke="{ESTIMATE}" stroke-width="2.5"/>'
+                     f'{dashes}fill="{ESTIMATE}2b" stroke="{ESTIMATE}" stroke-width="2.5"/>'
                      f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{ESTIMATE}"/>')
     if frame.true_m is not None:
         x, y = pixel(on_map(frame.true_m))

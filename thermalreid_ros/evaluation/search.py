@@ -61,14 +61,19 @@ class SearchPlan:
 
 @dataclass(frozen=True, eq=False)
 class SearchFrame:
-    """gray8: uint8 (H, W). true_box: of the object sought, None where it is not seen. target: where it was said to be;
-    true_m: where it is, (2,), metres of the city's grid."""
+    """gray8: uint8 (H, W). true_box: of the object sought, None where it is not seen. place: where the first match is,
+    accepted or not; true_m: where the object is, (2,), metres of the city's grid."""
 
     gray8: np.ndarray
     ranking: Ranking
     true_box: Detection | None
-    target: Target | None
+    place: Target | None
     true_m: np.ndarray | None
+
+    @property
+    def target(self) -> Target | None:
+        """Where the object is said to be: of an accepted match alone."""
+        return None if self.ranking.accepted is None else self.place
 
     def is_true(self, rank: int) -> bool:
         """Whether a match is of the object sought."""
@@ -126,8 +131,8 @@ def search(city: City, plan: SearchPlan, *, detector: str = "yolo_compact", prog
         reid.process(frame, finder.detect(frame.gray8()).detections)
         ranking = reid.rank("photograph")
         true = next((item for item in objects if item.identity == identity), None)
-        target = None if ranking.accepted is None else reid.target(ranking.accepted, city.grid)
-        found.append(SearchFrame(frame.gray8(), ranking, None if true is None or true.crowd else _box(true), target,
+        place = reid.target(ranking.matches[0], city.grid) if ranking.matches else None
+        found.append(SearchFrame(frame.gray8(), ranking, None if true is None or true.crowd else _box(true), place,
                                  None if true is None else np.array((true.x, true.y))))
     label, _, number = identity.rpartition("-")
     return Search(make_identity(label, int(number), population.seed).description, picture, box, made.crops,
