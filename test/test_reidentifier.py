@@ -82,6 +82,10 @@ def test_descriptors_tell_apart_what_signatures_do_not():
         assert best.track_id == 2 and best.embedding == pytest.approx(0.0) and other.embedding == pytest.approx(1.0)
         assert 1.0 >= best.probability > other.probability >= 0.0
         assert best.score == pytest.approx(best.embedding if method == EMBEDDING else 1.0 - best.probability)
+        assert reid.accept_probability == FUSION.accept_probability
+        reid.accept_probability = 1e-9
+        assert reid.rank("p").accepted is not None
+        reid.accept_probability = 0.0
         assert best.accepted == (best.probability >= reid.accept_probability) == (ranking.accepted is best)
     assert embedder.described == 4
     with pytest.raises(ProbeError, match="described by 'another' but tracks are by 'places'"):

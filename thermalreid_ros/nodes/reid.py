@@ -59,7 +59,7 @@ class ReidNode(ThermalNode):
     def parameters_changed(self) -> None:
         values = self.values
         self._reid.gallery.max_tracks, self._reid.gallery.max_age_s = values.max_tracks, values.max_track_age_s
-        self._reid.visible_only = values.visible_only
+        self._reid.visible_only, self._reid.accept_probability = values.visible_only, values.accept_probability
         wanted = (values.probe_file, values.probe_units or values.thermal_units, values.probe_class)
         if wanted != self._file_probe:
             probe = load_probe(*wanted, probe_id="probe_file") if wanted[0] else None

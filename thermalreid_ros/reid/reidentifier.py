@@ -89,6 +89,7 @@ class Reidentifier:
         self._scale = scale_for(units)
         if self._scale is not CELSIUS:
             self._embedder = None
+        self._accept_probability = 0.0
         self._probes: dict[str, Probe] = {}
         self._visible: tuple[int, ...] = ()
         self._places: StampPairing[tuple[TrackedDetection, ...], tuple[Intrinsics, CameraPose]] = \
@@ -106,8 +107,14 @@ class Reidentifier:
 
     @property
     def accept_probability(self) -> float:
-        """From which on a match is accepted; NaN where none is."""
-        return NAN if self._fusion is None or self._scale is not CELSIUS else self._fusion.accept_probability
+        """From which on a match is accepted; NaN where none is. Set it to 0 for the fusion's own."""
+        if self._fusion is None or self._scale is not CELSIUS:
+            return NAN
+        return self._accept_probability or self._fusion.accept_probability
+
+    @accept_probability.setter
+    def accept_probability(self, probability: float) -> None:
+        self._accept_probability = probability
 
     def add_probe(self, probe: Probe) -> None:
         """Search for this object from now on; a probe of the same name is replaced, and the oldest of more

@@ -42,6 +42,8 @@ METHOD_PARAMETERS = Schema(
               "one", read_only=True),
 )
 PLACE_PARAMETERS = Schema(
+    Parameter("accept_probability", 0.0, "from which on a match counts as the object and its place is published; 0: as "
+              "the fusion file says", minimum=0.0, maximum=1.0),
     Parameter("map", "", "the semantic map on whose grid localization/pose is; empty: no targets", read_only=True),
     Parameter("map_frame", "map", "frame of localization/pose", read_only=True),
     Parameter("max_pose_age_s", 1.0, "a target that has been seen from no known place for longer is not published",
