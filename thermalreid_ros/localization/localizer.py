@@ -73,7 +73,7 @@ class LocalizerConfig:
     block_points: float = 6.0
     check_points: float = 20.0
     yaws_a_frame: int = 2
-    lock_share: float = 0.97
+    lock_share: float = 0.99
     lock_points: float = 20.0
     lock_blocks: int = 2
     proof_points: float = 12.0
