@@ -12,7 +12,7 @@ from thermalreid_ros.cli.replay import positive, summary
 
 RECORDING, FLIGHT = "hit_uav_night", "krems_day"
 REPLAY_WITHIN_S, FLIGHT_WITHIN_S = 15.0, 40.0  # so that the whole demonstration takes little more than a minute
-FASTEST, FASTEST_FLIGHT = 12.0, 4.0
+FASTEST, FASTEST_FLIGHT = 1.0, 4.0
 CITY_SEED, CITY_SIZE_M, CITY_DATE, CITY_HOURS = 1, 600.0, "2025-07-15", (13.0, 1.0)
 SEARCH_SEED, SEARCH_HOUR, PHOTOGRAPH_HOUR = 2, 21.0, 11.0
 MARGIN = 1.5  # of the time between frames over that of one detection: the other nodes need the machine, too
