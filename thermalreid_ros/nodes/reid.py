@@ -105,6 +105,7 @@ class ReidNode(ThermalNode):
             raise TargetError("there is a localization/pose but no thermal/camera_info yet")
         self._reid.add_pose(self._intrinsics, pose)
         self._out.pose(pose)
+
     def _receive_frame(self, message: Image) -> None:
         frame = self._sizes.check(convert.message_to_frame(message, ThermalUnits(self.values.thermal_units),
                                                            polarity=Polarity(self.values.polarity)))

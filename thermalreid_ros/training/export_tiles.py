@@ -43,7 +43,8 @@ def export_tile_distance(weights: Path, out: Path, *, map_path: Path, data: str,
         "metrics": _metrics(state["metrics"], state["maps"], command),
     }
     return export_onnx(
-        model, out, arguments=(torch.zeros(2, size, size, dtype=torch.uint8),), card=card, limit=MAX_DIFFERENCE, int8=int8,
+        model, out, arguments=(torch.zeros(2, size, size, dtype=torch.uint8),), card=card, limit=MAX_DIFFERENCE,
+        int8=int8,
         compare=lambda module, onnx: {"max_abs_difference": parity(module, onnx, labels)},
         compared_on=f"{len(labels)} tiles and views of {map_path.name}")["max_abs_difference"]
 

@@ -363,7 +363,7 @@ def _backs(forcing: Forcing, weather: Weather, surface: np.ndarray) -> tuple[np.
 
 def _layers(surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(capacity J/m2K (L, N), conductance W/m2K (L, N)): of each layer, and between it and the next; the last is that
-    across the last layer itself. Layers grow downwards; the first node lies at the surface, or is the canopy above it."""
+    across the last layer itself. Layers grow downwards; the first node lies at the surface, or is the leaves above."""
     table = material_arrays()
     growth = 1.35 ** np.arange(_LAYERS)
     size = table.thickness_m[surface].astype(np.float64) * (growth / growth.sum())[:, None]
