@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from thermalreid_ros.evaluation.wording import as_text
 from thermalreid_ros.files import write_atomically
 
 
@@ -26,21 +27,13 @@ def write_json(path: str | Path | None, values: Any) -> None:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Columns set flush, numbers to the right; floats to three significant digits, None as a dash."""
-    cells = [list(header)] + [[_cell(value) for value in row] for row in rows]
+    cells = [list(header)] + [[as_text(value) for value in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     right = [all(isinstance(row[column], (int, float, type(None))) for row in rows)
              for column in range(len(header))]
     return "\n".join("  ".join(cell.rjust(width) if flush else cell.ljust(width)
                                for cell, width, flush in zip(row, widths, right, strict=True)).rstrip()
                      for row in cells)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return str(value)
 
 
 def _finite(value: Any) -> Any:

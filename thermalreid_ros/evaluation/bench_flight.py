@@ -18,12 +18,14 @@ import numpy as np
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.engine import load_engine, seconds_in_models
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.evaluation.flight_input import AltitudeEvent, AttitudeEvent, Flight, OdometryEvent, PriorEvent
+from thermalreid_ros.evaluation.flight_input import Flight, FrameEvent
+from thermalreid_ros.evaluation.localization import feed
 from thermalreid_ros.localization.localizer import Localizer
 from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.reid.loading import load_reidentifier
 from thermalreid_ros.reid.probe import make_probe
+from thermalreid_ros.reid.signature import crop_box
 
 #: Of the parts, those that a frame passes through one after the other with predicted semantics; the filter runs beside.
 PATH = ("grey", "labelling", "mask", "detection", "tracks", "ranking")
@@ -70,14 +72,8 @@ def measure_flight(bag: str | Path, map_path: str | Path, *, frames: int = 60, d
         first = max(len(flight.seconds) - frames, 0)
         number = 0
         for event in flight.events():
-            if isinstance(event, AttitudeEvent):
-                localizer.add_attitude(event.stamp_ns, event.rotation)
-            elif isinstance(event, OdometryEvent):
-                localizer.add_odometry(event.stamp_ns, event.position_m)
-            elif isinstance(event, AltitudeEvent):
-                localizer.add_altitude(event.stamp_ns, event.height_m)
-            elif isinstance(event, PriorEvent):
-                localizer.set_prior(event.stamp_ns, event.x, event.y, event.sigma_m)
+            if not isinstance(event, FrameEvent):
+                feed(localizer, event)
             else:
                 timed = clock if number >= first else _Clock()
                 grey = timed.time("grey", event.frame.gray8)
@@ -104,8 +100,7 @@ def measure_flight(bag: str | Path, map_path: str | Path, *, frames: int = 60, d
 def _probe(frame: Any, found: Any) -> Any:
     """A crop of the frame's largest object."""
     box = max(found, key=lambda detection: detection.width * detection.height)
-    values = frame.values()
-    crop = values[int(box.y_min):int(np.ceil(box.y_max)), int(box.x_min):int(np.ceil(box.x_max))]
+    crop = crop_box(frame.values(), box)
     units = "celsius_f32" if frame.is_radiometric else "agc8"
     return make_probe([crop if frame.is_radiometric else crop.astype(np.uint8)], units, "largest", box.class_name)
 

@@ -17,6 +17,7 @@ from typing import Any
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.reid import PAPER
+from thermalreid_ros.evaluation.wording import as_text
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.maps.classes import CLASS_NAMES as GROUNDS
 
@@ -155,10 +156,7 @@ class ResultsPlan:
 
     def _measure(self, part: str, title: str, name: str, *arguments: str) -> Step:
         path = self.out / f"{name}.json"
-        return self._step(part, title, path, *arguments, "--json", str(path))
-
-    def _step(self, part: str, title: str, makes: Path, *arguments: str) -> Step:
-        return Step(part, title, arguments, makes)
+        return Step(part, title, (*arguments, "--json", str(path)), path)
 
     def shown(self, step: Step) -> str:
         """The command as it may be published: files by name, those made on the way by their place in `out`."""
@@ -260,15 +258,7 @@ def _picture(plan: ResultsPlan, name: str, words: str) -> list[str]:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     return [f"| {' | '.join(header)} |", "|" + "---|" * len(header),
-            *(f"| {' | '.join(map(_cell, row))} |" for row in rows), ""]
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return str(value)
+            *(f"| {' | '.join(as_text(value, unknown='–') for value in row)} |" for row in rows), ""]
 
 
 def _percent(value: float | None) -> float | None:
