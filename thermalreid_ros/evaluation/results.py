@@ -109,9 +109,9 @@ class ResultsPlan:
     def _reid(self) -> list[Step]:
         each = max(self.identities // len(self.maps), 4)
         sets = [self.out / "reid" / path.stem for path in self.maps]
-        made = [self._step("reid", f"identities of {path.stem}", folder / "index.json", "world", "reid-set", "--map",
-                           str(path), "--seed", str(self.seed + number), "--identities", str(each), "--probes", "2",
-                           "--gallery", "6", "--out", str(folder), *self._workers())
+        made = [Step("reid", f"identities of {path.stem}", (
+            "world", "reid-set", "--map", str(path), "--seed", str(self.seed + number), "--identities", str(each),
+            "--probes", "2", "--gallery", "6", "--out", str(folder), *self._workers()), folder / "index.json")
                 for number, (path, folder) in enumerate(zip(self.maps, sets))]
         return [*made, self._measure("reid", "re-identification", "reid", "evaluate", "reid", *(
             part for folder in sets for part in ("--set", str(folder))), "--track", "3", "--plots",
@@ -135,16 +135,18 @@ class ResultsPlan:
         return self.maps[number // 2 % len(self.maps)]
 
     def _flight(self, part: str, number: int) -> Step:
-        return self._step(part, f"flight {number}", self.bag(number), "world", "fly", "--map",
-                          str(self._map_of(number)), "--seed", str(100 * self.seed + number), "--seconds",
-                          str(FLIGHT_SECONDS), "--rate", str(FLIGHT_HZ), "--probes", "1", "--out",
-                          str(self.bag(number)), *(("--night",) if number % 2 else ()), *self._workers())
+        bag = self.bag(number)
+        return Step(part, f"flight {number}", (
+            "world", "fly", "--map", str(self._map_of(number)), "--seed", str(100 * self.seed + number), "--seconds",
+            str(FLIGHT_SECONDS), "--rate", str(FLIGHT_HZ), "--probes", "1", "--out", str(bag),
+            *(("--night",) if number % 2 else ()), *self._workers()), bag)
 
     def _frames(self, part: str) -> Step:
         folder = self.out / "frames"
-        return self._step(part, "frames", folder / "annotations", "world", "dataset", "--map", *map(str, self.maps),
-                          "--images", str(self.images), "--val-share", "0.9", "--seed", str(self.seed),
-                          "--session-size", "6", "--no-colour", "--out", str(folder), *self._workers())
+        return Step(part, "frames", (
+            "world", "dataset", "--map", *map(str, self.maps), "--images", str(self.images), "--val-share", "0.9",
+            "--seed", str(self.seed), "--session-size", "6", "--no-colour", "--out", str(folder), *self._workers()),
+            folder / "annotations")
 
     def _frame_options(self) -> tuple[str, ...]:
         folder = self.out / "frames"
