@@ -9,6 +9,7 @@ import pytest
 from tiny_models import convolution
 
 import thermalreid_ros.engine.engine as engine_module
+import thermalreid_ros.engine.providers as providers
 from thermalreid_ros.engine import EngineError, TensorSpec, load_engine
 from thermalreid_ros.engine.cache import EngineCache
 from thermalreid_ros.engine.providers import (
@@ -44,7 +45,7 @@ IMAGE = np.ones((1, 1, 32, 40), np.float32)
 def test_choice(machine, asked, chosen, reasons):
     found, why = choose_providers(asked, machine)
     assert found == chosen and len(why) == len(reasons)
-    assert all(line.startswith(start) for line, start in zip(why, reasons, strict=True))
+    assert all(line.startswith(start) for line, start in zip(why.values(), reasons, strict=True))
 
 
 @pytest.mark.parametrize("asked", [(), ("tensorrt",), ("cpu", "npu")])
@@ -72,6 +73,7 @@ class Driver:
 
 
 def test_probe_trusts_libraries_not_lists(monkeypatch):
+    monkeypatch.setattr(providers, "has_int8_dot_products", lambda: True)
     listed = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
 
@@ -79,7 +81,7 @@ def test_probe_trusts_libraries_not_lists(monkeypatch):
         raise OSError(name)
 
     machine = probe_machine(load=none_there)
-    assert machine.built_in == ("tensorrt", "cuda", "cpu")
+    assert machine.built_in == ("tensorrt", "cuda", "cpu", "cpu_int8")
     assert machine.missing == {"tensorrt": "libcuda.so.1", "cuda": "libcuda.so.1"} and machine.gpu == ""
 
     machine = probe_machine(load=lambda name: Driver())
@@ -89,6 +91,25 @@ def test_probe_trusts_libraries_not_lists(monkeypatch):
         return none_there(name) if "nvinfer" in name else Driver()
 
     assert probe_machine(load=no_tensorrt).missing == {"tensorrt": "libnvinfer.so.10"}
+
+    monkeypatch.setattr(providers, "has_int8_dot_products", lambda: False)
+    assert probe_machine(load=lambda name: Driver()).missing == {"cpu_int8": "8-bit dot products of the processor"}
+
+
+@pytest.mark.parametrize("text, machine, has", [
+    ("flags\t\t: fpu avx2 avx_vnni\n", "x86_64", True),
+    ("flags\t\t: fpu avx512f avx512_vnni avx512_bf16\n", "x86_64", True),
+    ("flags\t\t: fpu avx2 avx512f\nbugs\t\t: avx_vnni\n", "x86_64", False),
+    ("Features\t: fp asimd asimddp\n", "aarch64", True),
+    ("Features\t: fp asimd\n", "aarch64", False),
+    (None, "arm64", True),
+    (None, "AMD64", False),
+])
+def test_processors_with_8_bit_dot_products(tmp_path, text, machine, has):
+    cpuinfo = tmp_path / "cpuinfo"
+    if text is not None:
+        cpuinfo.write_text(text)
+    assert providers.has_int8_dot_products(cpuinfo, machine) is has
 
 
 def test_probe_of_this_machine_runs():

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from thermalreid_ros.cli.output import add_json_option, table, write_json
+from thermalreid_ros.engine import DEFAULT_PROVIDERS
 
 TIMED_RUNS = 10
 
@@ -33,8 +34,8 @@ def add_parser(subparsers) -> None:
 def add_provider_options(parser: argparse.ArgumentParser) -> None:
     """--providers and --threads, for every command that runs models itself."""
     parser.add_argument("--providers", type=lambda text: tuple(text.split(",")), metavar="LIST",
-                        default=("tensorrt", "cuda", "cpu"),
-                        help="in order of preference; default: tensorrt,cuda,cpu")
+                        default=DEFAULT_PROVIDERS,
+                        help=f"in order of preference; default: {','.join(DEFAULT_PROVIDERS)}")
     parser.add_argument("--threads", type=int, default=0, metavar="N",
                         help="of the CPU provider; default: one for each core")
 
@@ -62,7 +63,7 @@ def _build(args: argparse.Namespace) -> int:
                 continue
             prepared.append({
                 "model": engine.card.name, "provider": engine.provider,
-                "threads": engine.threads if engine.provider == "cpu" else None,
+                "threads": engine.threads if engine.provider.startswith("cpu") else None,
                 "load_s": time.perf_counter() - started, "first_ms": engine.warm_up_ms,
                 "median_ms": _median_ms(engine), "fallbacks": engine.fallbacks,
             })

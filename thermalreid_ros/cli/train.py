@@ -58,6 +58,12 @@ def add_parser(subparsers) -> None:
     export.add_argument("--int8", action="store_true", help="store the large weights in half the space of the others")
     export.add_argument("--out", type=Path, required=True, metavar="NAME.onnx")
     export.set_defaults(part=_export)
+    int8 = parts.add_parser("int8", help="a model's form for processors with 8-bit dot products: NAME.int8 beside it")
+    int8.add_argument("--model", type=Path, required=True, metavar="NAME.onnx", help="a detector or segmenter")
+    int8.add_argument("--images", type=Path, nargs="+", required=True, metavar="DIR",
+                      help="folders of frames as they are met in flight, to take the ranges of activations from")
+    int8.add_argument("--frames", type=positive(int), default=48, help="of each folder (default 48)")
+    int8.set_defaults(part=_int8)
     train_tiles.add_parsers(parts)
     train_objects.add_parsers(parts)
     segmenter = parts.add_parser("segmenter", help="a segmentation network on rendered data sets")
@@ -187,6 +193,16 @@ def _export(args: argparse.Namespace) -> int:
     difference = export_detector(detector, args.out, frames=frames, training=training, int8=args.int8,
                                  frames_from=f"{len(frames)} frames, {paths[0].name} to {paths[-1].name}")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e} at most")
+    return 0
+
+
+def _int8(args: argparse.Namespace) -> int:
+    from thermalreid_ros.training.int8_form import quantise, short
+
+    names = " ".join(map(short, args.images))
+    form = quantise(args.model, args.images, args.frames,
+                    f"thermalreid train int8 --model {args.model.name} --images {names} --frames {args.frames}")
+    print(f"{form}: {form.stat().st_size / 1e3:.0f} kB, and the weights of {args.model.name}")
     return 0
 
 

@@ -31,14 +31,15 @@ from thermalreid_ros.files import shipped
 
 Log = Callable[[str], None]
 _in_models_s = _in_models_cpu_s = 0.0  # of this process
-DEFAULT_PROVIDERS = ("tensorrt", "cuda", "cpu")
+DEFAULT_PROVIDERS = ("tensorrt", "cuda", "cpu_int8", "cpu")
+INT8_SUFFIX = ".int8"  # of the form of a model that engine/int8.py makes
 _ORT_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
                "tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(int32)": "int32",
                "tensor(int64)": "int64", "tensor(bool)": "bool"}
 
 
 class Engine(Protocol):
-    """A model ready to run. provider: 'tensorrt', 'cuda' or 'cpu', as the session reports it."""
+    """A model ready to run. provider: 'tensorrt', 'cuda', 'cpu_int8' or 'cpu', as the session reports it."""
 
     card: ModelCard
     provider: str
@@ -140,27 +141,29 @@ def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDE
     path, card = open_model(model)
     machine = machine or probe_machine()
     chosen, reasons = choose_providers(providers, machine)
-    reasons = list(reasons)
     threads = threads or len(os.sched_getaffinity(0))  # onnxruntime's own default would pin them to cores
     load = _Loading(path, card, machine, precision, threads, shapes or {}, EngineCache(cache_dir), log)
     for name in chosen:
+        if name == "cpu_int8" and "int8" not in card.extra:
+            reasons[name] = "cpu_int8 asked, not available: the model has no int8 form"
+            continue
         try:
-            engine = load.tensorrt() if name == "tensorrt" else load.plain(name)
+            engine = load.on(name)
         except Exception as error:
             if name == "cpu":  # every build of onnxruntime runs there, so the model is at fault
                 raise error if isinstance(error, EngineError) else EngineError(
                     f"{path}: onnxruntime cannot load it ({_reason(error)}); "
                     f"fetch or export the model again") from None
-            reasons.append(f"{name} asked, failed: {_reason(error)}")
+            reasons[name] = f"{name} asked, failed: {_reason(error)}"
             continue
         if engine.provider != name:
-            reasons.append(f"{name} asked, not taken by the session")
+            reasons[name] = f"{name} asked, not taken by the session"
             continue
-        engine.fallbacks = tuple(reasons)
-        on = f"cpu ({threads} thread{'s' * (threads > 1)})" if name == "cpu" else name
-        log("; ".join([f"model {card.name} runs on {on}", *reasons]))
+        engine.fallbacks = tuple(reasons[earlier] for earlier in providers[:providers.index(name)])
+        on = f"{name} ({threads} thread{'s' * (threads > 1)})" if name.startswith("cpu") else name
+        log("; ".join([f"model {card.name} runs on {on}", *engine.fallbacks]))
         return engine
-    raise EngineError(f"{path}: no provider left to run on: {'; '.join(reasons)}")
+    raise EngineError(f"{path}: no provider left to run on: {'; '.join(reasons.values())}")
 
 
 def open_model(model: str | Path) -> tuple[Path, ModelCard]:
@@ -205,8 +208,21 @@ class _Loading:
     cache: EngineCache
     log: Log
 
-    def plain(self, name: str) -> OrtEngine:
-        return self._engine(self.path, [EXECUTION_PROVIDERS[name]])
+    def on(self, name: str) -> OrtEngine:
+        if name == "tensorrt":
+            return self.tensorrt()
+        return self.int8() if name == "cpu_int8" else self._engine(self.path, [EXECUTION_PROVIDERS[name]])
+
+    def int8(self) -> OrtEngine:
+        """On the CPU, in integers."""
+        form = self.path.with_suffix(INT8_SUFFIX)
+        if not form.is_file():
+            raise RuntimeError(f"{form} is missing")
+        if sha256_of(form) != dict(self.card.extra["int8"]).get("sha256"):
+            raise RuntimeError(f"{form} is not the one that its card names")
+        engine = self._engine(form, [EXECUTION_PROVIDERS["cpu_int8"]])
+        engine.provider = "cpu_int8"
+        return engine
 
     def tensorrt(self) -> OrtEngine:
         """On a cached engine, or on one built now; an engine that does not load any more is built again."""

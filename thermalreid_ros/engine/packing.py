@@ -82,6 +82,7 @@ def _pack(path: Path, out: Path, int8: bool) -> Packing:
     except Exception as error:  # protobuf's and onnx's errors share no base class
         raise EngineError(f"{path}: not an ONNX model ({type(error).__name__})") from None
     graph = model.graph
+    _gather_constants(graph)
     transposed = {node.input[1] for node in graph.node if node.op_type in ("ConvTranspose", "MatMul")}  # (in, out, ...)
     kept, nodes, packed, worst = [], [], 0, 0.0
     graph_inputs = {value.name for value in graph.input}  # these may be overridden by the caller
@@ -110,13 +111,23 @@ def _pack(path: Path, out: Path, int8: bool) -> Packing:
     for field, values in ((graph.initializer, kept), (graph.node, nodes)):
         del field[:]
         field.extend(values)
-    _shorten_names(graph)
+    shorten_names(graph)
     bytes_before = path.stat().st_size
     target = write_atomically(out, model.SerializeToString(deterministic=True))
     return Packing(bytes_before, target.stat().st_size, packed, worst)
 
 
-def _shorten_names(graph) -> None:
+def _gather_constants(graph) -> None:
+    """Large tensors of Constant nodes, as exporters leave some, to the other weights."""
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        value = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        if value is not None and np.prod(value.dims) >= MIN_ELEMENTS:
+            value.name = node.output[0]
+            graph.initializer.append(value)
+            graph.node.remove(node)
+
+
+def shorten_names(graph) -> None:
     """Number what lies between a graph's inputs and outputs: the exporter's names are a tenth of a small model."""
     if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
         return  # graphs within graphs share names

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
@@ -21,8 +22,9 @@ EXECUTION_PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
+    "cpu_int8": "CPUExecutionProvider",  # the model's int8 form (engine/int8.py)
 }
-PRECISIONS = ("fp16", "fp32")  # no INT8: after training it costs small detectors 3.5-4 points of mAP
+PRECISIONS = ("fp16", "fp32")
 _LIBRARIES = {"tensorrt": ("libcuda.so.1", "libcudnn.so.9", "libnvinfer.so.10"),
               "cuda": ("libcuda.so.1", "libcudnn.so.9")}
 
@@ -57,6 +59,8 @@ def probe_machine(load=ctypes.CDLL) -> Machine:
             except OSError:
                 missing[name] = library
                 break
+    if not has_int8_dot_products():
+        missing["cpu_int8"] = "8-bit dot products of the processor"
     tensorrt = gpu = ""
     if "tensorrt" in built_in and "tensorrt" not in missing:
         tensorrt = str(load("libnvinfer.so.10").getInferLibVersion())
@@ -64,8 +68,21 @@ def probe_machine(load=ctypes.CDLL) -> Machine:
     return Machine(onnxruntime.__version__, built_in, missing, tensorrt, gpu)
 
 
-def choose_providers(asked: Sequence[str], machine: Machine) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(the asked providers worth trying, in the order asked; one reason for each that is not).
+def has_int8_dot_products(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str = "") -> bool:
+    """Whether this processor adds products of 8-bit integers exactly and fast (VNNI of x86, DotProd of ARM).
+
+    Without, x86 adds pairs of products in 16 bits, which overflow, and gains little.
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:  # no Linux
+        return (machine or platform.machine()) == "arm64"
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return bool(flags & {"avx512_vnni", "avx_vnni", "asimddp"})
+
+
+def choose_providers(asked: Sequence[str], machine: Machine) -> tuple[tuple[str, ...], dict[str, str]]:
+    """(the asked providers worth trying, in the order asked; the reason for each that is not).
 
     EngineError for an unknown name or where nothing is left to try.
     """
@@ -73,18 +90,18 @@ def choose_providers(asked: Sequence[str], machine: Machine) -> tuple[tuple[str,
     if unknown or not asked:
         raise EngineError(f"providers: {', '.join(unknown) or 'none given'}; "
                           f"choose from {', '.join(EXECUTION_PROVIDERS)}")
-    chosen, reasons = [], []
+    chosen, reasons = [], {}
     for name in dict.fromkeys(asked):
         if name not in machine.built_in:
-            reasons.append(f"{name} asked, not available: onnxruntime {machine.onnxruntime} is built "
-                           f"without it (onnxruntime-gpu has it)")
+            reasons[name] = (f"{name} asked, not available: onnxruntime {machine.onnxruntime} is built "
+                             f"without it (onnxruntime-gpu has it)")
         elif name in machine.missing:
-            reasons.append(f"{name} asked, not available: {machine.missing[name]} missing")
+            reasons[name] = f"{name} asked, not available: {machine.missing[name]} missing"
         else:
             chosen.append(name)
     if not chosen:
-        raise EngineError(f"no provider left to run on: {'; '.join(reasons)}")
-    return tuple(chosen), tuple(reasons)
+        raise EngineError(f"no provider left to run on: {'; '.join(reasons.values())}")
+    return tuple(chosen), reasons
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from thermalreid_ros.camera import ThermalUnits
-from thermalreid_ros.engine import load_engine
+from thermalreid_ros.engine import DEFAULT_PROVIDERS, load_engine
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation import bench_camera
 from thermalreid_ros.ros.supervisor import Process, Supervisor
@@ -52,7 +52,7 @@ def machine() -> dict[str, Any]:
             "python": platform.python_version(), "onnxruntime": onnxruntime.__version__}
 
 
-def time_model(model: str | Path, *, runs: int = 100, threads: int = 0, providers: Sequence[str] = ("cpu",),
+def time_model(model: str | Path, *, runs: int = 100, threads: int = 0, providers: Sequence[str] = DEFAULT_PROVIDERS,
                tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """One model by itself, on a 640x512 frame where it is a detector, else on zeros of the card's shape.
 
@@ -61,7 +61,7 @@ def time_model(model: str | Path, *, runs: int = 100, threads: int = 0, provider
     Raises EngineError as load_engine.
     """
     engine = load_engine(model, threads=threads, providers=providers, log=lambda line: None)
-    result = {"provider": engine.provider, "threads": engine.threads if engine.provider == "cpu" else None,
+    result = {"provider": engine.provider, "threads": engine.threads if engine.provider.startswith("cpu") else None,
               "first_ms": engine.warm_up_ms, "warm_up_runs": WARM_UP_RUNS, "runs": runs}
     if engine.card.task == "detection":
         call, parts = _detector_call(engine)

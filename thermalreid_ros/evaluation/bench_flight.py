@@ -57,7 +57,7 @@ def measure_flight(bag: str | Path, map_path: str | Path, *, frames: int = 60, d
     each node that makes it, in the path and in the overhead. objects: detected, on average. tick: called for each
     frame. Raises ThermalReidError where the recording is no flight over the map.
     """
-    on_one = {"threads": 1, "providers": ("cpu",), "log": lambda line: None}
+    on_one = {"threads": 1, "providers": ("cpu_int8", "cpu"), "log": lambda line: None}
     clock, objects, localized = _Clock(), [], 0
     with ExitStack() as held:
         semantic_map = held.enter_context(SemanticMap.open(map_path))

@@ -16,7 +16,7 @@ import numpy as np
 
 from thermalreid_ros.camera import ThermalUnits, make_frame
 from thermalreid_ros.detection.types import Detection
-from thermalreid_ros.engine import load_engine
+from thermalreid_ros.engine import DEFAULT_PROVIDERS, load_engine
 from thermalreid_ros.evaluation import bench_camera
 from thermalreid_ros.evaluation.bench import summary
 from thermalreid_ros.reid.embedding import describe_probe
@@ -60,7 +60,7 @@ def time_matching(runs: int, tick: Callable[[], None] = lambda: None) -> dict[st
 
 
 def time_probe(runs: int, *, model: str = "thermal_synthesis", embedding: str = "reid_embedding",
-               providers: Sequence[str] = ("cpu",), threads: int = 0,
+               providers: Sequence[str] = DEFAULT_PROVIDERS, threads: int = 0,
                tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """From a photograph of 640x480 to a probe of 5 pictures with signatures and, where the embedding is there,
     descriptors: `ready`, with the search for the object in the photograph; `boxed`, where a box is given."""

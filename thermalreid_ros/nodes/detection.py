@@ -18,6 +18,7 @@ from thermalreid_ros.msg import DetectionArray
 from thermalreid_ros.ros import convert, qos
 from thermalreid_ros.ros.lifecycle import HELD, ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
+from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_threads, provider_parameters
 
 
 LABEL_TOPICS = {"predicted": "semantics/mask", "map": "semantics/map"}
@@ -33,13 +34,8 @@ class DetectionNode(ThermalNode):
     PARAMETERS = Schema(
         Parameter("model", "yolo_compact", "name of a shipped model, or path of an .onnx file with its card beside it",
                   read_only=True),
-        Parameter("providers", ("tensorrt", "cuda", "cpu"), "what to run the model on, best first", read_only=True,
-                  choices=("tensorrt", "cuda", "cpu")),
-        Parameter("threads", 0, "of the CPU provider; 0: all cores", minimum=0, maximum=256, read_only=True),
-        Parameter("thermal_units", "agc8", "what a pixel of the camera means", read_only=True,
-                  choices=tuple(unit.value for unit in ThermalUnits)),
-        Parameter("polarity", "white_hot", "how the camera shows heat, for agc8 and counts", read_only=True,
-                  choices=tuple(polarity.value for polarity in Polarity)),
+        *provider_parameters("the model"),
+        *CAMERA_PARAMETERS,
         Parameter("score_threshold", 0.3, "detections below it are not published", minimum=0.01, maximum=1.0),
         Parameter("iou_threshold", 0.6, "of two boxes of one class that overlap by more, the better stays",
                   minimum=0.1, maximum=1.0),
@@ -52,7 +48,7 @@ class DetectionNode(ThermalNode):
 
     def configure(self) -> None:
         values = self.values
-        self._engine = load_engine(values.model, providers=values.providers, threads=values.threads,
+        self._engine = load_engine(values.model, providers=values.providers, threads=model_threads(values),
                                    log=self.get_logger().info)
         self._detector, self._sizes = Detector(self._engine), convert.SizeGate()
         if values.semantics != "none" and not self._detector.takes_semantics:

@@ -20,6 +20,7 @@ from thermalreid_ros.ros.last_place import LastPlace
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.localization_output import UNKNOWN_HEIGHT_M, LocalizationOutput
 from thermalreid_ros.ros.parameters import Parameter, Schema
+from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_threads, provider_parameters
 
 _TURN = {"unit": "deg", "minimum": -360.0, "maximum": 360.0, "read_only": True}
 
@@ -32,13 +33,8 @@ class GeoLocalizationNode(ThermalNode):
         Parameter("map", "", "the semantic map, a GeoTIFF made by `thermalreid map build`", read_only=True),
         Parameter("model", "segmenter_compact", "segmenter: name of a shipped model, or path of an .onnx file with its "
                   "card beside it", read_only=True),
-        Parameter("providers", ("tensorrt", "cuda", "cpu"), "what to run the model on, best first", read_only=True,
-                  choices=("tensorrt", "cuda", "cpu")),
-        Parameter("threads", 0, "of the CPU provider; 0: all cores", minimum=0, maximum=256, read_only=True),
-        Parameter("thermal_units", "agc8", "what a pixel of the camera means", read_only=True,
-                  choices=tuple(unit.value for unit in ThermalUnits)),
-        Parameter("polarity", "white_hot", "how the camera shows heat, for agc8 and counts", read_only=True,
-                  choices=tuple(polarity.value for polarity in Polarity)),
+        *provider_parameters("the model"),
+        *CAMERA_PARAMETERS,
         Parameter("prior_sigma_m", 300.0, "error on each axis of a prior/fix that does not say how rough it is",
                   unit="m", minimum=1.0, maximum=10000.0),
         Parameter("camera_roll_deg", 0.0, "how the camera (x along the line of sight, y left, z up) is turned in the "
@@ -62,7 +58,7 @@ class GeoLocalizationNode(ThermalNode):
         if not values.map:
             raise MapError("no map given; set it with -p map:=/path/to/map.tif (thermalreid map build makes one)")
         self._map, self._intrinsics = SemanticMap.open(values.map), None
-        self._engine = load_engine(values.model, providers=values.providers, threads=values.threads,
+        self._engine = load_engine(values.model, providers=values.providers, threads=model_threads(values),
                                    log=self.get_logger().info)
         self._segmenter = Segmenter(self._engine)
         self._localizer = Localizer(self._map, LocalizerConfig(resume_s=values.resume_s), self._segmenter.confusion)

@@ -15,6 +15,7 @@ from thermalreid_ros.reid.loading import load_embedder
 from thermalreid_ros.ros import places, probes, qos
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
+from thermalreid_ros.ros.shared_parameters import model_threads, provider_parameters
 from thermalreid_ros.ros.probes import BY_CLOCK, UNKNOWN_DEG
 from thermalreid_ros.synthesis import ProbeSynthesizer, SynthesisError
 from thermalreid_ros.synthesis.searched import MOST_PHOTOGRAPHS, Photograph, SearchedObject, boxes_of
@@ -31,9 +32,7 @@ class ProbeSynthesisNode(ThermalNode):
         Parameter("model", "thermal_synthesis", "name of a shipped model (thermal_synthesis, thermalgan), or path of "
                   "an .onnx file with its card beside it", read_only=True),
         Parameter("embedding", "reid_embedding", "describes probes for reid, likewise; empty: none", read_only=True),
-        Parameter("providers", ("tensorrt", "cuda", "cpu"), "what to run the models on, best first", read_only=True,
-                  choices=("tensorrt", "cuda", "cpu")),
-        Parameter("threads", 0, "of the CPU provider; 0: all cores", minimum=0, maximum=256, read_only=True),
+        *provider_parameters("the models"),
         Parameter("probe_files", ("",), f"colour photographs of the object, {MOST_PHOTOGRAPHS} at most; an empty name: "
                   "none, they come on probe/image"),
         Parameter("probe_class", "", "class of the object, any where it shall be sought in all; empty: its photographs "
@@ -54,11 +53,11 @@ class ProbeSynthesisNode(ThermalNode):
 
     def configure(self) -> None:
         values = self.values
-        self._engine = load_engine(values.model, providers=values.providers, threads=values.threads,
+        self._engine = load_engine(values.model, providers=values.providers, threads=model_threads(values),
                                    log=self.get_logger().info)
         self._object = SearchedObject(ProbeSynthesizer(self._engine))
-        self._embedder, told = load_embedder(values.embedding, providers=values.providers, threads=values.threads,
-                                             log=self.get_logger().info)
+        self._embedder, told = load_embedder(values.embedding, providers=values.providers,
+                                             threads=model_threads(values), log=self.get_logger().info)
         self._read, self._probe_id, self._hour, self._fix, self._count = None, None, None, None, 0
         self._out = self.publisher(ThermalProbe, "probe/thermal", qos.LATCHED)
         for key, value in (("model", self._engine.card.name), ("provider", self._engine.provider), ("embedding", told),

@@ -19,10 +19,9 @@ from thermalreid_ros.reid.target import TargetError
 from thermalreid_ros.ros import convert, places, qos
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
+from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_threads
 from thermalreid_ros.ros.reid_output import METHOD_PARAMETERS, PLACE_PARAMETERS, ReidOutput, message_to_camera_pose, \
     message_to_probe
-
-_UNITS = tuple(unit.value for unit in ThermalUnits)
 
 
 class ReidNode(ThermalNode):
@@ -30,13 +29,11 @@ class ReidNode(ThermalNode):
 
     NAME = "reid"
     PARAMETERS = Schema(
-        Parameter("thermal_units", "agc8", "what a pixel of the camera means", read_only=True, choices=_UNITS),
-        Parameter("polarity", "white_hot", "how the camera shows heat, for agc8 and counts", read_only=True,
-                  choices=tuple(polarity.value for polarity in Polarity)),
+        *CAMERA_PARAMETERS,
         Parameter("probe_file", "", "thermal crop of the object to be found, a PNG or TIFF; empty: none"),
         Parameter("probe_class", "", "class of the object in probe_file; empty: any", choices=("", *CLASS_NAMES)),
         Parameter("probe_units", "", "what a pixel of probe_file means; empty: as thermal_units",
-                  choices=("", *_UNITS)),
+                  choices=("", *CAMERA_PARAMETERS["thermal_units"].choices)),
         Parameter("visible_only", True, "rank the tracks of the newest frame; false: all remembered ones"),
         Parameter("max_tracks", 256, "remembered at most; the one unseen for longest goes first", minimum=1,
                   maximum=4096),
@@ -47,7 +44,8 @@ class ReidNode(ThermalNode):
         values, self._intrinsics, self._sizes = self.values, None, convert.SizeGate()
         self._reid, notes = load_reidentifier(
             values.thermal_units, method=values.method, embedding=values.embedding, calibration=values.calibration,
-            fusion=values.fusion, providers=values.providers, threads=values.threads, log=self.get_logger().info)
+            fusion=values.fusion, providers=values.providers, threads=model_threads(values),
+            log=self.get_logger().info)
         self._pairs: StampPairing[ThermalFrame, DetectionArray] = StampPairing()
         self._header: Header | None = None  # of the newest frame ranked
         self._file_probe = ("", "", "")

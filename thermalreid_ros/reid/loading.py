@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from thermalreid_ros.camera.thermal import ThermalUnits
-from thermalreid_ros.engine import load_engine
+from thermalreid_ros.engine import DEFAULT_PROVIDERS, load_engine
 from thermalreid_ros.engine.engine import shipped_models
 from thermalreid_ros.reid.calibration import load_beta_h
 from thermalreid_ros.reid.embedding import IN_FLIGHT, Embedder
@@ -17,8 +17,9 @@ from thermalreid_ros.reid.signature import CELSIUS, scale_for
 
 
 def load_reidentifier(units: ThermalUnits | str, *, method: str = "", embedding: str = "reid_embedding",
-                      calibration: str = "", fusion: str = "", providers: Sequence[str] = ("cpu",), threads: int = 0,
-                      log: Callable[[str], None] = lambda line: None) -> tuple[Reidentifier, dict[str, str]]:
+                      calibration: str = "", fusion: str = "", providers: Sequence[str] = DEFAULT_PROVIDERS,
+                      threads: int = 0, log: Callable[[str], None] = lambda line: None,
+                      ) -> tuple[Reidentifier, dict[str, str]]:
     """The object and what there is to say of it, by key.
 
     method: "" is fused where the embedding is there, else thermal_signature. embedding: of cameras that measure
@@ -36,7 +37,7 @@ def load_reidentifier(units: ThermalUnits | str, *, method: str = "", embedding:
     return reid, {"method": method, "embedding": told, "beta_h": f"{reid.gallery.beta_h:g}"}
 
 
-def load_embedder(model: str, *, needed: bool = False, providers: Sequence[str] = ("cpu",), threads: int = 0,
+def load_embedder(model: str, *, needed: bool = False, providers: Sequence[str] = DEFAULT_PROVIDERS, threads: int = 0,
                   log: Callable[[str], None] = lambda line: None) -> tuple[Embedder | None, str]:
     """(the embedding, what there is to say of it); None where no name is given, or no such model is there and it is not
     needed. Raises EngineError."""

@@ -27,15 +27,14 @@ from thermalreid_ros.ros.convert import NS_PER_S, array_to_image, detection_to_m
     stamp_to_ns
 from thermalreid_ros.ros.lifecycle import ThermalNode
 from thermalreid_ros.ros.parameters import Parameter, Schema
+from thermalreid_ros.ros.shared_parameters import provider_parameters
 
 METHOD_PARAMETERS = Schema(
     Parameter("method", "", "how tracks are ranked; empty: fused where the embedding is there, else thermal_signature",
               read_only=True, choices=("", *METHODS)),
     Parameter("embedding", "reid_embedding", "name of a shipped model, or path of an .onnx file with its card beside "
               "it; empty: none", read_only=True),
-    Parameter("providers", ("tensorrt", "cuda", "cpu"), "what to run the embedding on, best first", read_only=True,
-              choices=("tensorrt", "cuda", "cpu")),
-    Parameter("threads", 0, "of the CPU provider; 0: all cores", minimum=0, maximum=256, read_only=True),
+    *provider_parameters("the embedding"),
     Parameter("calibration", "", "file with beta_h, the weight of the histogram; empty: the shipped one",
               read_only=True),
     Parameter("fusion", "", "file with the weights of all terms and the probability to accept from; empty: the shipped "

@@ -1,0 +1,58 @@
+"""The inputs from which a model's int8 form takes its ranges: frames, prepared as the nodes prepare them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from thermalreid_ros.detection.detector import Detector
+from thermalreid_ros.engine import load_engine
+from thermalreid_ros.engine.int8 import Recorder, write_int8_form
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.localization.segmenter import Segmenter
+
+_SUFFIXES = (".jpg", ".png", ".webp")
+
+
+def quantise(model: Path, folders: Sequence[Path], frames: int, command: str) -> Path:
+    """Write the int8 form of a detector or segmenter from `frames` of each folder, evenly spread; returns its path.
+
+    Where a folder is SET/images/thermal every other frame is given to a detector with its labelling (SET/masks/
+    semantic). Raises ThermalReidError for other models and for folders without frames.
+    """
+    engine = Recorder(load_engine(model, providers=("cpu",)))
+    task = engine.card.task
+    if task not in ("detection", "segmentation"):
+        raise ThermalReidError(f"{model}: a model for {task}; detectors and segmenters have int8 forms")
+    used = []
+    for folder in folders:
+        paths = sorted(path for path in folder.glob("*") if path.suffix in _SUFFIXES)
+        paths = [paths[k] for k in np.linspace(0, len(paths) - 1, min(frames, len(paths))).round().astype(int)]
+        if not paths:
+            raise ThermalReidError(f"{folder}: no frames ({', '.join(_SUFFIXES)})")
+        used.append(f"{len(paths)} of {short(folder)}")
+        for number, path in enumerate(paths):
+            if (grey := cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) is None:
+                raise ThermalReidError(f"{path}: not a readable image")
+            if task == "segmentation":
+                Segmenter(engine).segment(grey)
+            else:
+                Detector(engine).detect(grey, _labels(path) if number % 2 else None)
+    engine.close()
+    note: dict[str, Any] = {"ranges_from": f"frames: {', '.join(used)}", "command": command}
+    return write_int8_form(model, engine.feeds, note)
+
+
+def short(folder: Path) -> str:
+    """A folder of frames as it is called in commands: the set and what is in it."""
+    parts = folder.absolute().parts
+    return "/".join(parts[-3:] if parts[-2] == "images" else parts[-2:])
+
+
+def _labels(frame: Path) -> np.ndarray | None:
+    mask = frame.parent.parent.parent / "masks" / "semantic" / f"{frame.stem}.png"
+    return cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) if mask.is_file() else None
