@@ -22,7 +22,8 @@ from thermalreid_ros.ros.lifecycle import ThermalNode, describe, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
 from thermalreid_ros.ros.playback import PlayedTopic, RecordedTime
 
-CLOCK_PERIOD_S = 0.01
+CLOCK_PERIOD_S = 0.025  # as rosbag2; each look at the clock costs every node as much as a small message
+POLL_S = 0.01
 ACKNOWLEDGED_WITHIN_S = 1.0  # for the messages on their way
 REPORT_WAITING_S = 5.0
 SETTLE_S = 0.5  # the same subscribers' other topics are discovered a little later
@@ -54,6 +55,7 @@ class BagPlayerNode(ThermalNode):
         self._topics = {topic: played for topic in self._bag.topics if (played := self._played(topic)) is not None}
         if not self._topics:
             raise BagError(f"{self._bag.path}: can play none of its topics: {', '.join(sorted(self._bag.topics))}")
+        self._clock_due_s = 0.0
         self._clock_out = None if self.values.restamp else self.publisher(Clock, "/clock", qos.CLOCK)
         self._thread.start()
 
@@ -95,7 +97,7 @@ class BagPlayerNode(ThermalNode):
         awaited = [topic.publisher for name, topic in self._topics.items()  # but for what only a simulator knows
                    if topic.is_image and "truth" not in name.split("/")] or \
             [topic.publisher for topic in self._topics.values()]
-        while not self._ending.wait(CLOCK_PERIOD_S):
+        while not self._ending.wait(POLL_S):
             missing = [publisher.topic_name for publisher in awaited
                        if publisher.get_subscription_count() < self.values.wait_for_subscribers]
             if self._playing.is_set() and not missing:
@@ -126,6 +128,7 @@ class BagPlayerNode(ThermalNode):
             if not self.values.loop:
                 break
             self.get_logger().info("the recording starts over")
+        self._show_time(recorded_time)
         for topic in self._topics.values():
             topic.publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGED_WITHIN_S))
         if self._bag.damage:
@@ -138,12 +141,18 @@ class BagPlayerNode(ThermalNode):
         while not self._ending.is_set():
             playing = self._playing.is_set()
             left_s = recorded_time.pass_until(stamp_ns, self.values.rate, paused=not playing)
-            if self._clock_out is not None:
-                self._clock_out.publish(Clock(clock=ns_to_stamp(recorded_time.now_ns)))
+            if (due_s := self._clock_due_s - time.monotonic()) <= 0.0:
+                self._show_time(recorded_time)
+                due_s = CLOCK_PERIOD_S
             if playing and left_s == 0.0:
                 return True
-            self._ending.wait(min(CLOCK_PERIOD_S, max(left_s, 0.001)))
+            self._ending.wait(max(min(due_s, left_s if playing else POLL_S), 0.001))
         return False
+
+    def _show_time(self, recorded_time: RecordedTime) -> None:
+        self._clock_due_s = time.monotonic() + CLOCK_PERIOD_S
+        if self._clock_out is not None:
+            self._clock_out.publish(Clock(clock=ns_to_stamp(recorded_time.now_ns)))
 
 
 def main() -> int:

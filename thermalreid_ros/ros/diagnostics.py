@@ -35,7 +35,6 @@ import time
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -163,8 +162,9 @@ class Diagnostics:
                 values["last_refusal"] = self._last_refusal[1]
                 values["last_refusal_s"] = f"{now_s - self._last_refusal[0]:.1f}"
             for name, series in self._samples.items():
-                median, p99 = np.percentile(series, (50, 99))
-                values |= {f"{name}_median": f"{median:.2f}", f"{name}_p99": f"{p99:.2f}"}
+                ranked = sorted(series)
+                values |= {f"{name}_median": f"{_quantile(ranked, 0.5):.2f}",
+                           f"{name}_p99": f"{_quantile(ranked, 0.99):.2f}"}
         return DiagnosticStatus(level=level, name=self._node.get_fully_qualified_name(), message=text,
                                 hardware_id=self._node.get_namespace(),
                                 values=[KeyValue(key=key, value=value) for key, value in values.items()])
@@ -189,3 +189,10 @@ class Diagnostics:
         if self._last_refusal is not None and now_s - self._last_refusal[0] <= WINDOW_S:
             return WARN, self._last_refusal[1]
         return OK, self._state
+
+
+def _quantile(ranked: list[float], share: float) -> float:
+    """As np.percentile, which takes ten times as long for some hundred numbers; they are asked for once a second."""
+    place = share * (len(ranked) - 1)
+    low = int(place)
+    return ranked[low] + (place - low) * (ranked[min(low + 1, len(ranked) - 1)] - ranked[low])
