@@ -318,8 +318,22 @@ def test_a_track_that_is_known_well_is_signed_now_and_then():
     wanted = []
     for length in range(1, 13):
         item = tracked(4, length=length)
-        wanted.append(gallery.wants_signature(item))
+        wanted.append(gallery.is_new(4))
         gallery.add(item, signature(200, length) if wanted[-1] else None, length * S)
         assert gallery.last_seen(4)[1:] == (length * S, length)
+        if gallery.to_sign([4, 77]):
+            wanted[-1] = True
+            gallery.sign(4, signature(200, length))
+            assert gallery.to_sign([4]) == []  # not twice for one sight
     assert [length for length, wants in enumerate(wanted, 1) if wants] == [1, 2, 3, 6, 9, 12]
-    assert gallery.wants_signature(tracked(5))
+
+
+def test_of_many_tracks_the_least_known_are_signed_first():
+    gallery = Gallery(0.5)
+    for track_id in range(1, 7):
+        gallery.add(tracked(track_id, length=1), signature(200), S)
+        gallery.add(tracked(track_id, length=2), None, 2 * S)
+    gallery.sign(2, signature(200))
+    gallery.add(tracked(2, length=3), None, 3 * S)
+    assert gallery.to_sign(range(1, 7)) == [1, 3, 4, 5]
+    assert gallery.to_sign(range(1, 7), most=6) == [1, 3, 4, 5, 6, 2]

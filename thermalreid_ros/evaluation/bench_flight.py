@@ -27,9 +27,10 @@ from thermalreid_ros.reid.loading import load_reidentifier
 from thermalreid_ros.reid.probe import make_probe
 from thermalreid_ros.reid.signature import crop_box
 
-#: Of the parts, those that a frame passes through one after the other with predicted semantics; the filter runs beside.
+#: Of the parts, those that a frame passes through one after the other with predicted semantics; the filter runs beside,
+#: and what a frame tells of known objects is learned after its ranking.
 PATH = ("grey", "labelling", "mask", "detection", "tracks", "ranking")
-PARTS = (*PATH, "filter")
+PARTS = (*PATH, "filter", "learning")
 GREY_BY = 3  # nodes make the grey picture, each for itself
 WARM_UP = 8  # frames that are detected before those that are measured
 
@@ -83,10 +84,11 @@ def measure_flight(bag: str | Path, map_path: str | Path, *, frames: int = 60, d
                     labels = timed.time("mask", lambda: cv2.resize(mask.labels, grey.shape[::-1],
                                                                    interpolation=cv2.INTER_NEAREST_EXACT))
                     found = timed.time("detection", lambda: detect.detect(grey, labels)).detections
-                    timed.time("tracks", lambda: reid.process(event.frame, found))
+                    timed.time("tracks", lambda: reid.process(event.frame, found, learn=False))
                     if found and not reid.probe_ids:
                         reid.add_probe(_probe(event.frame, found))
                     timed.time("ranking", reid.rank_all)
+                    timed.time("learning", reid.learn)
                 if timed is clock:
                     objects.append(len(found))
                     localized += result.fix is not None

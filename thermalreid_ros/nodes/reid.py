@@ -125,7 +125,7 @@ class ReidNode(ThermalNode):
             raise FrameError(f"detections of a {message.width}x{message.height} frame came with a frame of "
                              f"{frame.width}x{frame.height}; let both come from one camera topic")
         resets = self._reid.tracker.statistics.resets
-        result = self._reid.process(frame, convert.message_to_detections(message))
+        result = self._reid.process(frame, convert.message_to_detections(message), learn=False)
         statistics = self._reid.tracker.statistics
         if statistics.resets > resets:
             self.get_logger().info(f"all tracks end: {statistics.last_reset}")
@@ -137,6 +137,7 @@ class ReidNode(ThermalNode):
         self._header = message.header
         self._out.rank_all(message.header)
         self._out.picture(frame.gray8(), result.tracked, message.header)
+        self._reid.learn()
 
 
 def main() -> int:

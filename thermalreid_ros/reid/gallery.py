@@ -100,15 +100,28 @@ class Gallery:
         """Unseen for longest first."""
         return tuple(self._entries)
 
-    def wants_signature(self, tracked: TrackedDetection, every: int = 3) -> bool:
-        """Whether a track's newest sight shall have one: as long as there are few, then every so many. Neighbouring
-        frames show the same, and of many objects signatures take longer than all else but the models."""
-        entry = self._entries.get(tracked.track_id)
-        return entry is None or len(entry.signatures) < self._signatures_per_track or \
-            tracked.length - entry.signed >= every
+    def to_sign(self, track_ids: Iterable[int], every: int = 3, most: int = 4) -> list[int]:
+        """Tracks whose newest sight shall have a signature: as long as there are few, then every so many, those with
+        the fewest first. Neighbouring frames show the same, and of many objects signatures take longer than all else
+        but the models."""
+        wanting = [(len(entry.signatures), track_id) for track_id in track_ids if track_id in self._entries
+                   for entry in (self._entries[track_id],)
+                   if entry.length > entry.signed
+                   and (len(entry.signatures) < self._signatures_per_track or entry.length - entry.signed >= every)]
+        return [track_id for _, track_id in sorted(wanting)[:most]]
+
+    def sign(self, track_id: int, signature: ThermalSignature) -> None:
+        """How a track looks in the frame of its newest sight."""
+        entry = self._entries[track_id]
+        entry.signatures.append(signature)
+        entry.signed = entry.length
+
+    def is_new(self, track_id: int) -> bool:
+        """Whether it is not known yet how a track looks."""
+        return track_id not in self._entries
 
     def add(self, tracked: TrackedDetection, signature: ThermalSignature | None, stamp_ns: int) -> None:
-        """Remember a track, and how it looks in the frame of this stamp. None: it looks as before."""
+        """Remember a track's sight in the frame of this stamp, and how it looks there; None: as before."""
         entry = self._entries.pop(tracked.track_id, None)
         if entry is None:
             entry = _Entry(deque(maxlen=self._signatures_per_track), deque(maxlen=self._descriptors_per_track),
@@ -119,7 +132,7 @@ class Gallery:
         entry.detection, entry.length, entry.stamp_ns = tracked.detection, tracked.length, stamp_ns
         self._entries[tracked.track_id] = entry
 
-    def to_describe(self, track_ids: Iterable[int], every: int = 5, most: int = 24) -> list[int]:
+    def to_describe(self, track_ids: Iterable[int], every: int = 5, most: int = 4) -> list[int]:
         """Tracks whose newest sight shall be described: the first sights, then every so many, the least described ones
         first. Embedding costs more than all else, and neighbouring frames show the same."""
         wanting = [(len(entry.descriptors), track_id) for track_id in track_ids if track_id in self._entries

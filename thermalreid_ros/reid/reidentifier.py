@@ -17,8 +17,8 @@ from thermalreid_ros.reid.fusion import METHODS, FusedModel, PairTerms
 from thermalreid_ros.reid.gallery import NAN, Compared, Gallery, Match
 from thermalreid_ros.reid.pairing import StampPairing
 from thermalreid_ros.reid.probe import Probe, ProbeError
-from thermalreid_ros.reid.signature import CELSIUS, SignatureDistance, SignatureError, compute_signature, crop_box, \
-    scale_for
+from thermalreid_ros.reid.signature import CELSIUS, SignatureDistance, SignatureError, ThermalSignature, \
+    compute_signature, crop_box, scale_for
 from thermalreid_ros.reid.target import CameraPose, Target, TargetError, Targets, TargetTrack, tight
 from thermalreid_ros.reid.tracks import TrackedDetection, Tracker
 
@@ -92,6 +92,7 @@ class Reidentifier:
         self._accept_probability = 0.0
         self._probes: dict[str, Probe] = {}
         self._visible: tuple[int, ...] = ()
+        self._unlearned: tuple[np.ndarray, tuple[TrackedDetection, ...]] | None = None
         self._places: StampPairing[tuple[TrackedDetection, ...], tuple[Intrinsics, CameraPose]] = \
             StampPairing(FRAMES_KEPT)
 
@@ -136,8 +137,11 @@ class Reidentifier:
         """Search for it no longer; nothing happens where it is not known."""
         self._probes.pop(probe_id, None)
 
-    def process(self, frame: ThermalFrame, detections: Sequence[Detection]) -> FrameResult:
+    def process(self, frame: ThermalFrame, detections: Sequence[Detection], *, learn: bool = True) -> FrameResult:
         """Track the detections of a frame and remember how they look.
+
+        learn: False leaves for a call of `learn`, after the ranking that somebody waits for, what more the frame tells
+        of tracks that are known already.
 
         Detections whose class is unknown, and boxes that are not finite or hold too little of the frame, are
         left out and named in the result. A stamp not later than the last forgets tracks, gallery and places: the
@@ -157,17 +161,31 @@ class Reidentifier:
                 ignored.append(str(error))
         tracked = self.tracker.update(usable, frame.stamp_ns, frame.gray8())
         for item in tracked:
-            signature = compute_signature(crop_box(values, self._cut(item.detection)), self._scale) \
-                if self.gallery.wants_signature(item) else None
-            self.gallery.add(item, signature, frame.stamp_ns)
+            self.gallery.add(item, self._sign(values, item) if self.gallery.is_new(item.track_id) else None,
+                             frame.stamp_ns)
         self.gallery.expire(frame.stamp_ns)
         self.targets.keep(self.gallery.track_ids)
-        if self._embedder is not None:
-            self._describe(values, tracked)
+        self._unlearned = values, tracked
+        if learn:
+            self.learn()
         self._visible = tuple(item.track_id for item in tracked)
         if (place := self._places.add_frame(frame.stamp_ns, tracked)) is not None:
             self._locate(*place, tracked)
         return FrameResult(tracked, tuple(ignored))
+
+    def learn(self) -> None:
+        """Add to what is known of the newest frame's tracks how they look there: of a few, those least known first."""
+        if self._unlearned is None:
+            return
+        (values, tracked), self._unlearned = self._unlearned, None
+        items = {item.track_id: item for item in tracked if item.track_id in self.gallery}
+        for track_id in self.gallery.to_sign(items):
+            self.gallery.sign(track_id, self._sign(values, items[track_id]))
+        if self._embedder is not None:
+            self._describe(values, tuple(items.values()))
+
+    def _sign(self, values: np.ndarray, item: TrackedDetection) -> ThermalSignature:
+        return compute_signature(crop_box(values, self._cut(item.detection)), self._scale)
 
     def _cut(self, detection: Detection) -> Detection:
         """What crops are cut to. Grey ones are compared with those of the same detector, or of annotations like it."""
