@@ -50,7 +50,7 @@ def test_shares_are_of_the_path_and_of_what_runs_beside_it():
     ways = len(PATH) - 1 + GREY_BY
     assert shares["latency_ms"] == pytest.approx(12.0 * ways)
     assert shares["overhead_ms"] == pytest.approx(2.0 * (ways + len(PARTS) - len(PATH)))
-    assert shares["overhead_share"] == pytest.approx(2.0 * (ways + 1) / (12.0 * ways))
+    assert shares["overhead_share"] == pytest.approx(2.0 * (ways + len(PARTS) - len(PATH)) / (12.0 * ways))
 
 
 def test_processor_time_in_models_is_told_from_the_clock_s():
