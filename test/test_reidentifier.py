@@ -166,7 +166,7 @@ def test_what_a_frame_tells_of_known_tracks_may_be_learned_after_its_ranking():
     boxes, embedder = (car(40, 40), car(200, 150)), SeesPlaces()
     reid = Reidentifier("celsius_f32", Gallery(0.5), method=FUSED, fusion=FUSION, embedder=embedder)
     reid.add_probe(probe(np.float32([[0, 1], [0, 1]]), "places"))
-    reid.process(frame(1, *boxes), boxes, learn=False)
+    reid.process(frame(1, *boxes, hot_left=(True, False)), boxes, learn=False)
     early = reid.rank("p").matches
     assert embedder.described == 0 and all(np.isnan(match.embedding) for match in early)
     assert all(np.isfinite(match.distance.total) for match in early)  # new tracks have a signature at once
