@@ -138,6 +138,7 @@ class ReidNode(ThermalNode):
         self._out.rank_all(message.header)
         self._out.picture(frame.gray8(), result.tracked, message.header)
         self._reid.learn()
+        self._out.place(frame.stamp_ns)
 
 
 def main() -> int:

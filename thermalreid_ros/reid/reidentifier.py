@@ -92,7 +92,8 @@ class Reidentifier:
         self._accept_probability = 0.0
         self._probes: dict[str, Probe] = {}
         self._visible: tuple[int, ...] = ()
-        self._unlearned: tuple[np.ndarray, tuple[TrackedDetection, ...]] | None = None
+        self._unlearned: tuple[np.ndarray, tuple[TrackedDetection, ...], tuple[Intrinsics, CameraPose] | None] | None \
+            = None
         self._places: StampPairing[tuple[TrackedDetection, ...], tuple[Intrinsics, CameraPose]] = \
             StampPairing(FRAMES_KEPT)
 
@@ -165,19 +166,20 @@ class Reidentifier:
                              frame.stamp_ns)
         self.gallery.expire(frame.stamp_ns)
         self.targets.keep(self.gallery.track_ids)
-        self._unlearned = values, tracked
+        self._unlearned = values, tracked, self._places.add_frame(frame.stamp_ns, tracked)
         if learn:
             self.learn()
         self._visible = tuple(item.track_id for item in tracked)
-        if (place := self._places.add_frame(frame.stamp_ns, tracked)) is not None:
-            self._locate(*place, tracked)
         return FrameResult(tracked, tuple(ignored))
 
     def learn(self) -> None:
-        """Add to what is known of the newest frame's tracks how they look there: of a few, those least known first."""
+        """Add to what is known of the newest frame's tracks where they are and, of a few, those least known first, how
+        they look there."""
         if self._unlearned is None:
             return
-        (values, tracked), self._unlearned = self._unlearned, None
+        (values, tracked, place), self._unlearned = self._unlearned, None
+        if place is not None:
+            self._locate(*place, tracked)
         items = {item.track_id: item for item in tracked if item.track_id in self.gallery}
         for track_id in self.gallery.to_sign(items):
             self.gallery.sign(track_id, self._sign(values, items[track_id]))

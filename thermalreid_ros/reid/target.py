@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -79,6 +80,11 @@ class CameraPose:
     rotation: np.ndarray
     covariance: np.ndarray
 
+    @cached_property
+    def root(self) -> np.ndarray:
+        """float64 (6, 6), what unit errors make of the pose: covariance = root @ root.T."""
+        return _root(self.covariance)
+
     def __post_init__(self) -> None:
         numbers = np.concatenate([np.ravel(part) for part in (self.position_m, self.height_m, self.rotation,
                                                               self.covariance)])
@@ -130,7 +136,7 @@ def sight(intrinsics: Intrinsics, pose: CameraPose, detection: Detection) -> Sig
     depth_m = drop_m / -ray[2]  # along the optical axis
     by_ray = depth_m * np.column_stack([np.eye(2), lean])
     by_turn = by_ray @ -_cross(ray)
-    by_pose = np.column_stack([np.eye(2), lean, by_turn]) @ _root(pose.covariance)
+    by_pose = np.column_stack([np.eye(2), lean, by_turn]) @ pose.root
     by_pixel = by_ray @ np.column_stack([rotation[:, 0] / intrinsics.fx, rotation[:, 1] / intrinsics.fy])
     height_sigma_m = np.hypot(0.5 * build.height_sigma_m, RELIEF_SHARE * drop_m * np.hypot(*lean))
     sides = np.array((detection.width, detection.height))

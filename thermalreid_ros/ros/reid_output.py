@@ -102,8 +102,12 @@ class ReidOutput:
     def pose(self, pose: CameraPose) -> None:
         """The camera's pose at a frame that has been ranked already: places are known now."""
         self._pose_ns = pose.stamp_ns
+        self.place(pose.stamp_ns)
+
+    def place(self, now_ns: int) -> None:
+        """Publish what is known by now of the places of what was ranked last."""
         for ranking in self._rankings.values():
-            self._place(ranking, pose.stamp_ns)
+            self._place(ranking, now_ns)
 
     def picture(self, gray8: np.ndarray, tracked: Sequence[TrackedDetection], header: Header) -> None:
         """Draw the newest probe's ranking, if somebody watches."""
