@@ -49,9 +49,9 @@ def test_fine_as_long_as_frames_pass(diagnostics):
 
 
 def test_time_at_work_adds_up(diagnostics):
-    diagnostics.worked(0.5, 0.25)
-    diagnostics.worked(1.0, 0.0)
-    assert (told(diagnostics)["busy_s"], told(diagnostics)["in_models_s"]) == ("1.500", "0.250")
+    diagnostics.worked(0.5, 0.25, 0.125)
+    diagnostics.worked(1.0, 0.0, 0.5)
+    assert [told(diagnostics)[key] for key in ("busy_s", "in_models_s", "own_cpu_s")] == ["1.500", "0.250", "0.625"]
 
 
 def test_silence_is_a_warning_that_names_topic_and_publishers(diagnostics, clock):

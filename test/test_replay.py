@@ -58,8 +58,10 @@ def test_figures_of_a_known_run(tmp_path: Path):
     assert figures["match_latency_ms"]["median"] == pytest.approx(50.0)
     assert figures["frames_per_s"] == pytest.approx(0.9)  # ten in ten seconds, one of them dropped
     assert figures["overhead_share"] is None and figures["memory_mb"] == {}
-    replay.diagnostics["detection"] |= {"busy_s": "0.27", "in_models_s": "0.09", "frames_processed": "9"}
+    replay.diagnostics["detection"] |= {"busy_s": "0.27", "in_models_s": "0.09", "own_cpu_s": "0.045",
+                                        "frames_processed": "9"}
     assert replay.figures()["overhead_share"] == pytest.approx(0.02 / 0.05)
+    assert replay.figures()["own_cpu_share"] == pytest.approx(0.005 / 0.05)
     assert figures["map50"] == pytest.approx(1.0)
     # Frame 0 is the probe's own, frame 2 was dropped; of the eight others, the five odd ones have it first.
     assert figures["reid_frames"] == 8 and figures["reid_r1"] == pytest.approx(5 / 8)

@@ -37,12 +37,15 @@ def test_growth_is_from_the_first_minute_to_the_end():
 
 def test_time_of_a_node_is_shared_among_the_frames_that_it_worked_on():
     figures = node_figures({
-        "detection": {"busy_s": "3.0", "in_models_s": "2.0", "frames_processed": "20"},
-        "reid": {"busy_s": "0.4", "in_models_s": "0.1", "frames_processed": "40", "detections_processed": "20"},
-        "probe_synthesis": {"busy_s": "1.5", "in_models_s": "0.5"},
+        "detection": {"busy_s": "3.0", "in_models_s": "2.0", "own_cpu_s": "0.4", "frames_processed": "20"},
+        "reid": {"busy_s": "0.4", "in_models_s": "0.1", "own_cpu_s": "0.2", "frames_processed": "40",
+                 "detections_processed": "20"},
+        "probe_synthesis": {"busy_s": "1.5", "in_models_s": "0.5", "own_cpu_s": "0.5"},
         "of an older version": {}}, frames_in=50)
-    assert figures == {name: pytest.approx({"in_models_ms": models, "overhead_ms": rest}) for name, models, rest in (
-        ("detection", 100.0, 50.0), ("reid", 5.0, 15.0), ("probe_synthesis", 10.0, 20.0))}
+    assert figures == {
+        name: pytest.approx({"in_models_ms": models, "overhead_ms": rest, "own_cpu_ms": own})
+        for name, models, rest, own in (("detection", 100.0, 50.0, 20.0), ("reid", 5.0, 15.0, 10.0),
+                                        ("probe_synthesis", 10.0, 20.0, 10.0))}
     assert percentiles([]) == {"median": None, "p99": None}
     assert percentiles([1.0, 2.0, 3.0]) == pytest.approx({"median": 2.0, "p99": 2.98})
 

@@ -69,7 +69,7 @@ def summary(figures: dict[str, Any]) -> str:
             *([f"{key} {part}", value] for key in ("latency_ms", "match_latency_ms", "inference_ms", "fix_latency_ms")
               if key in figures for part, value in figures[key].items()),
             *([f"{name} {key}", value] for name, node in figures["nodes"].items() for key, value in node.items()),
-            *([key, figures[key]] for key in ("overhead_ms", "overhead_share")),
+            *([key, figures[key]] for key in ("overhead_ms", "overhead_share", "own_cpu_share")),
             *([f"{name} memory_mb {key}", value] for name, memory in figures["memory_mb"].items()
               for key, value in memory.items()),
             *([key, figures[key]] for key in ("map50", "reid_r1")),

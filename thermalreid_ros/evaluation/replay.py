@@ -145,6 +145,7 @@ class Replay:
         latency_ms, match_latency_ms: from a frame's arrival to that of its detections, and of its matches.
         frames_per_s: detected, by the recorder's clock. nodes, memory_mb: see replay_load. overhead_share: of the
         median latency (to the matches, without a probe to the detections), the nodes' overhead_ms in all.
+        own_cpu_share: likewise their own_cpu_ms.
         """
         detected = [frame for frame in self.frames if frame.detected_s is not None]
         latency = [frame.latency_ms for frame in detected if frame.latency_ms is not None]
@@ -165,7 +166,8 @@ class Replay:
             "inference_ms": percentiles([frame.inference_ms for frame in detected]),
             "nodes": nodes,
             "overhead_ms": sum(node["overhead_ms"] for node in nodes.values()),
-            "overhead_share": self._overhead_share(nodes, match_latency or latency),
+            "overhead_share": self._share_of_latency("overhead_ms", nodes, match_latency or latency),
+            "own_cpu_share": self._share_of_latency("own_cpu_ms", nodes, match_latency or latency),
             "memory_mb": memory_figures(self.memory),
             "map50": self._map50(reasons),
             "reid_r1": self._reid_r1(reasons),
@@ -182,10 +184,10 @@ class Replay:
         return len(detected) / ((max(arrived_s) - min(arrived_s)) * len(arrived_s) / (len(arrived_s) - 1))
 
     @staticmethod
-    def _overhead_share(nodes: dict[str, dict[str, float]], latency: list[float]) -> float | None:
+    def _share_of_latency(key: str, nodes: dict[str, dict[str, float]], latency: list[float]) -> float | None:
         if not (nodes and latency):
             return None
-        return sum(node["overhead_ms"] for node in nodes.values()) / float(np.median(latency))
+        return sum(node[key] for node in nodes.values()) / float(np.median(latency))
 
     def true_rank(self, frame: FrameRecord) -> int | None:
         """The rank of the probe's true object in a frame; None where the recording does not know it or it was not

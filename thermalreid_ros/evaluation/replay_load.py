@@ -61,7 +61,8 @@ def memory_figures(samples: Mapping[str, Sequence[tuple[float, float]]]) -> dict
 
 def node_figures(diagnostics: Mapping[str, Mapping[str, str]], frames_in: int) -> dict[str, dict[str, float]]:
     """By node, milliseconds a frame that its worker thread spent in models, and with all else (`overhead_ms`):
-    conversion, what comes before and after the models, the localization's filter, tracks, ranking, publishing.
+    conversion, what comes before and after the models, the localization's filter, tracks, ranking, publishing, and
+    waiting for a core. own_cpu_ms: processor time of the same, in which there is no waiting.
 
     A node is asked for the frames that it worked on; one that works on none, the synthesis, for all that were played.
     """
@@ -72,7 +73,8 @@ def node_figures(diagnostics: Mapping[str, Mapping[str, str]], frames_in: int) -
         frames = int(values.get(WORKED_ON.get(name, "frames_processed"), 0)) or frames_in
         busy_s, in_models_s = float(values["busy_s"]), float(values["in_models_s"])
         figures[name] = {"in_models_ms": 1e3 * in_models_s / max(frames, 1),
-                         "overhead_ms": 1e3 * (busy_s - in_models_s) / max(frames, 1)}
+                         "overhead_ms": 1e3 * (busy_s - in_models_s) / max(frames, 1),
+                         "own_cpu_ms": 1e3 * float(values["own_cpu_s"]) / max(frames, 1)}
     return figures
 
 

@@ -22,6 +22,7 @@ Keys, INPUT standing for the name of an input, e.g. `frames`:
 | `last_refusal`, `last_refusal_s` | the newest reason of a drop, and seconds since |
 | `NAME_median`, `NAME_p99` | of the last 256 samples of a series, see below |
 | `busy_s`, `in_models_s` | seconds that the worker thread has been at work, and of these in models |
+| `own_cpu_s` | processor time of the rest: without waiting for a core |
 
 Series: `INPUT_age_ms`, the clock minus the stamp as processing begins; `INPUT_latency_ms`, the same as it ends;
 `INPUT_processing_ms`, the time between; and what the node adds, e.g. `inference_ms`.
@@ -69,7 +70,7 @@ class Diagnostics:
         self._samples: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=SAMPLES))
         self._notes: dict[str, str] = {}
         self._inputs: dict[str, _Input] = {}
-        self._busy_s = self._in_models_s = 0.0
+        self._busy_s = self._in_models_s = self._own_cpu_s = 0.0
         self._recent: deque[tuple[float, str, bool]] = deque()  # time, input, whether processed
         self._last_refusal: tuple[float, str] | None = None
         self._logged_s: dict[str, float] = {}
@@ -128,11 +129,12 @@ class Diagnostics:
         with self._lock:
             self._samples[name].append(float(value))
 
-    def worked(self, seconds: float, in_models_s: float) -> None:
-        """The worker thread was at work for so long, and for so much of it in models."""
+    def worked(self, seconds: float, in_models_s: float, own_cpu_s: float) -> None:
+        """The worker thread was at work for so long, and for so much of it in models; processor time of the rest."""
         with self._lock:
             self._busy_s += seconds
             self._in_models_s += in_models_s
+            self._own_cpu_s += own_cpu_s
 
     def note(self, key: str, value: object) -> None:
         """A fact that stays, e.g. the model or the provider it runs on."""
@@ -155,7 +157,8 @@ class Diagnostics:
         with self._lock:
             level, text = self._judge(now_s)
             values = {"state": self._state, **self._notes, **{key: str(n) for key, n in sorted(self._counts.items())}}
-            values |= {"busy_s": f"{self._busy_s:.3f}", "in_models_s": f"{self._in_models_s:.3f}"}
+            values |= {"busy_s": f"{self._busy_s:.3f}", "in_models_s": f"{self._in_models_s:.3f}",
+                       "own_cpu_s": f"{self._own_cpu_s:.3f}"}
             for name, source in self._inputs.items():
                 values[f"{name}_silent_s"] = f"{now_s - source.last_s:.1f}"
             if self._last_refusal is not None:

@@ -414,6 +414,7 @@ class _Worker:
                     if entry is not None:
                         entry.waiting -= 1
             began_s, in_models_s = time.perf_counter(), seconds_in_models()
+            own_cpu_s = time.thread_time() - seconds_in_models(cpu=True)
             if arrived:
                 self._work(entry, item)
             elif self.later is None or self.later[0] > time.monotonic():
@@ -421,7 +422,8 @@ class _Worker:
             else:
                 (_, name, action), self.later = self.later, None
                 self._work(None, action, name)
-            self._node.diagnostics.worked(time.perf_counter() - began_s, seconds_in_models() - in_models_s)
+            self._node.diagnostics.worked(time.perf_counter() - began_s, seconds_in_models() - in_models_s,
+                                          time.thread_time() - seconds_in_models(cpu=True) - own_cpu_s)
 
     def catch_up(self, names: tuple[str, ...]) -> None:
         """Process what waits of these inputs; on the worker thread."""
