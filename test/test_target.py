@@ -201,3 +201,13 @@ def test_poses_that_give_no_place_are_refused(changed, complaint):
 def test_a_box_that_is_not_finite_is_refused():
     with pytest.raises(TargetError, match="not finite"):
         sight(CAMERA, pose(), Detection(0, 0.9, float("nan"), 250, 330, 262))
+
+
+def test_of_many_sights_a_second_a_track_takes_some():
+    targets, counts = Targets(), []
+    for n in range(1, 41):
+        camera = pose(stamp_ns=n * S // 10)
+        targets.add(CAMERA, camera, 1, seen(camera, cuboid(below(camera), (4.5, 1.8, 1.6), 0.3), "car"))
+        counts.append(targets.get(1).sights)
+    assert counts[:5] == [1, 2, 3, 4, 5] and counts[-1] == 5 + 17  # then every second one
+    assert targets.get(1).stamp_ns >= 3.9 * S

@@ -16,6 +16,7 @@ longer does not average them out. TargetTrack keeps the two kinds apart.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ BOX_HABIT_PX, BOX_HABIT_SHARE = 0.7, 0.03
 BOX_SLACK = 1.22
 #: A box that ends this close to the edge of the frame may be cut by it.
 EDGE_PX = 2.0
+#: After so many sights of a track, one is taken in so many seconds: half of those of ten frames a second.
+FIRST_SIGHTS, SIGHT_PERIOD_S = 5, 0.15
 #: Share of the pose's standard deviations that is a sight's own: what positions jitter by from frame to frame.
 POSE_OWN_SHARE = 0.1
 
@@ -122,36 +125,41 @@ class Sight:
 def sight(intrinsics: Intrinsics, pose: CameraPose, detection: Detection) -> Sight:
     """The object of a detection on the ground. Raises TargetError where the view meets no ground at it, or the box is
     not finite."""
-    box = np.array((detection.x_min, detection.y_min, detection.x_max, detection.y_max))
-    if not np.isfinite(box).all():
+    # Plain numbers where they do: a frame may hold forty objects, and small arrays cost more than what is done in them.
+    box = (detection.x_min, detection.y_min, detection.x_max, detection.y_max)
+    if not all(map(math.isfinite, box)):
         raise TargetError("the box is not finite")
     build, rotation = BUILDS[detection.class_name], np.asarray(pose.rotation, np.float64)
     ray = rotation @ _optical(intrinsics, *detection.centre)
-    if -ray[2] < LEAST_SLOPE * np.linalg.norm(ray):
+    ray_x, ray_y, ray_z = ray.tolist()
+    level, length = math.hypot(ray_x, ray_y), math.hypot(ray_x, ray_y, ray_z)
+    if -ray_z < LEAST_SLOPE * length:
         raise TargetError("it is seen at or near the horizon, where the ground is not to be told")
     drop_m = pose.height_m - 0.5 * build.height_m
     if drop_m <= 0.0:
         raise TargetError("the camera is no higher than the object")
-    lean = ray[:2] / -ray[2]  # metres along the ground per metre of height
-    depth_m = drop_m / -ray[2]  # along the optical axis
-    by_ray = depth_m * np.column_stack([np.eye(2), lean])
-    by_turn = by_ray @ -_cross(ray)
-    by_pose = np.column_stack([np.eye(2), lean, by_turn]) @ pose.root
-    by_pixel = by_ray @ np.column_stack([rotation[:, 0] / intrinsics.fx, rotation[:, 1] / intrinsics.fy])
-    height_sigma_m = np.hypot(0.5 * build.height_sigma_m, RELIEF_SHARE * drop_m * np.hypot(*lean))
-    sides = np.array((detection.width, detection.height))
-    own_px, habit_px = (np.hypot(px, share * sides) for px, share in ((BOX_OWN_PX, BOX_OWN_SHARE),
-                                                                      (BOX_HABIT_PX, BOX_HABIT_SHARE)))
-    pixel_m = depth_m * float(np.linalg.norm(ray)) / intrinsics.fx
-    view = np.array((*(sides / BOX_SLACK * pixel_m), pixel_m, np.arctan2(-ray[2], np.hypot(*ray[:2]))))
-    cut = np.array([min(box[0], intrinsics.width - box[2]), min(box[1], intrinsics.height - box[3])]) < EDGE_PX
-    if cut.any():  # what lies beyond the edge is not known: up to as much as is seen, at least of a usual object
-        own_px = np.where(cut, np.hypot(own_px, 0.5 * np.maximum(sides, sides.max())), own_px)
-        view = np.full(4, np.nan)
-    own = by_pixel * own_px
-    return Sight(np.asarray(pose.position_m, np.float64) + drop_m * lean,
-                 own @ own.T + POSE_OWN_SHARE**2 * (by_pose @ by_pose.T),
-                 np.column_stack([by_pose, height_sigma_m * lean, by_pixel * habit_px]), view)
+    depth_m = drop_m / -ray_z  # along the optical axis
+    shift = np.zeros((2, 6))  # metres for unit errors of x, y, height and of turns about x, y, z
+    shift[0, 0] = shift[1, 1] = 1.0
+    shift[:, 2] = ray_x / -ray_z, ray_y / -ray_z  # metres along the ground per metre of height
+    by_ray = depth_m * shift[:, :3]
+    shift[:, 3:] = by_ray @ -_cross(ray)
+    common = np.empty((2, 9))
+    common[:, :6] = shift @ pose.root
+    common[:, 6] = math.hypot(0.5 * build.height_sigma_m, RELIEF_SHARE * drop_m * level / -ray_z) * shift[:, 2]
+    by_pixel = by_ray @ rotation[:, :2] / (intrinsics.fx, intrinsics.fy)
+    width, height = detection.width, detection.height
+    own_px = [math.hypot(BOX_OWN_PX, BOX_OWN_SHARE * side) for side in (width, height)]
+    common[:, 7:] = by_pixel * [math.hypot(BOX_HABIT_PX, BOX_HABIT_SHARE * side) for side in (width, height)]
+    pixel_m = depth_m * length / intrinsics.fx
+    view = (width / BOX_SLACK * pixel_m, height / BOX_SLACK * pixel_m, pixel_m, math.atan2(-ray_z, level))
+    cut = (min(box[0], intrinsics.width - box[2]) < EDGE_PX, min(box[1], intrinsics.height - box[3]) < EDGE_PX)
+    if any(cut):  # what lies beyond the edge is not known: up to as much as is seen, at least of a usual object
+        longest = max(width, height)
+        own_px = [math.hypot(px, 0.5 * longest) if out else px for px, out in zip(own_px, cut)]
+        view = (math.nan,) * 4
+    own, by_pose = by_pixel * own_px, POSE_OWN_SHARE * common[:, :6]
+    return Sight(pose.position_m + drop_m * shift[:, 2], own @ own.T + by_pose @ by_pose.T, common, np.array(view))
 
 
 def tight(detection: Detection) -> Detection:
@@ -220,19 +228,23 @@ class TargetTrack:
         state, covariance, leaked = self._predicted(stamp_ns)
         offset = seen.position_m - state[:2]
         # Of e = estimate - truth, a unit common error u and the sight's own v: the offset is u's part + v - e.
-        with_offset = covariance[:, :2] - leaked @ seen.common.T
-        spread = covariance[:2, :2] + seen.covariance_m2 - leaked[:2] @ seen.common.T - seen.common @ leaked[:2].T
-        if float(offset @ np.linalg.solve(spread, offset)) > self.GATE:
+        shared, seen_m2 = leaked @ seen.common.T, seen.covariance_m2
+        with_offset = covariance[:, :2] - shared
+        spread = covariance[:2, :2] + seen_m2 - shared[:2] - shared[:2].T
+        (a, b), (_, d) = spread.tolist()
+        inverse = np.array([[d, -b], [-b, a]]) / (a * d - b * b)
+        if float(offset @ inverse @ offset) > self.GATE:
             self._missed += 1
             if self._missed > 1:
                 self._begin(stamp_ns, seen)
             return
-        gain = np.linalg.solve(spread, with_offset.T).T
+        gain = with_offset @ inverse
         keep = np.eye(4)
         keep[:, :2] -= gain
-        mixed = keep @ leaked @ (gain @ seen.common).T
-        self._covariance = keep @ covariance @ keep.T + gain @ seen.covariance_m2 @ gain.T + mixed + mixed.T
-        self._state, self._leaked = state + gain @ offset, keep @ leaked + gain @ seen.common
+        kept, taken = keep @ leaked, gain @ seen.common
+        mixed = kept @ taken.T
+        self._covariance = keep @ covariance @ keep.T + gain @ seen_m2 @ gain.T + mixed + mixed.T
+        self._state, self._leaked = state + gain @ offset, kept + taken
         self._views.append(seen.view)
         self.stamp_ns, self.sights, self._missed = stamp_ns, self.sights + 1, 0
 
@@ -243,11 +255,18 @@ class TargetTrack:
 
     def _predicted(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         seconds = max(stamp_ns - self.stamp_ns, 0) / 1e9
-        move = np.eye(4)
-        move[:2, 2:] = seconds * np.eye(2)
-        noise = self._build.acceleration**2 * np.kron(
-            np.array([[seconds**3 / 3, seconds**2 / 2], [seconds**2 / 2, seconds]]), np.eye(2))
-        return move @ self._state, move @ self._covariance @ move.T + noise, move @ self._leaked
+        state, covariance, leaked = self._state.copy(), self._covariance.copy(), self._leaked.copy()
+        state[:2] += seconds * state[2:]
+        covariance[:2] += seconds * covariance[2:]
+        covariance[:, :2] += seconds * covariance[:, 2:]
+        leaked[:2] += seconds * leaked[2:]
+        white = self._build.acceleration**2
+        for axis in (0, 1):
+            covariance[axis, axis] += white * seconds**3 / 3
+            covariance[axis, axis + 2] += white * seconds**2 / 2
+            covariance[axis + 2, axis] += white * seconds**2 / 2
+            covariance[axis + 2, axis + 2] += white * seconds
+        return state, covariance, leaked
 
 
 class Targets:
@@ -257,12 +276,14 @@ class Targets:
         self._tracks: dict[int, TargetTrack] = {}
 
     def add(self, intrinsics: Intrinsics, pose: CameraPose, track_id: int, detection: Detection) -> None:
-        """What the frame of this pose shows of a track; frames must come in order. Raises TargetError as `sight`."""
-        seen, track = sight(intrinsics, pose, detection), self._tracks.get(track_id)
+        """What the frame of this pose shows of a track; frames must come in order. After the first sights those are
+        left out that follow the last so soon that they show the same. Raises TargetError as `sight`."""
+        track = self._tracks.get(track_id)
         if track is None:
-            self._tracks[track_id] = TargetTrack(detection.class_name, pose.stamp_ns, seen)
-        elif pose.stamp_ns > track.stamp_ns:
-            track.add(pose.stamp_ns, seen)
+            first = sight(intrinsics, pose, detection)
+            self._tracks[track_id] = TargetTrack(detection.class_name, pose.stamp_ns, first)
+        elif pose.stamp_ns - track.stamp_ns > (0.0 if track.sights < FIRST_SIGHTS else SIGHT_PERIOD_S * 1e9):
+            track.add(pose.stamp_ns, sight(intrinsics, pose, detection))
 
     def get(self, track_id: int) -> TargetTrack | None:
         return self._tracks.get(track_id)
