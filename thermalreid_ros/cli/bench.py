@@ -76,9 +76,9 @@ def _models(args: argparse.Namespace, models: list[str]) -> dict[str, Any]:
             bar.set_postfix_str(str(model))
             timed[_name(model)] = bench.time_model(model, runs=args.runs, threads=args.threads,
                                                    providers=args.providers, tick=lambda: bar.update(1))
-    keys = ("provider", "threads", "first_ms", "median_ms", "p99_ms", "iqr_ms")
+    keys = ("provider", "threads", "first_ms", "median_ms", "p99_ms", "iqr_ms", "int8_speedup")
     parts = ("preprocessing_ms", "inference_ms", "postprocessing_ms")
-    rows = [[name, *(row[key] for key in keys), *(row.get("parts", {}).get(part) for part in parts)]
+    rows = [[name, *(row.get(key) for key in keys), *(row.get("parts", {}).get(part) for part in parts)]
             for name, row in timed.items()]
     print(table(("model", *keys, *parts), rows))
     return timed

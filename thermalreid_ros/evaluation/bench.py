@@ -57,7 +57,8 @@ def time_model(model: str | Path, *, runs: int = 100, threads: int = 0, provider
     """One model by itself, on a 640x512 frame where it is a detector, else on zeros of the card's shape.
 
     For detectors median_ms, p99_ms and iqr_ms are of the whole call, frame to boxes, and `parts` splits its
-    median.
+    median. Of what runs in 8-bit integers float_median_ms is that of floating point, measured after it, and
+    int8_speedup the ratio.
     Raises EngineError as load_engine.
     """
     engine = load_engine(model, threads=threads, providers=providers, log=lambda line: None)
@@ -82,6 +83,9 @@ def time_model(model: str | Path, *, runs: int = 100, threads: int = 0, provider
         tick()
     engine.close()
     result |= {f"{name}_ms": value for name, value in summary(total_ms).items()}
+    if engine.provider == "cpu_int8" and "cpu" in providers:
+        whole = time_model(model, runs=runs, threads=threads, providers=("cpu",))
+        result |= {"float_median_ms": whole["median_ms"], "int8_speedup": whole["median_ms"] / result["median_ms"]}
     if parts:
         result["parts"] = {f"{name}_ms": summary(samples)["median"] for name, samples in parts.items()}
     return result
