@@ -34,6 +34,16 @@ def test_every_command_is_one_that_the_command_line_takes(plan: ResultsPlan):
         parser.parse_args(step.arguments)
 
 
+def test_a_command_s_own_folder_is_left_to_it(plan: ResultsPlan):
+    """Data sets refuse a folder that is there already."""
+    for step in plan.steps():
+        step.prepare()
+        if "--out" in step.arguments:
+            out = Path(step.arguments[step.arguments.index("--out") + 1])
+            assert not out.exists() and out.parent.is_dir()
+        assert not step.done
+
+
 def test_flights_alternate_between_day_and_night_and_between_towns(plan: ResultsPlan):
     flights = [step for step in plan.steps(["localization"]) if step.arguments[:2] == ("world", "fly")]
     assert len(flights) == 5

@@ -44,7 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     (args.out / "plots").mkdir(parents=True, exist_ok=True)
 
     def start(step: Step) -> int:
-        step.makes.parent.mkdir(parents=True, exist_ok=True)
+        step.prepare()
         return subprocess.run([sys.executable, "-c", _RUN, *step.arguments]).returncode
 
     failed = run_steps(steps, start, lambda line: print(line, flush=True))

@@ -34,12 +34,20 @@ _RANKS = ("r1", "r5", "r10", "r15", "r20", "nauc20", "nauc")
 
 @dataclass(frozen=True)
 class Step:
-    """A command of `thermalreid`. makes: the file or folder that is there once it is done. title: for people."""
+    """A command of `thermalreid`. makes: the file or folder that is there once it is done. title: for people.
+
+    within: the folder that must be there before it begins: by default the one that holds what it makes, which must not be
+    there yet where the command makes it itself.
+    """
 
     part: str
     title: str
     arguments: tuple[str, ...]
     makes: Path
+    within: Path | None = None
+
+    def prepare(self) -> None:
+        (self.within or self.makes.parent).mkdir(parents=True, exist_ok=True)
 
     @property
     def done(self) -> bool:
@@ -111,7 +119,8 @@ class ResultsPlan:
         sets = [self.out / "reid" / path.stem for path in self.maps]
         made = [Step("reid", f"identities of {path.stem}", (
             "world", "reid-set", "--map", str(path), "--seed", str(self.seed + number), "--identities", str(each),
-            "--probes", "2", "--gallery", "6", "--out", str(folder), *self._workers()), folder / "index.json")
+            "--probes", "2", "--gallery", "6", "--out", str(folder), *self._workers()), folder / "index.json",
+            folder.parent)
                 for number, (path, folder) in enumerate(zip(self.maps, sets))]
         return [*made, self._measure("reid", "re-identification", "reid", "evaluate", "reid", *(
             part for folder in sets for part in ("--set", str(folder))), "--track", "3", "--plots",
@@ -146,7 +155,7 @@ class ResultsPlan:
         return Step(part, "frames", (
             "world", "dataset", "--map", *map(str, self.maps), "--images", str(self.images), "--val-share", "0.9",
             "--seed", str(self.seed), "--session-size", "6", "--no-colour", "--out", str(folder), *self._workers()),
-            folder / "annotations")
+            folder / "annotations", folder.parent)
 
     def _frame_options(self) -> tuple[str, ...]:
         folder = self.out / "frames"
