@@ -36,8 +36,8 @@ _RANKS = ("r1", "r5", "r10", "r15", "r20", "nauc20", "nauc")
 class Step:
     """A command of `thermalreid`. makes: the file or folder that is there once it is done. title: for people.
 
-    within: the folder that must be there before it begins: by default the one that holds what it makes, which must not be
-    there yet where the command makes it itself.
+    within: the folder that must be there before it begins, by default the one that holds what it makes; another where
+    the command makes that one itself.
     """
 
     part: str
