@@ -204,24 +204,21 @@ class TargetTrack:
 
     def _begin(self, stamp_ns: int, first: Sight) -> None:
         self.stamp_ns, self.sights, self._missed = stamp_ns, 1, 0
-        self._views: deque[np.ndarray] = deque([first.view], self.VIEWS)
+        self._views: deque[np.ndarray] = deque(maxlen=self.VIEWS)
+        self._view(first)
         self._state = np.concatenate([first.position_m, np.zeros(2)])
         self._covariance = np.zeros((4, 4))
         self._covariance[:2, :2] = first.covariance_m2
         self._covariance[2:, 2:] = self._build.speed_m_s**2 * np.eye(2)
         self._leaked = np.vstack([first.common, np.zeros_like(first.common)])
 
-    @property
-    def views(self) -> np.ndarray:
-        """float64 (n, 4), those of the last sights that show the object whole."""
+    def _view(self, seen: Sight) -> None:
+        """views: float64 (n, 4), those of the last sights that show the object whole. size_m: the longest side of its
+        boxes, at their distance, on the average; NaN where it was never seen whole."""
+        self._views.append(seen.view)
         views = np.stack(self._views)
-        return views[np.isfinite(views[:, 0])]
-
-    @property
-    def size_m(self) -> float:
-        """The longest side of its boxes, at their distance, on the average; NaN where it was never seen whole."""
-        views = self.views
-        return float(np.median(views[:, :2].max(axis=1))) if len(views) else float("nan")
+        self.views = views[np.isfinite(views[:, 0])]
+        self.size_m = float(np.median(self.views[:, :2].max(axis=1))) if len(self.views) else math.nan
 
     def add(self, stamp_ns: int, seen: Sight) -> None:
         """One more sight, later than the last. One that is far off is left out; the second in a row begins anew."""
@@ -245,7 +242,7 @@ class TargetTrack:
         mixed = kept @ taken.T
         self._covariance = keep @ covariance @ keep.T + gain @ seen_m2 @ gain.T + mixed + mixed.T
         self._state, self._leaked = state + gain @ offset, kept + taken
-        self._views.append(seen.view)
+        self._view(seen)
         self.stamp_ns, self.sights, self._missed = stamp_ns, self.sights + 1, 0
 
     def at(self, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
