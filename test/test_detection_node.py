@@ -75,7 +75,7 @@ def test_the_node_says_what_the_detector_says_and_keeps_the_header(graph, start_
     pictures: list[Image] = []
     camera = start(graph, start_node)
     message = camera.see(frame)
-    expected = Detector(load_engine("yolo_compact", providers=("cpu",))).detect(frame)
+    expected = Detector(load_engine("yolo_compact")).detect(frame)
     assert (message.width, message.height, message.model, message.semantics) == (640, 512, "yolo_compact", "none")
     assert message.header.frame_id == "thermal_optical" and message.inference_ms > 0
     assert len(message.detections) == len(expected.detections) > 3
@@ -194,7 +194,7 @@ def labels() -> np.ndarray:
 @pytest.fixture(scope="module")
 def expected(frame, labels) -> dict[str, list]:
     """Scores in the frame with and without the labelling, which makes a difference."""
-    detector = Detector(load_engine("yolo_compact", providers=("cpu",)))
+    detector = Detector(load_engine("yolo_compact"))
     found = {source: [d.score for d in detector.detect(frame, given).detections]
              for source, given in (("predicted", labels), ("none", None))}
     assert found["predicted"] != pytest.approx(found["none"], abs=1e-3)
