@@ -145,8 +145,7 @@ def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDE
     load = _Loading(path, card, machine, precision, threads, shapes or {}, EngineCache(cache_dir), log)
     for name in chosen:
         if name == "cpu_int8" and "int8" not in card.extra:
-            reasons[name] = "cpu_int8 asked, not available: the model has no int8 form"
-            continue
+            continue  # most models have no such form, which is no news
         try:
             engine = load.on(name)
         except Exception as error:
@@ -159,11 +158,12 @@ def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDE
         if engine.provider != name:
             reasons[name] = f"{name} asked, not taken by the session"
             continue
-        engine.fallbacks = tuple(reasons[earlier] for earlier in providers[:providers.index(name)])
+        engine.fallbacks = tuple(reasons[other] for other in providers[:providers.index(name)] if other in reasons)
         on = f"{name} ({threads} thread{'s' * (threads > 1)})" if name.startswith("cpu") else name
         log("; ".join([f"model {card.name} runs on {on}", *engine.fallbacks]))
         return engine
-    raise EngineError(f"{path}: no provider left to run on: {'; '.join(reasons.values())}")
+    raise EngineError(f"{path}: no provider left to run on: "
+                      f"{'; '.join(reasons.values()) or 'the model has no int8 form'}")
 
 
 def open_model(model: str | Path) -> tuple[Path, ModelCard]:
