@@ -1,5 +1,6 @@
 """The int8 form of a model: what is quantised, how near it comes, what it shares, and what is refused."""
 
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -161,3 +162,28 @@ def test_shipped_forms_agree_with_their_models(name):
         else:
             found, expected = (Segmenter(engine).segment(frame) for engine in engines)
             assert (found.labels == expected.labels).mean() > 0.93
+
+
+def test_a_form_is_made_from_frames_by_one_command(tmp_path, capsys):
+    pytest.importorskip("torch")  # the command is one of training
+    from thermalreid_ros.cli import main
+
+    for suffix in (".onnx", ".yaml"):
+        shutil.copy(shipped("models") / f"geogan{suffix}", tmp_path)
+    frames = tmp_path / "town" / "images" / "thermal"
+    frames.mkdir(parents=True)
+    for number in range(3):
+        cv2.imwrite(str(frames / f"{number}.png"), cv2.blur(RNG.integers(0, 255, (256, 320), np.uint8), (9, 9)))
+    arguments = ["train", "int8", "--model", str(tmp_path / "geogan.onnx"), "--images", str(frames), "--frames", "2"]
+    assert main(arguments) == 0 and "and the weights of geogan.onnx" in capsys.readouterr().out
+    facts = yaml.safe_load((tmp_path / "geogan.yaml").read_text())["int8"]
+    assert facts["ranges_from"] == "frames: 2 of town/images/thermal" and str(tmp_path) not in facts["command"]
+    assert load_engine(tmp_path / "geogan.onnx", machine=MACHINE).provider == "cpu_int8"
+
+    for wrong, says in (({"--images": str(tmp_path)}, "no frames"), ({"--model": "absent.onnx"}, "no such model file")):
+        changed = list(arguments)
+        for option, value in wrong.items():
+            changed[changed.index(option) + 1] = value
+        assert main(changed) == 2
+        error = capsys.readouterr().err
+        assert says in error and "Traceback" not in error
