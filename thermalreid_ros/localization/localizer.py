@@ -476,7 +476,8 @@ class Localizer:
                 self._sure = self._certain >= c.lock_blocks
             return
         anchored = self._particles.mean[:2] - frame.camera_m
-        if np.abs(anchored - self._search.centre).max() > self._half_m - 2 * c.agree_m:  # odometry has drifted so far
+        near_edge = np.abs(anchored - self._search.centre).max() > self._half_m - 2 * c.agree_m
+        if near_edge and self._proven:  # the odometry has drifted so far, or the rough position was bad
             self._start(frame, self._particles.mean[:2], c.agree_m)
             return
         away = np.hypot(*(anchored - (x, y)))
