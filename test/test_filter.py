@@ -63,6 +63,17 @@ def test_the_field_says_how_likely_labels_are(town):
     assert field.seen_at(np.array([400.0]), np.array([400.0])) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_gains_are_likelihoods_less_what_an_average_place_gives(town):
+    field = EvidenceField(town, TABLE, 400.0, 400.0, 200.0, 2.0, 3.0, 0.1)
+    x, y = np.random.default_rng(2).uniform(220, 580, (2, 3000)).astype(np.float32)
+    gains = field.gains_at(x, y)
+    label = np.arange(3000) % 5
+    said = field.at(label, x, y) - field.log_marginal[label]
+    np.testing.assert_allclose(gains[label, np.arange(3000)], said, atol=1e-6)
+    # Whatever is seen, no class gains over all places.
+    np.testing.assert_allclose(np.exp(gains).mean(axis=1), 1.0, atol=0.1)
+
+
 def test_outside_of_the_map_every_label_is_an_average_one_less_the_penalty(town):
     field = EvidenceField(town, TABLE, 0.0, 400.0, 200.0, 2.0, 3.0, 0.25)
     for label in range(5):

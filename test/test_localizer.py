@@ -104,6 +104,31 @@ def test_the_place_is_found_and_kept_and_the_errors_of_the_sensors_with_it(town)
     assert last.candidates[0].share > 0.9
 
 
+def test_a_place_that_the_search_is_less_sure_of_needs_more_proof(town):
+    def first_fix(**settings):
+        results = Flight(town).fly(started(town, config=replace(CONFIG, **settings)), range(30))
+        return next((k for k, r in enumerate(results) if r.fix), None), results[-1]
+
+    sure, _ = first_fix(proof_nats=np.inf)
+    proven, _ = first_fix(sure_share=np.inf)
+    first, _ = first_fix()
+    assert first == min(sure, proven) and max(sure, proven) < 20
+    none, last = first_fix(proof_nats=np.inf, sure_share=np.inf)
+    assert none is None and last.verdict is Verdict.SEARCHING and "checked against new ground" in last.reason
+
+
+@pytest.mark.parametrize("proven", [True, False])
+def test_the_search_begins_anew_around_a_place_near_its_edge_once_that_is_proven(town, proven):
+    """Around a wrong place it would never find the right one."""
+    config = CONFIG if proven else replace(CONFIG, proof_nats=np.inf, sure_share=np.inf)
+    flight, localizer = Flight(town), started(town, x=350.0, y=450.0, sigma=60.0, config=config)
+    results = flight.fly(localizer, range(30))
+    assert any(r.fix for r in results) == proven and len(localizer.belief().particles)
+    west, _, east, _ = localizer.belief().bounds
+    moved = 29 * flight.velocity[0]
+    assert 0.5 * (west + east) - moved == pytest.approx(200.0 if proven else 350.0, abs=20.0)
+
+
 def test_the_belief_can_be_looked_at(town):
     flight, localizer = Flight(town), started(town)
     assert localizer.belief() is None

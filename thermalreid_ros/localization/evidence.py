@@ -91,6 +91,12 @@ class EvidenceField:
         index += labels.astype(np.int32) * (self.count * self.count)
         return self._flat.take(index)
 
+    def gains_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """float32 (5, K): nats by which places (K,) explain each class better than an average place does."""
+        classes = np.repeat(np.arange(CLASS_COUNT), len(x)).reshape(CLASS_COUNT, -1)
+        every = np.broadcast_to(x, classes.shape), np.broadcast_to(y, classes.shape)
+        return self.at(classes, *every) - self.log_marginal[:, None]
+
     def _cells(self, values: np.ndarray, first: float) -> np.ndarray:
         """int32, rows or columns of coordinates; few copies, for there are many of them."""
         cells = np.subtract(values, np.float32(first))

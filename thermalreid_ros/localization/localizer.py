@@ -15,6 +15,7 @@ import numpy as np
 from thermalreid_ros.camera.geometry import Intrinsics
 from thermalreid_ros.localization.evidence import Evidence, EvidenceField, GroundSeen, evidence_table
 from thermalreid_ros.localization.filter import GridSearch, Particles, ParticleSettings, SearchSettings
+from thermalreid_ros.localization.proof import Proof
 from thermalreid_ros.localization.types import (Candidate, LocalizationError, LocalizationResult, PositionFix,
                                                 SemanticMask, Verdict)
 from thermalreid_ros.maps.classes import CLASS_COUNT, SemanticClass
@@ -34,21 +35,22 @@ class LocalizerConfig:
     is looked at. vegetation_m: how high vegetation is on the whole. points: most that are looked up in a frame.
 
     Search. search_sigmas, search_limit_m: half the side of the area that is searched. block_points, check_points:
-    effective points that are gathered for a step of it, before there are particles and beside them. yaws_a_frame: how
-    much of a step is done with each frame.
+    effective points that are gathered for a step of it, before a place is proven and after. yaws_a_frame: how much of
+    a step is done with each frame.
 
     Gates. lock_share, lock_points, lock_blocks: probability near the best place, evidence, and steps in a row that
-    agree, for a place to be taken up. proof_points, proof_gain: of new ground that must then fit it so much better
-    than an average place before there is a fix: the place was chosen to fit what was seen, but not what comes.
-    uniform_share: of one class, from which on a frame shows too little. spread_limit_m, share_limit: of the
-    particles, beyond which there is no fix. agree_m: how far search and particles may lie apart. fit_limit,
-    fit_points: the least gain over an average place, nats a point, over so many effective points of new ground;
-    view_limit, view_s: the same of all that is in view, over some seconds. lost_s: after so long without either, the
-    place is given up. prior_chi2: beyond which a fix contradicts its prior. prior_doubt_s: how long a place is kept,
-    without fixes, where it was the prior that jumped: such a jump is more often the prior's fault than the place's.
-    resume_s: how old a place of before a restart may be. resume_points, resume_gain: the proof that such a place needs,
-    of which all that is in view must fit it as well: less new ground, for it was not chosen to fit what is seen, but a
-    better fit, for the odometry may have begun anew.
+    agree, for a place to be taken up. proof_points, proof_nats, proof_window_points: of new ground that must then fit
+    it so much better than an average place, within so many points, before there is a fix: the place was chosen to fit
+    what was seen, but not what comes. sure_share, sure_gain: where the search gives it so much probability, as often,
+    so much a point is enough. uniform_share: of one class, from which on a frame shows too little. spread_limit_m,
+    share_limit: of the particles, beyond which there is no fix. agree_m: how far search and particles may lie apart.
+    fit_limit, fit_points: the least gain over an average place, nats a point, over so many effective points of new
+    ground; view_limit, view_s: the same of all that is in view, over some seconds. lost_s: after so long without
+    either, the place is given up. prior_chi2: beyond which a fix contradicts its prior. prior_doubt_s: how long a place
+    is kept, without fixes, where it was the prior that jumped: such a jump is more often the prior's fault than the
+    place's. resume_s: how old a place of before a restart may be. resume_points, resume_gain: the proof that such a
+    place needs, of which all that is in view must fit it as well: less new ground, for it was not chosen to fit what is
+    seen, but a better fit, for the odometry may have begun anew.
 
     Accuracy. floor_m: standard deviation that nothing brings below. relief_m: of the ground in view against that
     below.
@@ -73,11 +75,14 @@ class LocalizerConfig:
     block_points: float = 6.0
     check_points: float = 20.0
     yaws_a_frame: int = 2
-    lock_share: float = 0.99
+    lock_share: float = 0.9
     lock_points: float = 20.0
     lock_blocks: int = 2
     proof_points: float = 12.0
-    proof_gain: float = 0.05
+    proof_nats: float = 6.0
+    proof_window_points: float = 60.0
+    sure_share: float = 0.99
+    sure_gain: float = 0.05
     uniform_share: float = 0.96
     spread_limit_m: float = 20.0
     share_limit: float = 0.9
@@ -218,11 +223,12 @@ class Localizer:
         self._speed_m_s = 0.0
         self._travelled_m = self._block_travelled_m = 0.0
         self._places: list[tuple[float, float, float, float, float]] = []
-        self._agreed = self._contradicted = 0
+        self._agreed = self._certain = self._contradicted = 0
+        self._proof = Proof(c.proof_window_points)
         self._fit = self._fit_weight = 0.0
         self._view_fit, self._view_seen = 0.0, 1.0
         self._unfit_s = self._since_lock = 0.0
-        self._proven = self._resumed = False
+        self._proven = self._resumed = self._sure = False
         self._agreed_prior_m: np.ndarray | None = None  # the last prior that agreed, less the odometry
         self._doubt_ns: int | None = None  # since when the prior contradicts
 
@@ -312,9 +318,10 @@ class Localizer:
         if self._handed is not None and fresh is not None:
             self._take_over(frame)
             fresh = None  # taken in, and no proof of a place that was fitted to it
+        tracked = self._particles
         self._search_on(frame)
-        if self._particles is not None:
-            self._track(frame, evidence, fresh, seconds)
+        if self._particles is not None:  # a place just taken up was fitted to this frame, too
+            self._track(frame, evidence, fresh if self._particles is tracked else None, seconds)
         return self._judge(frame, evidence, fresh)
 
     def belief(self) -> Belief | None:
@@ -381,7 +388,7 @@ class Localizer:
             return False
         anchored = centre - frame.camera_m
         self._search = GridSearch(*anchored, half, sigma_m, c.search)
-        self._places, self._agreed, self._contradicted = [], 0, 0
+        self._places, self._agreed, self._certain, self._contradicted = [], 0, 0, 0
         heights = self.map.heights(*centre, _NORTH_UP, 4.0, int(half / 2.0))
         tall = heights[heights > 0]
         self._lean_m = np.zeros(CLASS_COUNT)
@@ -445,7 +452,7 @@ class Localizer:
 
     def _search_on(self, frame: _Frame) -> None:
         c, search = self.config, self._search
-        enough = c.block_points if self._particles is None else c.check_points
+        enough = c.check_points if self._particles is not None and self._proven else c.block_points
         if not search.busy and sum(float(part.weights.sum()) for part in self._pool) >= enough:
             if np.hypot(*(frame.camera_m - self._coarse_camera_m)) > 300.0:
                 self._look_around(search.centre + frame.camera_m)
@@ -462,23 +469,31 @@ class Localizer:
         x, y, yaw, share, _ = self._places[0]
         same = bool(before) and np.hypot(x - before[0][0], y - before[0][1]) < c.search.nearby_m
         self._agreed = self._agreed + 1 if same and share >= c.lock_share else int(share >= c.lock_share)
+        self._certain = self._certain + 1 if same and share >= c.sure_share else int(share >= c.sure_share)
         if self._particles is None:
             if self._agreed >= c.lock_blocks and self._search.points >= c.lock_points:
                 self._lock(frame, np.array([x, y]) + frame.camera_m, yaw)
+                self._sure = self._certain >= c.lock_blocks
             return
         anchored = self._particles.mean[:2] - frame.camera_m
-        if np.abs(anchored - self._search.centre).max() > self._half_m - 2 * c.agree_m:  # odometry has drifted so far
+        near_edge = np.abs(anchored - self._search.centre).max() > self._half_m - 2 * c.agree_m
+        if near_edge and self._proven:  # the odometry has drifted so far, or the rough position was bad
             self._start(frame, self._particles.mean[:2], c.agree_m)
             return
         away = np.hypot(*(anchored - (x, y)))
         self._contradicted = self._contradicted + 1 if away > c.agree_m and share > 0.5 else 0
         if self._contradicted >= 2:
             self._particles = None
+        elif not (self._sure or self._proven or self._resumed) and self._certain >= c.lock_blocks:
+            if away > c.search.nearby_m:
+                self._lock(frame, np.array([x, y]) + frame.camera_m, yaw)
+            self._sure, self._since_lock = True, 0.0
 
     def _lock(self, frame: _Frame, place: np.ndarray, yaw: float, spread_m: float = 8.0) -> None:
         self._particles = Particles(*place, spread_m, yaw, self.config.particles, self._rng)
         self._fit = self._fit_weight = self._view_fit = self._unfit_s = self._since_lock = 0.0
-        self._proven = self._resumed = False
+        self._proven = self._resumed = self._sure = False
+        self._proof = Proof(self.config.proof_window_points)
         recent = Evidence.joined([part for _, part in self._recent]).thinned(1000, self._rng)
         self._weigh(frame, recent)
 
@@ -493,6 +508,9 @@ class Localizer:
     def _track(self, frame: _Frame, evidence: Evidence | None, fresh: Evidence | None, seconds: float) -> None:
         c = self.config
         if fresh is not None:
+            if not self._proven:
+                (x,), (y,) = self._particles.places(fresh, frame.camera_m, self._particles.mean[None])
+                self._proof.add(fresh.labels, fresh.weights, self._fine.gains_at(x, y))  # before it is fitted to it
             self._weigh(frame, fresh.thinned(c.points, self._rng))
         if evidence is None or self._fine is None:
             return
@@ -504,13 +522,20 @@ class Localizer:
             self._fit = keep * self._fit + (1.0 - keep) * self._gain(fresh, frame)[0]
             self._fit_weight = keep * self._fit_weight + (1.0 - keep)
             self._since_lock += float(fresh.weights.sum())
-        points, least = (c.resume_points, c.resume_gain) if self._resumed else (c.proof_points, c.proof_gain)
-        if self._since_lock >= points and self._fit >= least * self._fit_weight and (
-                not self._resumed or self._view_fit >= least):
-            self._proven = True
+        self._proven = self._proven or self._is_proven()
         self._unfit_s = 0.0 if self._fits else self._unfit_s + seconds
-        if self._unfit_s > c.lost_s or not self._proven and self._since_lock > 4.0 * c.proof_points:
-            self._particles, self._unfit_s, self._agreed = None, 0.0, 0
+        if self._unfit_s > c.lost_s or not self._proven and (self._sure or self._resumed) and \
+                self._since_lock > 4.0 * c.proof_points:
+            self._particles, self._unfit_s, self._agreed, self._certain = None, 0.0, 0, 0
+
+    def _is_proven(self) -> bool:
+        c = self.config
+        if self._proof.points >= c.proof_points and self._proof.nats >= c.proof_nats:
+            return True
+        if self._resumed:
+            return self._since_lock >= c.resume_points and \
+                min(self._fit / self._fit_weight, self._view_fit) >= c.resume_gain
+        return self._sure and self._since_lock >= c.proof_points and self._fit >= c.sure_gain * self._fit_weight
 
     @property
     def _fits(self) -> bool:
