@@ -172,8 +172,10 @@ def export_baseline(weights: Path, pairs: Pairs, out: Path, *, about: Mapping[st
 
 
 def _crops(pairs: Pairs, rows: torch.Tensor, size_px: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Photographs and thermal crops of some pairs, as export_embedding takes them."""
-    seen = cut(celsius(pairs.drone[rows, 0])[:, None], middle_squares(len(rows), rows.device), size_px)
+    """Photographs and thermal crops of some pairs, as export_embedding takes them. Where no drone saw the object the
+    crop is empty, and its contrast, which the networks see, is rounding alone."""
+    there = rows[pairs.drone_px[rows, 0] > 0]
+    seen = cut(celsius(pairs.drone[there, 0])[:, None], middle_squares(len(there), there.device), size_px)
     return [_picture(picture) for picture in colour_batch(pairs, rows, size_px)], list(seen[:, 0].numpy())
 
 
