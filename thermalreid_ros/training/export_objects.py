@@ -129,7 +129,7 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
     """Export what `train synthesis` and `train embedding` left in weights.pt, with the figures measured there, to
     models in the folder out: {model: largest difference from torch}. pairs: to compare on, from a set that data_from
     names. about: data, licence and command, for the cards. int8: store the large weights so."""
-    rows = torch.arange(min(len(pairs), 8))
+    rows = _seen_from_above(pairs)
     written: dict[Path, float] = {}
     if synthesis is not None:
         generators, state = load_generators(synthesis)
@@ -163,7 +163,7 @@ def export_baseline(weights: Path, pairs: Pairs, out: Path, *, about: Mapping[st
     """Export what `train baseline` left in weights.pt to a model out (.onnx) that Embedder runs; returns the largest
     difference from torch. pairs, about, data_from, int8: as of export_trained."""
     network, state = load_baseline(weights)
-    recipe, rows = state["recipe"], torch.arange(min(len(pairs), 8))
+    recipe, rows = state["recipe"], _seen_from_above(pairs)
     photographs, thermal = _crops(pairs, rows, network.size_px)
     return export_embedding(
         network, out, photographs=photographs, thermal=thermal, int8=int8,
@@ -171,11 +171,15 @@ def export_baseline(weights: Path, pairs: Pairs, out: Path, *, about: Mapping[st
         **_facts(state, about, _ranks(state), f"{len(rows)} crops of each band of {data_from}"))
 
 
+def _seen_from_above(pairs: Pairs, most: int = 8) -> torch.Tensor:
+    """Numbers of the first pairs whose object a drone saw: of an empty crop the contrast, which the networks see, is
+    rounding alone."""
+    return torch.nonzero(pairs.drone_px[:, 0] > 0)[:most, 0]
+
+
 def _crops(pairs: Pairs, rows: torch.Tensor, size_px: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Photographs and thermal crops of some pairs, as export_embedding takes them. Where no drone saw the object the
-    crop is empty, and its contrast, which the networks see, is rounding alone."""
-    there = rows[pairs.drone_px[rows, 0] > 0]
-    seen = cut(celsius(pairs.drone[there, 0])[:, None], middle_squares(len(there), there.device), size_px)
+    """Photographs and thermal crops of some pairs, as export_embedding takes them."""
+    seen = cut(celsius(pairs.drone[rows, 0])[:, None], middle_squares(len(rows), rows.device), size_px)
     return [_picture(picture) for picture in colour_batch(pairs, rows, size_px)], list(seen[:, 0].numpy())
 
 
