@@ -129,7 +129,7 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
     """Export what `train synthesis` and `train embedding` left in weights.pt, with the figures measured there, to
     models in the folder out: {model: largest difference from torch}. pairs: to compare on, from a set that data_from
     names. about: data, licence and command, for the cards. int8: store the large weights so."""
-    rows = torch.arange(min(len(pairs), 8))
+    rows = _seen_from_above(pairs)
     written: dict[Path, float] = {}
     if synthesis is not None:
         generators, state = load_generators(synthesis)
@@ -163,12 +163,18 @@ def export_baseline(weights: Path, pairs: Pairs, out: Path, *, about: Mapping[st
     """Export what `train baseline` left in weights.pt to a model out (.onnx) that Embedder runs; returns the largest
     difference from torch. pairs, about, data_from, int8: as of export_trained."""
     network, state = load_baseline(weights)
-    recipe, rows = state["recipe"], torch.arange(min(len(pairs), 8))
+    recipe, rows = state["recipe"], _seen_from_above(pairs)
     photographs, thermal = _crops(pairs, rows, network.size_px)
     return export_embedding(
         network, out, photographs=photographs, thermal=thermal, int8=int8,
         architecture=_BASELINES[recipe["network"]].format(width=recipe["width"]) + _BANDS[recipe["bands"]],
         **_facts(state, about, _ranks(state), f"{len(rows)} crops of each band of {data_from}"))
+
+
+def _seen_from_above(pairs: Pairs, most: int = 8) -> torch.Tensor:
+    """Numbers of the first pairs whose object a drone saw: of an empty crop the contrast, which the networks see, is
+    rounding alone."""
+    return torch.nonzero(pairs.drone_px[:, 0] > 0)[:most, 0]
 
 
 def _crops(pairs: Pairs, rows: torch.Tensor, size_px: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
