@@ -76,7 +76,13 @@ def test_the_page_holds_the_figures_above_their_commands_and_dashes_for_the_rest
     (plan.out / "reid.json").write_text(json.dumps({
         "methods": {"fused": dict.fromkeys(("r1", "r5", "r10", "r15", "r20", "nauc20", "nauc"), 0.25), "vrai": None},
         "guessing": dict.fromkeys(("r1", "r5", "r10", "r15", "r20", "nauc20", "nauc"), 0.01)}))
+    (plan.out / "simulated.json").write_text(json.dumps({"uniform": None, "varied": {
+        "flights": 4, "success": 0.75, "false_locks": 1, "median_m": 2.5, "p95_m": 8.0, "seconds_50": 40.0,
+        "seconds_90": None, "inside_95": 0.96, "nees": 1.5}}))
     page = write_results(plan, "two cores").read_text()
+    simulated = next(line for line in page.splitlines() if line.startswith("| 4 simulated over varied ground"))
+    assert simulated.endswith("| 2.5 | 8 | – | – | – | 40 | – | 0.75 | 0.25 | 0.96 | 1.5 |")
+    assert "| no simulated over uniform ground" in page
     assert "| geogan | 0.432 | 0.6 | – | – | – | 0.51 | 0.52 | – |" in page
     assert "| segmenter_compact | – |" in page
     assert "| fused | 25 |" in page and "| vrai | – |" in page and "| guessing | 1 |" in page

@@ -221,17 +221,26 @@ def _detection(plan: ResultsPlan) -> list[str]:
 
 def _localization(plan: ResultsPlan) -> list[str]:
     found = {model: _read(plan, f"localization_{model}") for model in SEGMENTERS}
-    found["simulated, 15 % wrong labels"] = _read(plan, "simulated")
+    simulated = _read(plan, "simulated")
     keys = ("median_m", "p95_m", "within_25m", "fixes", "frames", "seconds_to_converge_50", "seconds_to_converge_90",
             "success_rate", "false_lock_rate", "ellipse95", "nees")
     lines = _table(["flights", "median m", "95 % m", "within 25 m", "fixes", "frames", "50 % after s", "90 % after s",
                     "success", "false locks", "ellipses", "NEES"],
-                   [[name, *(_at(figures, key) for key in keys)] for name, figures in found.items()])
+                   [[name, *(_at(figures, key) for key in keys)] for name, figures in found.items()]
+                   + [_simulated(ground, _at(simulated, ground)) for ground in ("varied", "uniform")])
     methods = _at(found[SEGMENTERS[0]], "single_frame", "methods") or {}
     lines += _table(["single frames", "within 10 m", "within 25 m", "median m", "accepted", "their median m"], [
         [name, *(_at(row, *keys) for keys in (("within_10m",), ("within_25m",), ("median_m",), ("accepted",),
                                               ("accepted_median_m",)))] for name, row in methods.items()])
     return lines + _commands(plan, "localization") + _commands(plan, "simulation")
+
+
+def _simulated(ground: str, found: Any) -> list[Any]:
+    flights = _at(found, "flights")
+    false = _at(found, "false_locks") / flights if flights else None
+    return [f"{flights or 'no'} simulated over {ground} ground, 15 % wrong labels", _at(found, "median_m"),
+            _at(found, "p95_m"), None, None, None, _at(found, "seconds_50"), _at(found, "seconds_90"),
+            _at(found, "success"), false, _at(found, "inside_95"), _at(found, "nees")]
 
 
 def _reid(plan: ResultsPlan) -> list[str]:
