@@ -163,7 +163,9 @@ def test_the_first_sights_are_described_and_then_every_fifth():
     for track_id in (2, 3, 4):
         gallery.add(tracked(track_id), signature(200), 20 * S)
     gallery.describe(2, unit(1, 0), np.float32((1, 0, 0, 0)))
-    assert gallery.to_describe([1, 2, 3, 4]) == [3, 4, 2] and gallery.to_describe([1, 2, 3, 4], most=1) == [3]
+    assert gallery.to_describe([1, 2, 3, 4]) == [3, 4] and gallery.to_describe([1, 2, 3, 4], most=1) == [3]
+    gallery.add(tracked(2, length=2), None, 21 * S)
+    assert gallery.to_describe([1, 2, 3, 4]) == [3, 4, 2]
 
 
 def test_probes_from_files(tmp_path):

@@ -167,11 +167,14 @@ def test_what_a_frame_tells_of_known_tracks_may_be_learned_after_its_ranking():
     reid = Reidentifier("celsius_f32", Gallery(0.5), method=FUSED, fusion=FUSION, embedder=embedder)
     reid.add_probe(probe(np.float32([[0, 1], [0, 1]]), "places"))
     reid.process(frame(1, *boxes, hot_left=(True, False)), boxes, learn=False)
-    early = reid.rank("p").matches
-    assert embedder.described == 0 and all(np.isnan(match.embedding) for match in early)
-    assert all(np.isfinite(match.distance.total) for match in early)  # new tracks have a signature at once
+    first = reid.rank("p").matches
+    assert embedder.described == 2 and all(np.isfinite(match.distance.total) for match in first)  # they are new
+    assert {match.track_id: match.embedding for match in first} == pytest.approx({1: 1.0, 2: 0.0})
     reid.learn()
-    assert embedder.described == 2
-    assert {match.track_id: match.embedding for match in reid.rank("p").matches} == pytest.approx({1: 1.0, 2: 0.0})
+    assert embedder.described == 2  # once a sight
+    reid.process(frame(2, *boxes, hot_left=(True, False)), boxes, learn=False)
+    assert embedder.described == 2 and [match.embedding for match in reid.rank("p").matches] == [0.0, 1.0]
     reid.learn()
-    assert embedder.described == 2  # once a frame
+    assert embedder.described == 4
+    reid.learn()
+    assert embedder.described == 4

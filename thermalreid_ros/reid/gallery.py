@@ -137,8 +137,8 @@ class Gallery:
         first. Embedding costs more than all else, and neighbouring frames show the same."""
         wanting = [(len(entry.descriptors), track_id) for track_id in track_ids if track_id in self._entries
                    for entry in (self._entries[track_id],)
-                   if len(entry.descriptors) < self._descriptors_per_track // 2
-                   or entry.length - entry.described >= every]
+                   if entry.length > entry.described and (len(entry.descriptors) < self._descriptors_per_track // 2
+                                                          or entry.length - entry.described >= every)]
         return [track_id for _, track_id in sorted(wanting)[:most]]
 
     def describe(self, track_id: int, descriptor: np.ndarray, classes: np.ndarray) -> None:

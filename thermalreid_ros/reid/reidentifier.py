@@ -161,11 +161,13 @@ class Reidentifier:
             except SignatureError as error:
                 ignored.append(str(error))
         tracked = self.tracker.update(usable, frame.stamp_ns, frame.gray8())
+        new = tuple(item for item in tracked if self.gallery.is_new(item.track_id))
         for item in tracked:
-            self.gallery.add(item, self._sign(values, item) if self.gallery.is_new(item.track_id) else None,
-                             frame.stamp_ns)
+            self.gallery.add(item, self._sign(values, item) if item in new else None, frame.stamp_ns)
         self.gallery.expire(frame.stamp_ns)
         self.targets.keep(self.gallery.track_ids)
+        if self._embedder is not None:
+            self._describe(values, new)
         self._unlearned = values, tracked, self._places.add_frame(frame.stamp_ns, tracked)
         if learn:
             self.learn()

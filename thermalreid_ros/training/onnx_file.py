@@ -32,8 +32,9 @@ def export_onnx(module: nn.Module, out: Path, *, arguments: Sequence[torch.Tenso
     float16.
 
     Batch normalisation is folded and weights are rounded to what they are stored as before the comparison, which is
-    thus about the arithmetic alone; the card states beside it what folding and rounding change. Raises
-    ThermalReidError, and leaves no file, where the difference exceeds the limit.
+    thus about the arithmetic alone and the rounding of large constants of the graph, which are no weights to torch; the
+    card states beside it what folding and rounding change. Raises ThermalReidError, and leaves no file, where the
+    difference exceeds the limit.
     """
     trained = copy.deepcopy(module).cpu().eval().to(memory_format=torch.contiguous_format)
     rounded = copy.deepcopy(trained)
