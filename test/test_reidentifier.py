@@ -178,3 +178,14 @@ def test_what_a_frame_tells_of_known_tracks_may_be_learned_after_its_ranking():
     assert embedder.described == 4
     reid.learn()
     assert embedder.described == 4
+
+
+@pytest.mark.parametrize("hz, most", [(2.0, 15), (10.0, 3), (30.0, 3)])
+def test_the_more_frames_a_second_the_fewer_tracks_are_learned_of_one(hz, most):
+    boxes = tuple(car(30 + 25 * (n % 10), 40 + 60 * (n // 10), 20.0, 10.0) for n in range(30))
+    reid, signed = Reidentifier("celsius_f32", Gallery(0.5), fusion=FUSION), []
+    reid.gallery.sign = lambda track_id, signature: signed.append(track_id)
+    reid.process(frame(1, *boxes), boxes)
+    signed.clear()
+    reid.process(frame(1 + 1 / hz, *boxes), boxes)
+    assert len(signed) == most

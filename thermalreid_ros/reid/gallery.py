@@ -100,7 +100,7 @@ class Gallery:
         """Unseen for longest first."""
         return tuple(self._entries)
 
-    def to_sign(self, track_ids: Iterable[int], every: int = 3, most: int = 3) -> list[int]:
+    def to_sign(self, track_ids: Iterable[int], every: int = 3, most: int = 24) -> list[int]:
         """Tracks whose newest sight shall have a signature: as long as there are few, then every so many, those with
         the fewest first. Neighbouring frames show the same, and of many objects signatures take longer than all else
         but the models."""
@@ -132,7 +132,7 @@ class Gallery:
         entry.detection, entry.length, entry.stamp_ns = tracked.detection, tracked.length, stamp_ns
         self._entries[tracked.track_id] = entry
 
-    def to_describe(self, track_ids: Iterable[int], every: int = 5, most: int = 3) -> list[int]:
+    def to_describe(self, track_ids: Iterable[int], every: int = 5, most: int = 24) -> list[int]:
         """Tracks whose newest sight shall be described: the first sights, then every so many, the least described ones
         first. Embedding costs more than all else, and neighbouring frames show the same."""
         wanting = [(len(entry.descriptors), track_id) for track_id in track_ids if track_id in self._entries

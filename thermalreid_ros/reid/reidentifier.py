@@ -25,6 +25,9 @@ from thermalreid_ros.reid.tracks import TrackedDetection, Tracker
 SIGNATURE, EMBEDDING, FUSED = METHODS
 MAX_PROBES = 16
 FRAMES_KEPT = 64  # for poses to come
+#: Tracks whose looks are learned for each second between frames, and the least and most for one frame: signatures and
+#: descriptors take 6 ms a track, which few frames a second leave time for.
+LEARNED_A_SECOND, LEARNED_LEAST, LEARNED_MOST = 30, 3, 24
 
 
 class MethodError(ThermalReidError):
@@ -92,6 +95,7 @@ class Reidentifier:
         self._accept_probability = 0.0
         self._probes: dict[str, Probe] = {}
         self._visible: tuple[int, ...] = ()
+        self._learned = LEARNED_MOST
         self._unlearned: tuple[np.ndarray, tuple[TrackedDetection, ...], tuple[Intrinsics, CameraPose] | None] | None \
             = None
         self._places: StampPairing[tuple[TrackedDetection, ...], tuple[Intrinsics, CameraPose]] = \
@@ -151,6 +155,9 @@ class Reidentifier:
         if self.tracker.stamp_ns is not None and frame.stamp_ns <= self.tracker.stamp_ns:
             self.gallery.clear()
             self._places = StampPairing(FRAMES_KEPT)
+        before_ns = self.tracker.stamp_ns
+        since_s = 1.0 if before_ns is None else (frame.stamp_ns - before_ns) / 1e9
+        self._learned = min(max(round(LEARNED_A_SECOND * since_s), LEARNED_LEAST), LEARNED_MOST)
         values, usable, ignored = frame.values(), [], []
         for detection in detections:
             try:
@@ -183,7 +190,7 @@ class Reidentifier:
         if place is not None:
             self._locate(*place, tracked)
         items = {item.track_id: item for item in tracked if item.track_id in self.gallery}
-        for track_id in self.gallery.to_sign(items):
+        for track_id in self.gallery.to_sign(items, most=self._learned):
             self.gallery.sign(track_id, self._sign(values, items[track_id]))
         if self._embedder is not None:
             self._describe(values, tuple(items.values()))
@@ -199,7 +206,7 @@ class Reidentifier:
         """Embed, all at once, what of a frame is news."""
         boxes = {item.track_id: self._cut(item.detection).box for item in tracked}
         squares = {}
-        for track_id in self.gallery.to_describe(boxes):
+        for track_id in self.gallery.to_describe(boxes, most=self._learned):
             try:
                 squares[track_id] = self._embedder.thermal_squares(values, [boxes[track_id]])[0]
             except CropError:  # too thin for a square: it is known by its signature alone
