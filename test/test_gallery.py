@@ -320,7 +320,7 @@ def test_a_track_that_is_known_well_is_signed_now_and_then():
     wanted = []
     for length in range(1, 13):
         item = tracked(4, length=length)
-        wanted.append(gallery.is_new(4))
+        wanted.append(4 not in gallery)
         gallery.add(item, signature(200, length) if wanted[-1] else None, length * S)
         assert gallery.last_seen(4)[1:] == (length * S, length)
         if gallery.to_sign([4, 77]):

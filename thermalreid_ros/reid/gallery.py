@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -104,11 +104,8 @@ class Gallery:
         """Tracks whose newest sight shall have a signature: as long as there are few, then every so many, those with
         the fewest first. Neighbouring frames show the same, and of many objects signatures take longer than all else
         but the models."""
-        wanting = [(len(entry.signatures), track_id) for track_id in track_ids if track_id in self._entries
-                   for entry in (self._entries[track_id],)
-                   if entry.length > entry.signed
-                   and (len(entry.signatures) < self._signatures_per_track or entry.length - entry.signed >= every)]
-        return [track_id for _, track_id in sorted(wanting)[:most]]
+        return _least_known(((track_id, len(entry.signatures), entry.length - entry.signed)
+                             for track_id, entry in self._known(track_ids)), self._signatures_per_track, every, most)
 
     def sign(self, track_id: int, signature: ThermalSignature) -> None:
         """How a track looks in the frame of its newest sight."""
@@ -116,30 +113,26 @@ class Gallery:
         entry.signatures.append(signature)
         entry.signed = entry.length
 
-    def is_new(self, track_id: int) -> bool:
-        """Whether it is not known yet how a track looks."""
-        return track_id not in self._entries
-
     def add(self, tracked: TrackedDetection, signature: ThermalSignature | None, stamp_ns: int) -> None:
         """Remember a track's sight in the frame of this stamp, and how it looks there; None: as before."""
         entry = self._entries.pop(tracked.track_id, None)
         if entry is None:
             entry = _Entry(deque(maxlen=self._signatures_per_track), deque(maxlen=self._descriptors_per_track),
                            deque(maxlen=self._descriptors_per_track), tracked.detection, tracked.length, stamp_ns)
-        if signature is not None:
-            entry.signatures.append(signature)
-            entry.signed = tracked.length
         entry.detection, entry.length, entry.stamp_ns = tracked.detection, tracked.length, stamp_ns
         self._entries[tracked.track_id] = entry
+        if signature is not None:
+            self.sign(tracked.track_id, signature)
 
     def to_describe(self, track_ids: Iterable[int], every: int = 5, most: int = 24) -> list[int]:
         """Tracks whose newest sight shall be described: the first sights, then every so many, the least described ones
         first. Embedding costs more than all else, and neighbouring frames show the same."""
-        wanting = [(len(entry.descriptors), track_id) for track_id in track_ids if track_id in self._entries
-                   for entry in (self._entries[track_id],)
-                   if entry.length > entry.described and (len(entry.descriptors) < self._descriptors_per_track // 2
-                                                          or entry.length - entry.described >= every)]
-        return [track_id for _, track_id in sorted(wanting)[:most]]
+        return _least_known(((track_id, len(entry.descriptors), entry.length - entry.described)
+                             for track_id, entry in self._known(track_ids)), self._descriptors_per_track // 2, every,
+                            most)
+
+    def _known(self, track_ids: Iterable[int]) -> Iterator[tuple[int, _Entry]]:
+        return ((track_id, self._entries[track_id]) for track_id in track_ids if track_id in self._entries)
 
     def describe(self, track_id: int, descriptor: np.ndarray, classes: np.ndarray) -> None:
         """What an embedding says of a track's newest sight: a unit vector, and probabilities of CLASS_NAMES."""
@@ -242,3 +235,10 @@ class Gallery:
                 own = pairs[:, :, first:first + len(probe.signatures)]
                 self._terms[probe].update(zip(lacking, own))
                 first += len(probe.signatures)
+
+
+def _least_known(tracks: Iterable[tuple[int, int, int]], few: int, every: int, most: int) -> list[int]:
+    """Of tracks (id, looks kept, sights since the last of them) those seen anew that have few or were not looked at for
+    `every` sights; the ones with the fewest first, `most` at most."""
+    wanting = [(kept, track_id) for track_id, kept, since in tracks if since > 0 and (kept < few or since >= every)]
+    return [track_id for _, track_id in sorted(wanting)[:most]]

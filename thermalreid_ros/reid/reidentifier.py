@@ -152,10 +152,10 @@ class Reidentifier:
         left out and named in the result. A stamp not later than the last forgets tracks, gallery and places: the
         recording starts anew.
         """
-        if self.tracker.stamp_ns is not None and frame.stamp_ns <= self.tracker.stamp_ns:
+        before_ns = self.tracker.stamp_ns
+        if before_ns is not None and frame.stamp_ns <= before_ns:
             self.gallery.clear()
             self._places = StampPairing(FRAMES_KEPT)
-        before_ns = self.tracker.stamp_ns
         since_s = 1.0 if before_ns is None else (frame.stamp_ns - before_ns) / 1e9
         self._learned = min(max(round(LEARNED_A_SECOND * since_s), LEARNED_LEAST), LEARNED_MOST)
         values, usable, ignored = frame.values(), [], []
@@ -168,9 +168,13 @@ class Reidentifier:
             except SignatureError as error:
                 ignored.append(str(error))
         tracked = self.tracker.update(usable, frame.stamp_ns, frame.gray8())
-        new = tuple(item for item in tracked if self.gallery.is_new(item.track_id))
+        new = []
         for item in tracked:
-            self.gallery.add(item, self._sign(values, item) if item in new else None, frame.stamp_ns)
+            signature = None
+            if item.track_id not in self.gallery:
+                new.append(item)
+                signature = self._sign(values, item)
+            self.gallery.add(item, signature, frame.stamp_ns)
         self.gallery.expire(frame.stamp_ns)
         self.targets.keep(self.gallery.track_ids)
         if self._embedder is not None:

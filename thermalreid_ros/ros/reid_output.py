@@ -80,8 +80,8 @@ class ReidOutput:
             self._pose_ns = None
 
     def rank_all(self, header: Header) -> None:
-        """Rank by all probes and publish the rankings and, where they are known, the places. header: of the newest
-        frame."""
+        """Rank by all probes and publish the rankings; `place` follows, once the frame is learned. header: of the
+        newest frame."""
         rankings = self._reid.rank_all()
         for ranking in rankings:
             self._publish(ranking, header)
@@ -89,15 +89,16 @@ class ReidOutput:
         self._node.diagnostics.note("instead", "; ".join(whys))
 
     def rank(self, probe_id: str, header: Header) -> None:
-        """The same by one probe, that came after the frame."""
-        self._publish(self._reid.rank(probe_id), header)
+        """Rank by one probe, that came after the frame, and publish the ranking and, where it is known, the place."""
+        ranking = self._reid.rank(probe_id)
+        self._publish(ranking, header)
+        self._place(ranking, stamp_to_ns(header.stamp))
 
     def _publish(self, ranking: Ranking, header: Header) -> None:
         self._rankings[ranking.probe_id] = ranking
         self._matches.publish(MatchArray(
             header=header, probe_id=ranking.probe_id, method=ranking.method, beta_h=self._reid.gallery.beta_h,
             accept_probability=self._reid.accept_probability, matches=[_match(match) for match in ranking.matches]))
-        self._place(ranking, stamp_to_ns(header.stamp))
 
     def pose(self, pose: CameraPose) -> None:
         """The camera's pose at a frame that has been ranked already: places are known now."""

@@ -32,16 +32,16 @@ def export_onnx(module: nn.Module, out: Path, *, arguments: Sequence[torch.Tenso
     float16.
 
     Batch normalisation is folded and weights are rounded to what they are stored as before the comparison, which is
-    thus about the arithmetic alone and the rounding of large constants of the graph, which are no weights to torch; the
-    card states beside it what folding and rounding change. Raises ThermalReidError, and leaves no file, where the
-    difference exceeds the limit.
+    thus about the arithmetic alone; the card states beside it what folding and rounding change. Raises
+    ThermalReidError, and leaves no file, where the difference exceeds the limit.
     """
     trained = copy.deepcopy(module).cpu().eval().to(memory_format=torch.contiguous_format)
     rounded = copy.deepcopy(trained)
     fold_normalisation(rounded)
     with torch.no_grad():
-        for weight in rounded.parameters():
-            weight.copy_(torch.from_numpy(stored(weight.numpy(), int8=int8)))
+        for weight in (*rounded.parameters(), *rounded.buffers()):
+            if weight.is_floating_point():
+                weight.copy_(torch.from_numpy(stored(weight.numpy(), int8=int8)))
     free = {spec["name"]: {axis: size for axis, size in enumerate(spec["shape"]) if isinstance(size, str)}
             for spec in (*card["inputs"], *card["outputs"])}
     card = {"name": out.stem, **card, "opset": OPSET,
