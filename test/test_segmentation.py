@@ -5,12 +5,13 @@ import json
 import cv2
 import numpy as np
 import pytest
+from thermalreid_ros.camera.thermal import make_frame
 from thermalreid_ros.cli import main
 from thermalreid_ros.engine import EngineError, load_engine
 from thermalreid_ros.engine.engine import open_model
 from thermalreid_ros.engine.packing import write_card
 from thermalreid_ros.evaluation.confusion import UNSEEN_KEPT, count_pixels, figures, row_shares
-from thermalreid_ros.localization.segmenter import Segmenter
+from thermalreid_ros.localization.segmenter import CONTRAST_LEVELS_PER_K, Segmenter, temperature_levels
 from thermalreid_ros.localization.types import LocalizationError
 from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA
 
@@ -67,6 +68,33 @@ def test_a_colour_frame_goes_in_as_red_green_blue(segmenter):
     assert (segmenter.segment(frame[..., 0]).confidence == 120).all()
 
 
+@pytest.mark.parametrize("radiometric", (True, False))
+def test_a_radiometric_frame_shows_its_temperatures_to_networks_that_know_them(tmp_path, radiometric):
+    segmenter = Segmenter(load_engine(by_level(tmp_path / "levels.onnx", radiometric=radiometric), providers=("cpu",)))
+    raw = np.full((512, 640), 28815, np.uint16)  # 15 C
+    raw[:, 400:] = 29115  # 3 K more
+    raw[100, 100] = 0  # dead
+    frame = make_frame(raw, "mono16", "centikelvin", 7, "camera")
+    mask = segmenter.segment(frame)
+    assert mask.stamp_ns == 7 and mask.labels[0, 0] == frame.gray8()[0, 0] // 50
+    cool, warm = (int(mask.confidence[200, column]) for column in (20, 300))  # green
+    if radiometric:
+        assert (cool, warm) == (128, 128 + 3 * CONTRAST_LEVELS_PER_K)
+        assert (mask.confidence[:, :195] == cool).all()
+    else:
+        assert (cool, warm) == (frame.gray8()[0, 0], frame.gray8()[0, 639])
+    assert segmenter.segment(make_frame(raw, "mono16", "counts", 8, "camera")).confidence[0, 300] == \
+        segmenter.segment(make_frame(raw, "mono16", "counts", 8, "camera").gray8()).confidence[0, 300]
+
+
+def test_levels_of_temperatures():
+    cells = np.array([[-60.0, 10.0, 10.0], [10.0, 12.5, 200.0]], np.float32)
+    levels = temperature_levels(cells.repeat(9, 0).repeat(9, 1))
+    assert levels.dtype == np.float32 and levels.shape == (2, 18, 27)
+    assert levels[:, 0, [0, 9]].T.tolist() == [[0, 0], [128, 100]]
+    assert levels[:, 17, [9, 18]].T.tolist() == [[148, 105], [255, 255]]
+
+
 @pytest.mark.parametrize("height,width,expected", [
     (512, 640, (256, 320)), (1080, 1920, (224, 384)), (256, 320, (256, 320)), (120, 160, (128, 160)),
     (480, 640, (256, 320)), (20, 20, (32, 32))])
@@ -80,7 +108,7 @@ def test_other_frames_and_models_are_refused(segmenter, tmp_path):
         with pytest.raises(LocalizationError, match="cannot be labelled"):
             segmenter.segment(frame)
     with pytest.raises(EngineError, match="holds no confusion"):
-        _ = segmenter.confusion
+        segmenter.confusion(radiometric=False)
     with pytest.raises(EngineError, match="is for detection of car"):
         Segmenter(load_engine(by_level(tmp_path / "other.onnx", task="detection", classes=["car"]), providers=("cpu",)))
 
@@ -118,6 +146,25 @@ def data(tmp_path):
     return folder
 
 
+def test_radiometric_frames_are_measured_and_noted_apart(data, tmp_path):
+    model = by_level(tmp_path / "levels.onnx", radiometric=True)
+    (data / "images/thermal16").mkdir()
+    for k in range(2):
+        grey = cv2.imread(str(data / f"images/thermal/{k}.png"), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(data / f"images/thermal16/{k}.png"), 28000 + 10 * grey.astype(np.uint16))
+    command = ["evaluate", "segmentation", "--annotations", str(data / "annotations/val.json"), "--model", str(model),
+               "--card", "two frames", "--images"]
+    assert main([*command, str(data / "images/thermal16"), "--plots", str(tmp_path / "plots")]) == 0
+    _, card = open_model(model)
+    assert np.shape(card.extra["confusion_radiometric"]) == (5, 5) and "confusion" not in card.extra
+    assert main([*command, str(data / "images/thermal")]) == 0
+    _, card = open_model(model)
+    assert {"confusion", "confusion_radiometric"} <= card.extra.keys()
+    assert sum(metric["name"] == "mIoU" for metric in card.metrics) == 2
+    cv2.imwrite(str(data / "images/thermal16/1.png"), np.zeros((128, 160), np.uint16))
+    assert main([*command, str(data / "images/thermal16")]) == 2
+
+
 def test_the_command_measures_draws_and_notes(data, tmp_path):
     model = by_level(tmp_path / "levels.onnx")
     assert main(["evaluate", "segmentation", "--images", str(data / "images/thermal"), "--annotations",
@@ -131,9 +178,10 @@ def test_the_command_measures_draws_and_notes(data, tmp_path):
     noted = {metric["name"]: metric for metric in card.metrics}
     assert noted["mIoU"]["data"] == "two frames, 2 frames" and noted["mIoU"]["value"] == round(found["miou"], 4)
     assert noted["mIoU"]["command"].endswith("--images images/thermal --annotations annotations/val.json")
-    confusion = Segmenter(load_engine(model, providers=("cpu",))).confusion
+    confusion = Segmenter(load_engine(model, providers=("cpu",))).confusion(radiometric=False)
     np.testing.assert_allclose(confusion[1], (0, 2 / 3, 1 / 3, 0, 0), atol=0.01)
     assert confusion[4, 4] == UNSEEN_KEPT
+    assert "confusion_radiometric" not in card.extra
     for name in ("frames.png", "iou.png"):
         assert cv2.imread(str(tmp_path / "plots" / name)).std() > 1
 

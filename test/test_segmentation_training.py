@@ -10,11 +10,18 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training extra is not installed")
 
 from thermalreid_ros.errors import ThermalReidError  # noqa: E402
-from thermalreid_ros.localization.segmenter import Segmenter  # noqa: E402
+from thermalreid_ros.evaluation.segmentation import read_frame  # noqa: E402
+from thermalreid_ros.localization.segmenter import (  # noqa: E402
+    ABSOLUTE_LEVELS_PER_K,
+    COLDEST_C,
+    CONTRAST_LEVELS_PER_K,
+    Segmenter,
+    temperature_levels,
+)
 from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA  # noqa: E402
 from thermalreid_ros.training.augmentation import Augmentation  # noqa: E402
 from thermalreid_ros.training.export_segmenter import export_segmenter  # noqa: E402
-from thermalreid_ros.training.labellings import LabelledFrames, read_labelled, reduce_labels  # noqa: E402
+from thermalreid_ros.training.labellings import LabelledFrames, channels, read_labelled, reduce_labels  # noqa: E402
 from thermalreid_ros.training.segmentation import evaluate, load_weights, recipe_for, train  # noqa: E402
 from thermalreid_ros.training.segmentation_losses import (  # noqa: E402
     boundary_loss,
@@ -39,7 +46,8 @@ def one_thread():
 
 
 def patches(count: int, size: int = 64, seed: int = 0) -> LabelledFrames:
-    """Frames of rectangles whose class their level tells, with a little noise; every other one in colour too."""
+    """Frames of rectangles whose class their level tells, with a little noise; every other one in colour too, and every
+    third radiometric: a tenth of the level in degrees Celsius."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((count, size, size), np.uint8)
     for mask in labels:
@@ -48,8 +56,10 @@ def patches(count: int, size: int = 64, seed: int = 0) -> LabelledFrames:
             mask[y:y + 24, x:x + 24] = label
     thermal = (LEVELS[labels] + rng.normal(0, 3, labels.shape)).clip(0, 255).astype(np.uint8)
     labels[:, :2] = NO_DATA
-    visible = np.arange(0, count, 2)
-    return LabelledFrames(thermal, labels, np.repeat(thermal[visible][..., None], 3, 3), visible)
+    visible, measured = np.arange(0, count, 2), np.arange(0, count, 3)
+    temperature_c = np.round(0.1 * thermal[measured], 1).astype(np.float32)
+    return LabelledFrames(thermal, labels, np.repeat(thermal[visible][..., None], 3, 3), visible, temperature_c,
+                          thermal[measured], measured)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -128,6 +138,23 @@ def test_variation_moves_labels_with_the_image_and_repeats_itself():
     assert not torch.equal(colour[:, 0], colour[:, 2])
 
 
+def test_variation_of_radiometric_frames_keeps_what_temperatures_mean():
+    labels = torch.zeros(16, 64, 64, dtype=torch.uint8)
+    labels[:, :, :24] = 1
+    temperature_c = torch.where(labels == 1, 16.0, 12.0)[:, None]
+    generator = torch.Generator()
+    generator.manual_seed(3)
+    images, labels = Augmentation(generator).radiometric(torch.full_like(temperature_c, 0.5), temperature_c, labels)
+    assert images.shape == (16, 3, 64, 64) and torch.equal(images, images.round()) and 0 <= images.min()
+    sure = torch.stack([image[1:, (mask == 1)].median(1).values - image[1:, (mask == 0)].median(1).values
+                        for image, mask in zip(images, labels)])  # the warmer class against the cooler, in levels
+    assert (sure[:, 0] / (CONTRAST_LEVELS_PER_K * 4.0)).numpy() == pytest.approx(np.ones(16), abs=0.45)
+    assert (sure[:, 1] / (ABSOLUTE_LEVELS_PER_K * 4.0)).numpy() == pytest.approx(np.ones(16), abs=0.45)
+    cool = torch.stack([image[2, mask == 0].median() for image, mask in zip(images, labels)])
+    assert cool.median().item() == pytest.approx(ABSOLUTE_LEVELS_PER_K * (12.0 - COLDEST_C), abs=4)
+    assert cool.std() > 1  # cameras err as a whole
+
+
 def test_labels_are_reduced_by_majority():
     mask = np.full((4, 8), 1, np.uint8)
     mask[:2, :2] = [[2, 2], [2, 3]]
@@ -136,13 +163,15 @@ def test_labels_are_reduced_by_majority():
 
 
 def data_set(folder, frames: LabelledFrames, split: str = "train"):
-    for part in ("images/thermal", "images/colour", "masks/semantic", "annotations"):
+    for part in ("images/thermal", "images/thermal16", "images/colour", "masks/semantic", "annotations"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for k, (image, mask) in enumerate(zip(frames.thermal, frames.labels)):
         cv2.imwrite(str(folder / f"images/thermal/{split}{k}.png"), image)
         cv2.imwrite(str(folder / f"masks/semantic/{split}{k}.png"), mask)
     for k, image in zip(frames.colour_of, frames.colour):
         cv2.imwrite(str(folder / f"images/colour/{split}{k}.jpg"), image)
+    for k, temperature_c in zip(frames.radiometric_of, frames.temperature_c):
+        cv2.imwrite(str(folder / f"images/thermal16/{split}{k}.png"), (100 * temperature_c + 27315.5).astype(np.uint16))
     records = [{"id": k, "file_name": f"{split}{k}.png"} for k in range(len(frames))]
     (folder / f"annotations/{split}.json").write_text(json.dumps({"images": records}))
     return folder
@@ -154,9 +183,19 @@ def test_sets_are_read_whole_and_reduced(tmp_path):
     again = read_labelled([tmp_path], "train", size_px=(64, 64))
     assert (again.thermal == frames.thermal).all() and (again.labels == frames.labels).all()
     assert again.colour_of.tolist() == [0, 2, 4] and again.colour.shape == (3, 64, 64, 3)
+    assert again.radiometric_of.tolist() == [0, 3]
+    np.testing.assert_allclose(again.temperature_c, frames.temperature_c, atol=0.006)
+    assert np.corrcoef(again.radiometric.ravel(), frames.radiometric.ravel())[0, 1] > 0.9  # another gain control
+    seen = channels(read_frame(tmp_path / "images/thermal16/train3.png"), (64, 64))
+    assert (seen[0] == again.radiometric[1]).all()
+    assert (seen[1:] == temperature_levels(again.temperature_c[1])).all()
     small = read_labelled([tmp_path, tmp_path], "train", size_px=(32, 32), colour=False, limit=2)
-    assert small.thermal.shape == (4, 32, 32) and not len(small.colour)
+    assert small.thermal.shape == (4, 32, 32) and not len(small.colour) and small.temperature_c.shape == (2, 32, 32)
     assert len(read_labelled([tmp_path], "val")) == 0
+    cv2.imwrite(str(tmp_path / "images/thermal16/train0.png"), frames.thermal[0])
+    with pytest.raises(ThermalReidError, match="thermal16/train0.png: no picture of 16 bits"):
+        read_labelled([tmp_path], "train")
+    (tmp_path / "images/thermal16/train0.png").unlink()
     (tmp_path / "masks/semantic/train3.png").unlink()
     with pytest.raises(ThermalReidError, match="train3.png: missing"):
         read_labelled([tmp_path], "train")
@@ -170,6 +209,12 @@ def test_training_learns_resumes_and_exports(name, tmp_path):
     rate = {"learning_rate": 3e-3, "batch": 4, "warmup": 2}
     first = recipe_for(name, steps=2, **rate)
     train(first, frames, tmp_path, log=lines.append)
+    begun = train(first, frames, tmp_path / "after", start=tmp_path / "weights.pt", log=lines.append)
+    assert f"begun with the weights of {tmp_path / 'weights.pt'}, 2 steps" in lines
+    assert begun.is_file()
+    other = next(item for item in NETWORKS if item != name)
+    with pytest.raises(ThermalReidError, match=f"weights.pt: holds {name}, not {other}"):
+        train(recipe_for(other, steps=2, **rate), frames, tmp_path / "other", start=begun, log=lines.append)
     begin = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
     weights = train(recipe_for(name, steps=30, minutes=30.0, **rate), frames, tmp_path, log=lines.append,
                     validation=patches(4, seed=1))
@@ -181,12 +226,13 @@ def test_training_learns_resumes_and_exports(name, tmp_path):
 
     network, facts = load_weights(weights)
     assert facts["step"] == 30 and facts["evaluation"]["thermal"]["frames"] == 4
+    assert facts["evaluation"]["radiometric"]["frames"] == 2
     whole, _ = load_weights(tmp_path / "checkpoint.pt")
     for mine, theirs in zip(network.state_dict().values(), whole.state_dict().values()):
         torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-3)
     noise = [np.random.default_rng(2).integers(0, 255, (128, 160, 3), dtype=np.uint8)]
     found = export_segmenter(network, tmp_path / "tiny.onnx", frames=noise, frames_from="noise", size_px=(96, 64),
-                             training={"data": "patches"}, evaluation=facts["evaluation"])
+                             training={"data": "patches", "radiometric": 4}, evaluation=facts["evaluation"])
     assert found["max_abs_difference"] <= 1e-3 and found["labels_agreement"] > 0.999
 
     from thermalreid_ros.engine import load_engine
@@ -199,7 +245,8 @@ def test_training_learns_resumes_and_exports(name, tmp_path):
         probability, label = network(torch.from_numpy(small).float()).softmax(1).max(1)
     assert (label[0].numpy() == mask.labels).mean() > 0.99
     assert np.abs(255 * probability[0].numpy() - mask.confidence).max() < 4
-    np.testing.assert_allclose(segmenter.confusion.sum(1), 1, atol=1e-3)
+    for radiometric, band in ((False, "thermal"), (True, "radiometric")):
+        assert segmenter.confusion(radiometric).tolist() == facts["evaluation"][band]["confusion"]
 
 
 def test_training_ends_in_time_and_needs_an_end(tmp_path):

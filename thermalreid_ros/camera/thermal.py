@@ -28,6 +28,11 @@ class ThermalUnits(str, Enum):
     COUNTS = "counts"  # uint16, uncalibrated detector counts, monotone in temperature
     AGC8 = "agc8"  # uint8, grey after the camera's own gain control
 
+    @property
+    def radiometric(self) -> bool:
+        """Whether pixel values are temperatures."""
+        return self not in (ThermalUnits.COUNTS, ThermalUnits.AGC8)
+
 
 class Polarity(str, Enum):
     """How a camera that does not measure temperature shows heat."""
@@ -84,7 +89,7 @@ class ThermalFrame:
     @property
     def is_radiometric(self) -> bool:
         """True when pixel values are temperatures."""
-        return self.units not in (ThermalUnits.COUNTS, ThermalUnits.AGC8)
+        return self.units.radiometric
 
     @property
     def height(self) -> int:

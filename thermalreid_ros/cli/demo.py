@@ -76,12 +76,12 @@ def _flight_rate(recording: Path) -> float:
     from thermalreid_ros.maps.store import SemanticMap
 
     with SemanticMap.open(demo_map()) as semantic_map, Flight(recording, semantic_map) as flight:
-        pictures = [picture for _, picture in islice(flight.pictures(), 8)]
+        frames = list(islice(flight.frames(), 8))
         period_s, recorded_s = float(np.median(np.diff(flight.seconds))), float(flight.seconds[-1])
     segmenter, times_s = Segmenter(load_engine("segmenter_compact")), []
-    for picture in pictures:
+    for frame in frames:
         began_s = time.perf_counter()
-        segmenter.segment(picture)
+        segmenter.segment(frame)
         times_s.append(time.perf_counter() - began_s)
     wanted = period_s / (FLIGHT_MARGIN * float(np.median(times_s)))
     return round(min(max(wanted, recorded_s / FLIGHT_WITHIN_S), FASTEST_FLIGHT), 1)

@@ -65,7 +65,7 @@ def add_parser(subparsers) -> None:
     simulated.set_defaults(part=_localization_simulated)
     segmentation = parts.add_parser("segmentation", help="IoU of a segmentation model on a rendered data set")
     segmentation.add_argument("--images", type=Path, required=True, metavar="DIR",
-                              help="folder of the frames, thermal or colour (SET/images/thermal)")
+                              help="folder of the frames: SET/images/thermal (grey), thermal16 (radiometric) or colour")
     segmentation.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
     segmentation.add_argument("--masks", type=Path, metavar="DIR", help="default: SET/masks/semantic")
     segmentation.add_argument("--model", default="segmenter_compact", help="a shipped model's name, or an .onnx file")
@@ -189,7 +189,7 @@ def _segmentation(args: argparse.Namespace) -> int:
         print(f"plots in {args.plots}")
     write_json(args.json, figures)
     if args.card:
-        _note_segmentation(args, figures, thermal=args.images.name != "colour")
+        _note_segmentation(args, figures)
     return 0
 
 
@@ -241,8 +241,8 @@ def _note_on_card(args: argparse.Namespace, figures: dict) -> None:
     print(f"noted on {path.with_suffix('.yaml')}")
 
 
-def _note_segmentation(args: argparse.Namespace, figures: dict, thermal: bool) -> None:
-    """Replace the card's metrics on this data, and its confusion where the frames are thermal."""
+def _note_segmentation(args: argparse.Namespace, figures: dict) -> None:
+    """Replace the card's metrics on this data, and the confusion of that kind of frames where they are thermal."""
     from thermalreid_ros.engine.engine import open_model
     from thermalreid_ros.engine.packing import write_card
 
@@ -250,8 +250,8 @@ def _note_segmentation(args: argparse.Namespace, figures: dict, thermal: bool) -
     values = {f"IoU {name}": value for name, value in figures["iou"].items() if value is not None}
     values["mIoU"] = figures["miou"]
     metrics = _with_noted(card, values, args, figures, _short_command("segmentation", path, args))
-    confusion = {"confusion": figures["confusion"]} if thermal else {}
-    write_card(path, {**card.to_mapping(), "metrics": metrics, **confusion})
+    key = {"thermal16": "confusion_radiometric", "colour": None}.get(args.images.name, "confusion")
+    write_card(path, {**card.to_mapping(), "metrics": metrics, **({key: figures["confusion"]} if key else {})})
     print(f"noted on {path.with_suffix('.yaml')}")
 
 

@@ -70,7 +70,7 @@ def chosen_labelling(args: argparse.Namespace, detector: Detector, data: CocoSet
         return true_labels(data, mask_folder(args.images))
     segmenter = _segmenter(args.segmenter, args.threads)
     if args.semantics == "predicted":
-        return predicted_labels(segmenter)
+        return predicted_labels(data, segmenter)
     return map_labels(data, args.maps, segmenter, args.fix_error, args.seed)
 
 

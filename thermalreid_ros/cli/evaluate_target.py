@@ -26,7 +26,6 @@ def _run(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.detection.detector import Detector
     from thermalreid_ros.engine import load_engine
-    from thermalreid_ros.evaluation.localization import PredictedLabels
     from thermalreid_ros.evaluation.localization_runs import maps_by_name
     from thermalreid_ros.evaluation.targets import place_objects, target_figures
     from thermalreid_ros.localization.segmenter import Segmenter
@@ -35,10 +34,10 @@ def _run(args: argparse.Namespace) -> int:
     map_of = maps_by_name(args.maps)
     detector = Detector(load_engine(args.model, threads=args.threads))
     segmenter = Segmenter(load_engine(args.segmenter, threads=args.threads))
-    labelling, flights = PredictedLabels(segmenter.segment, segmenter.confusion), []
+    flights = []
     for bag in args.bags:
         with SemanticMap.open(map_of(bag)) as semantic_map:
-            flights.append(place_objects(bag, semantic_map, detector, labelling, progress))
+            flights.append(place_objects(bag, semantic_map, detector, segmenter, progress))
     figures = target_figures(flights)
     columns = ("median_m", "p95_m", "ellipse95", "nees", "sights")
     rows = [(f"{name}, {kind.replace('_', ' ')}", row) for kind, of in figures.items()

@@ -71,6 +71,8 @@ def add_parser(subparsers) -> None:
     segmenter.add_argument("--sets", type=Path, nargs="+", required=True, metavar="DIR",
                            help="data sets as `world dataset` makes them; their train split is trained on, their val "
                            "split measured at the end")
+    segmenter.add_argument("--start", type=Path, metavar="weights.pt", help="begin with the network of an earlier "
+                           "training")
     segmenter.add_argument("--steps", type=positive(int), help="end after so many steps")
     segmenter.add_argument("--minutes", type=positive(float), help="end after so many minutes from the first step; the "
                            "learning rate falls towards the end that comes first")
@@ -160,11 +162,11 @@ def _segmenter(args: argparse.Namespace) -> int:
     begun = time.monotonic()
     frames, validation = (read_labelled(args.sets, split, colour=not args.no_colour, limit=args.limit)
                           for split in ("train", "val"))
-    print(f"{len(frames)} frames to train on, {len(frames.colour)} of them in colour too; {len(validation)} to measure "
-          f"on; read in {time.monotonic() - begun:.0f} s", flush=True)
+    print(f"{len(frames)} frames to train on, {len(frames.colour)} of them in colour, {len(frames.radiometric)} with "
+          f"temperatures; {len(validation)} to measure on; read in {time.monotonic() - begun:.0f} s", flush=True)
     data = {"sets": [folder.name for folder in args.sets], "frames": len(frames), "visible": len(frames.colour),
-            "validation": len(validation)}
-    weights = train(recipe, frames, args.out, validation=validation, device=args.device, data=data,
+            "radiometric": len(frames.radiometric), "validation": len(validation)}
+    weights = train(recipe, frames, args.out, validation=validation, start=args.start, device=args.device, data=data,
                     log=lambda line: print(line, flush=True))
     print(f"trained: {weights}")
     return 0
@@ -180,12 +182,11 @@ def _export(args: argparse.Namespace) -> int:
 
     from thermalreid_ros.training.detection import load_checkpoint
     from thermalreid_ros.training.export import export_detector
+    from thermalreid_ros.training.folders import spread
 
     detector, recipe, step = load_checkpoint(args.checkpoint)
-    paths = sorted(path for path in args.images.iterdir() if path.suffix in (".jpg", ".png", ".webp"))[::30][:10]
+    paths = spread(args.images, 10)
     frames = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
-    if not frames:
-        raise ThermalReidError(f"{args.images}: no frames (.jpg, .png, .webp) to measure the parity on")
     training = {"data": args.data, "licence": args.licence, "command": args.command, "seed": recipe["seed"],
                 "steps": step, "images_seen": step * recipe["batch"], "recipe": recipe}
     if args.remark:
@@ -197,7 +198,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _int8(args: argparse.Namespace) -> int:
-    from thermalreid_ros.training.int8_form import quantise, short
+    from thermalreid_ros.training.folders import short
+    from thermalreid_ros.training.int8_form import quantise
 
     names = " ".join(map(short, args.images))
     form = quantise(args.model, args.images, args.frames,
@@ -207,17 +209,14 @@ def _int8(args: argparse.Namespace) -> int:
 
 
 def _export_segmenter(args: argparse.Namespace) -> int:
-    import cv2
-
+    from thermalreid_ros.evaluation.segmentation import read_frame
     from thermalreid_ros.training.export_segmenter import export_segmenter
+    from thermalreid_ros.training.folders import spread
     from thermalreid_ros.training.segmentation import load_weights
 
     network, facts = load_weights(args.weights)
-    paths = sorted(path for path in args.images.iterdir() if path.suffix in (".jpg", ".png", ".webp"))
-    paths = paths[::max(1, len(paths) // 10)][:10]
-    frames = [cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1] for path in paths]
-    if not frames:
-        raise ThermalReidError(f"{args.images}: no frames (.jpg, .png, .webp) to measure the parity on")
+    paths = spread(args.images, 10)
+    frames = [read_frame(path) for path in paths]
     training = {"data": args.data, "licence": args.licence, "command": args.command, "seed": facts["recipe"]["seed"],
                 "steps": facts["step"], "minutes": round(facts["seconds"] / 60, 1),
                 "images_seen": facts["step"] * facts["recipe"]["batch"], **facts["data"], "recipe": facts["recipe"]}

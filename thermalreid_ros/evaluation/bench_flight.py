@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.engine import load_engine, seconds_in_models
 from thermalreid_ros.errors import ThermalReidError
@@ -67,7 +68,7 @@ def measure_flight(bag: str | Path, map_path: str | Path, *, frames: int = 60, d
         for engine in engines:
             held.callback(engine.close)
         label, detect = Segmenter(engines[0]), Detector(engines[1])
-        localizer = Localizer(semantic_map, confusion=label.confusion)
+        localizer = Localizer(semantic_map, confusion=label.confusion(ThermalUnits(flight.units).radiometric))
         reid, _ = load_reidentifier(flight.units, **on_one)
         held.callback(reid.close)
         first = max(len(flight.seconds) - frames, 0)
@@ -78,7 +79,7 @@ def measure_flight(bag: str | Path, map_path: str | Path, *, frames: int = 60, d
             else:
                 timed = clock if number >= first else _Clock()
                 grey = timed.time("grey", event.frame.gray8)
-                mask = timed.time("labelling", lambda: label.segment(grey, event.stamp_ns))
+                mask = timed.time("labelling", lambda: label.segment(event.frame))
                 result = timed.time("filter", lambda: localizer.process(mask, flight.intrinsics))
                 if number >= first - WARM_UP:
                     labels = timed.time("mask", lambda: cv2.resize(mask.labels, grey.shape[::-1],

@@ -168,6 +168,11 @@ class Flight:
                 yield self._sensed(message.topic, content)
         yield from waiting
 
+    def frames(self) -> Iterator[ThermalFrame]:
+        """The camera's frames, without their truth."""
+        for message in self._bag.messages([self._frames]):
+            yield self._frame(self._bag.decode(message), labels=False).frame
+
     def pictures(self, from_ns: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """(stamp, white-hot grey, uint8 (H, W)) of the frames recorded from a time on."""
         for message in self._bag.messages([self._frames], start_ns=from_ns):

@@ -24,7 +24,7 @@ def conditions(data: CocoSet, truth: Labelling, segmenters: Sequence[Segmenter],
                fix_error_m: float, shifts_m: Sequence[float], seed: int) -> dict[str, Labelling | None]:
     """The labellings to compare, by name. The map is drawn onto the last segmenter's labelling."""
     chosen: dict[str, Labelling | None] = {"none": None}
-    chosen |= {f"predicted by {item.engine.card.name}": predicted_labels(item) for item in segmenters}
+    chosen |= {f"predicted by {item.engine.card.name}": predicted_labels(data, item) for item in segmenters}
     if maps:
         if not segmenters:
             raise ThermalReidError("the map is aligned with a predicted labelling; name a segmenter")

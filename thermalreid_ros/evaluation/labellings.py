@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
+from thermalreid_ros.camera.thermal import ThermalFrame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import CocoSet
-from thermalreid_ros.evaluation.segmentation import at_frame_size, read_mask
+from thermalreid_ros.evaluation.segmentation import at_frame_size, read_frame, read_mask
 from thermalreid_ros.localization.alignment import align
 from thermalreid_ros.localization.ground import view_directions
 from thermalreid_ros.localization.segmenter import Segmenter
@@ -43,9 +44,9 @@ def true_labels(data: CocoSet, folder: Path) -> Labelling:
     return labels
 
 
-def predicted_labels(segmenter: Segmenter) -> Labelling:
-    """What a network makes of the frame alone."""
-    return lambda number, frame: at_frame_size(segmenter.segment(frame))
+def predicted_labels(data: CocoSet, segmenter: Segmenter) -> Labelling:
+    """What a network makes of the frame alone, by its temperatures where the set holds them."""
+    return lambda number, frame: at_frame_size(segmenter.segment(_measured(data.paths[number], frame)))
 
 
 def map_labels(data: CocoSet, maps: Sequence[Path], segmenter: Segmenter, fix_error_m: float, seed: int) -> Labelling:
@@ -67,7 +68,7 @@ def map_labels(data: CocoSet, maps: Sequence[Path], segmenter: Segmenter, fix_er
         semantic_map = opened[record["map"]]
         x, y = map(float, semantic_map.grid.from_geographic(record["latitude"], record["longitude"]))
         east, north = fix_error_m * _rng(seed, "map", number).standard_normal(2)
-        mask = segmenter.segment(frame)
+        mask = segmenter.segment(_measured(data.paths[number], frame))
         aligned = align(semantic_map, mask, intrinsics, rotation, height_m, x + east, y + north)
         return at_frame_size(replace(mask, labels=aligned.labels))
 
@@ -135,6 +136,12 @@ def shift(labels: np.ndarray, intrinsics: Intrinsics, rotation: np.ndarray, heig
     moved = labels[source[:, 1], source[:, 0]]
     moved[on_ground & ~ahead] = NO_DATA
     return moved.reshape(labels.shape)
+
+
+def _measured(path: Path, grey: np.ndarray) -> np.ndarray | ThermalFrame:
+    """The radiometric frame beside the grey one of SET/images/thermal; that one itself where there is none."""
+    measured = path.parent.parent / "thermal16" / f"{path.stem}.png"
+    return read_frame(measured) if path.parent.name == "thermal" and measured.is_file() else grey
 
 
 def _mirrored(places: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -25,10 +25,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics
+from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.evaluation.flight_input import (AltitudeEvent, AttitudeEvent, Event, Flight, FlightInputError,
                                                      FrameEvent, OdometryEvent, PriorEvent)
 from thermalreid_ros.localization.ground import ground_offsets
 from thermalreid_ros.localization.localizer import Localizer
+from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.localization.types import LocalizationResult, SemanticMask, Verdict
 from thermalreid_ros.maps.classes import CLASS_COUNT
 
@@ -51,15 +53,15 @@ class Labelling(Protocol):
 
 
 class PredictedLabels:
-    """By a network. segment: as localization.segmenter.Segmenter.segment."""
+    """By a network. units: of the recording's frames, camera.thermal.ThermalUnits."""
 
     needs_truth = False
 
-    def __init__(self, segment: Callable[..., SemanticMask], confusion: np.ndarray | None = None):
-        self._segment, self.confusion = segment, confusion
+    def __init__(self, segmenter: Segmenter, units: str):
+        self._segmenter, self.confusion = segmenter, segmenter.confusion(ThermalUnits(units).radiometric)
 
     def label(self, event: FrameEvent) -> SemanticMask:
-        return self._segment(event.frame.gray8(), event.stamp_ns)
+        return self._segmenter.segment(event.frame)
 
 
 class TrueLabels:

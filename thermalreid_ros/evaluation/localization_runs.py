@@ -66,7 +66,7 @@ class LocalizationRuns:
         with SemanticMap.open(self._map_of(bag)) as semantic_map, Flight(
                 bag, semantic_map, prior_error_m=self._prior_error_m, seed=self._seed) as flight:
             labelling = TrueLabels(flight, self._label_errors, self._seed) if self._segmenter is None else \
-                PredictedLabels(self._segmenter.segment, self._segmenter.confusion)
+                PredictedLabels(self._segmenter, flight.units)
             localizer = Localizer(semantic_map, LocalizerConfig(seed=self._seed), labelling.confusion)
             bar = iter(self._progress(range(len(flight.stamps_ns)), description=flight.name, unit="frame"))
             run = run_filter(flight, localizer, labelling, every=self._every, frame_done=lambda: next(bar, None))

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from thermalreid_ros.camera.thermal import FrameError, ThermalFrame, ThermalUnits, make_frame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.confusion import count_pixels, figures
 from thermalreid_ros.localization.segmenter import Segmenter
@@ -22,7 +23,7 @@ _SHOWN = 6  # frames of the picture
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Frames (thermal grey or colour), their masks and records, in the annotations' order."""
+    """Frames (thermal grey, radiometric or colour), their masks and records, in the annotations' order."""
 
     frames: tuple[Path, ...]
     masks: tuple[Path, ...]
@@ -31,7 +32,7 @@ class LabelledSet:
 
 def read_labelled_set(images: Path, annotations: Path, masks: Path | None = None) -> LabelledSet:
     """A split of a data set. masks: where its masks lie, by default masks/semantic beside the folder of `images`
-    (SET/images/thermal or SET/images/colour). Raises ThermalReidError naming the file, before any frame is read."""
+    (SET/images/thermal, thermal16 or colour). Raises ThermalReidError naming the file, before any frame is read."""
     masks = masks or images.parent.parent / "masks" / "semantic"
     try:
         records = tuple(json.loads(annotations.read_text())["images"])
@@ -53,11 +54,17 @@ def read_labelled_set(images: Path, annotations: Path, masks: Path | None = None
     return LabelledSet(tuple(found["frame"]), tuple(found["mask"]), records)
 
 
-def read_frame(path: Path) -> np.ndarray:
-    """uint8 (H, W) or, of a colour picture, (H, W, 3) RGB."""
+def read_frame(path: Path) -> np.ndarray | ThermalFrame:
+    """A picture of a data set: of 8 bits as uint8 (H, W) or, in colour, (H, W, 3) RGB; of 16 bits (images/thermal16) as
+    the radiometric frame that it is, in centikelvin."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is not None and image.dtype == np.uint16 and image.ndim == 2:
+        try:
+            return make_frame(image, "mono16", ThermalUnits.CENTIKELVIN, 0, "")
+        except FrameError as error:
+            raise ThermalReidError(f"{path}: {error}") from None
     if image is None or image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)):
-        raise ThermalReidError(f"{path}: not a readable image of 8 bits, grey or colour")
+        raise ThermalReidError(f"{path}: not a readable image of 8 bits, grey or colour, or of 16 bits, grey")
     return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
 
 
@@ -82,9 +89,9 @@ def evaluate_segmentation(segmenter: Segmenter, data: LabelledSet,
     times_ms, frames = [], [0, 0]
     for k in progress(range(len(data.frames))):
         frame, truth = read_frame(data.frames[k]), read_mask(data.masks[k])
-        if truth.shape != frame.shape[:2]:
+        if truth.shape != (size := (frame.raw if isinstance(frame, ThermalFrame) else frame).shape[:2]):
             raise ThermalReidError(f"{data.masks[k]}: {truth.shape[1]}x{truth.shape[0]} px, its frame "
-                                   f"{frame.shape[1]}x{frame.shape[0]}; check --masks")
+                                   f"{size[1]}x{size[0]}; check --masks")
         started = time.perf_counter()
         mask = segmenter.segment(frame)
         times_ms.append(1e3 * (time.perf_counter() - started))
@@ -112,7 +119,8 @@ def write_plots(folder: Path, segmenter: Segmenter, data: LabelledSet, found: di
     columns = []
     for k in np.unique(np.linspace(0, len(data.frames) - 1, _SHOWN).round().astype(int)):
         frame = read_frame(data.frames[k])
-        shown = frame if frame.ndim == 3 else np.repeat(frame[..., None], 3, 2)
+        grey = frame.gray8() if isinstance(frame, ThermalFrame) else frame
+        shown = grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, 2)
         parts = (shown, palette[read_mask(data.masks[k])], palette[at_frame_size(segmenter.segment(frame))])
         columns.append(np.vstack([cv2.resize(part, (320, 256), interpolation=cv2.INTER_AREA) for part in parts]))
     cv2.imwrite(str(folder / "frames.png"), np.ascontiguousarray(np.hstack(columns)[..., ::-1]))

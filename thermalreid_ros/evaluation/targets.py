@@ -21,6 +21,7 @@ from thermalreid_ros.evaluation.localization import CHI2_95, PredictedLabels, fe
 from thermalreid_ros.evaluation.replay import MATCH_IOU, iou
 from thermalreid_ros.localization.localizer import Localizer
 from thermalreid_ros.localization.pose import pose_covariance
+from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.reid.target import CameraPose, Sight, TargetError, TargetTrack, sight
 from thermalreid_ros.ros.bag import Bag
@@ -51,12 +52,13 @@ class Placements:
     placed: dict[str, list[Placed]] = field(default_factory=lambda: {TRUE: [], LOCALIZED: []})
 
 
-def place_objects(path: Path, semantic_map: SemanticMap, detector: Detector, labelling: PredictedLabels,
+def place_objects(path: Path, semantic_map: SemanticMap, detector: Detector, segmenter: Segmenter,
                   progress: Callable[..., Any]) -> Placements:
     """Detect and place the objects of a flight's recording. progress: cli.progress.progress or like it. Raises
     FlightInputError and BagError."""
     with Flight(path, semantic_map) as flight:
         bar = iter(progress(range(len(flight.stamps_ns)), description=flight.name, unit="frame"))
+        labelling = PredictedLabels(segmenter, flight.units)
         placed = _place(flight, _truth(path, semantic_map.grid), detector,
                         Localizer(semantic_map, confusion=labelling.confusion), labelling, lambda: next(bar, None))
         next(bar, None)

@@ -61,7 +61,8 @@ class GeoLocalizationNode(ThermalNode):
         self._engine = load_engine(values.model, providers=values.providers, threads=model_threads(values),
                                    log=self.get_logger().info)
         self._segmenter = Segmenter(self._engine)
-        self._localizer = Localizer(self._map, LocalizerConfig(resume_s=values.resume_s), self._segmenter.confusion)
+        confusion = self._segmenter.confusion(ThermalUnits(values.thermal_units).radiometric)
+        self._localizer = Localizer(self._map, LocalizerConfig(resume_s=values.resume_s), confusion)
         self._last_place = LastPlace(self.get_fully_qualified_name(), f"{self._map.path.name} {self._map.bounds}",
                                      values.resume_s, self.get_logger().warning)
         self._localizer.resume(self._last_place.load())
@@ -127,7 +128,7 @@ class GeoLocalizationNode(ThermalNode):
     def _localize(self, message: Image) -> None:
         frame = convert.message_to_frame(message, ThermalUnits(self.values.thermal_units),
                                          polarity=Polarity(self.values.polarity))
-        mask = self._segmenter.segment(frame.gray8(), frame.stamp_ns)
+        mask = self._segmenter.segment(frame)
         self.diagnostics.sample("inference_ms", mask.inference_ms)
         self._out.mask(mask, message.header)
         # While the network ran, readings from after the capture came: the localizer looks between two.

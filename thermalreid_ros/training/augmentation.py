@@ -11,7 +11,12 @@ import math
 import torch
 import torch.nn.functional as F
 
+from thermalreid_ros.localization.segmenter import ABSOLUTE_LEVELS_PER_K, COLDEST_C, CONTRAST_LEVELS_PER_K
 from thermalreid_ros.maps.classes import NO_DATA
+
+#: What disturbs the grey levels fully disturbs the levels of contrast and of temperature (localization/segmenter.py)
+#: so much: gain control stretches a few kelvin over the whole scale.
+_DISTURBED = (1.0, 0.2, 0.05)
 
 
 class Augmentation:
@@ -20,7 +25,9 @@ class Augmentation:
     Geometry: scale 0.6 to 1.6, any rotation for three frames in ten and a little for the others, mirrored for half of
     them. Radiometry of thermal frames imitates what gain controls and temperatures do: polarity, equalisation, any
     monotone curve, gain, offset, gamma, local contrast; then shading, blur or sharpening, noise, stripes, dead lines.
-    Visible frames get light, white balance and saturation instead, one in seven without colour.
+    Radiometric frames come from our own gain control, so their grey varies less; their temperatures err by some kelvin
+    as a whole and by a fifth in contrast. Visible frames get light, white balance and saturation instead, one in seven
+    without colour.
     """
 
     def __init__(self, generator: torch.Generator, inversion: float = 0.15):
@@ -36,6 +43,25 @@ class Augmentation:
         images = self.thermal_radiometry(images) if thermal else self.visible_radiometry(images)
         images, labels = self.cut_out(self.camera(images, lines=thermal), labels)
         return (255 * images.clamp(0, 1)).round().expand(-1, 3, -1, -1), labels
+
+    def radiometric(self, grey: torch.Tensor, temperature_c: torch.Tensor,
+                    labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """grey (0 to 1) and temperature_c, both (B, 1, H, W), as images of whole levels, (B, 3, H, W), and the labels
+        that go with them."""
+        both, labels = self.warp(torch.cat((grey, temperature_c), 1), labels)
+        grey, temperature_c = both.split(1, 1)
+        b = len(grey)
+        grey = torch.where(self._chance(b, 0.25), self._curved(grey), grey)
+        grey = grey.clamp(1e-3, 1) ** self._uniform(b, -0.2, 0.2).exp()
+        grey = (grey - 0.5) * self._uniform(b, -0.3, 0.15).exp() + 0.5 + self._uniform(b, -0.1, 0.1)
+        contrast = temperature_c - temperature_c.flatten(1).median(1).values.view(b, 1, 1, 1)
+        varied = contrast * self._uniform(b, -0.25, 0.25).exp()
+        absolute = temperature_c + varied - contrast + 2.0 * self._normal(b) - COLDEST_C
+        levels = torch.cat((grey, 0.5 + CONTRAST_LEVELS_PER_K / 255 * varied,
+                            ABSOLUTE_LEVELS_PER_K / 255 * absolute), 1)
+        disturbed = torch.tensor(_DISTURBED, device=self.device).view(1, 3, 1, 1)
+        images, labels = self.cut_out(self.camera(levels, lines=True, disturbed=disturbed), labels)
+        return (255 * images.clamp(0, 1)).round(), labels
 
     def warp(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         b, _, height, width = images.shape
@@ -75,19 +101,19 @@ class Augmentation:
         x = x.clamp(1e-3, 1) ** self._uniform(b, -0.4, 0.4).exp()
         return (x - 0.5) * self._uniform(b, -0.5, 0.3).exp() + 0.5 + self._uniform(b, -0.15, 0.15)
 
-    def camera(self, x: torch.Tensor, *, lines: bool) -> torch.Tensor:
-        """Shading, optics and noise; lines: stripes and dead lines too."""
+    def camera(self, x: torch.Tensor, *, lines: bool, disturbed: torch.Tensor | float = 1.0) -> torch.Tensor:
+        """Shading, optics and noise; lines: stripes and dead lines too. disturbed: factor of what is added."""
         b, _, height, width = x.shape
         shading = torch.randn(b, 1, 4, 5, generator=self.generator, device=self.device)
         shading = F.interpolate(shading, (height, width), mode="bicubic", align_corners=False)
-        x = x + torch.where(self._chance(b, 0.3), self._uniform(b, 0.02, 0.12), 0.0) * shading
+        x = x + torch.where(self._chance(b, 0.3), self._uniform(b, 0.02, 0.12), 0.0) * shading * disturbed
         x = x + torch.where(self._chance(b, 0.4), self._uniform(b, -0.8, 1.0), 0.0) * (self._blurred(x) - x)
         noise = torch.randn(x.shape, generator=self.generator, device=self.device)
-        x = x + torch.where(self._chance(b, 0.5), self._uniform(b, 0.0, 0.04), 0.0) * noise
+        x = x + torch.where(self._chance(b, 0.5), self._uniform(b, 0.0, 0.04), 0.0) * noise * disturbed
         if lines:
             for shape in ((b, 1, height, 1), (b, 1, 1, width)):
                 stripes = torch.randn(shape, generator=self.generator, device=self.device)
-                x = x + torch.where(self._chance(b, 0.15), self._uniform(b, 0.0, 0.03), 0.0) * stripes
+                x = x + torch.where(self._chance(b, 0.15), self._uniform(b, 0.0, 0.03), 0.0) * stripes * disturbed
                 dead = torch.rand(shape, generator=self.generator, device=self.device) < 0.01
                 x = torch.where(dead & self._chance(b, 0.1), self._uniform(b, 0.0, 1.0), x)
         return x

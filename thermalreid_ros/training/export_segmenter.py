@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from thermalreid_ros.camera.thermal import ThermalFrame
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.maps.classes import CLASS_NAMES
-from thermalreid_ros.training.labellings import SIZE_PX, reduce_picture
+from thermalreid_ros.training.labellings import SIZE_PX, channels
 from thermalreid_ros.training.onnx_file import export_onnx
 from thermalreid_ros.training.segmenters import LEVEL_MEAN, LEVEL_STD
 
@@ -37,23 +38,25 @@ class SegmenterExport(nn.Module):
         return label.to(torch.uint8), (255.0 / total).round().to(torch.uint8)
 
 
-def export_segmenter(network: nn.Module, out: Path, *, frames: Iterable[np.ndarray], frames_from: str,
+def export_segmenter(network: nn.Module, out: Path, *, frames: Iterable[np.ndarray | ThermalFrame], frames_from: str,
                      training: Mapping[str, Any], evaluation: Mapping[str, Any],
                      size_px: tuple[int, int] = SIZE_PX, int8: bool = False) -> dict[str, float]:
     """Write out (.onnx) and its card; returns what `parity` found.
 
-    frames: (H, W, 3) uint8 RGB to compare on, from a place `frames_from` names; they are reduced to size_px. int8: as
-    of export_onnx. evaluation: as training.segmentation.evaluate gives it, may be empty; the card's `confusion` is
-    that of thermal frames. Raises ThermalReidError, and leaves no file, where more than MAX_DIFFERENCE of a frame's
-    pixels differ.
+    frames: as evaluation.segmentation.read_frame gives them, to compare on, from a place `frames_from` names; they are
+    reduced to size_px. int8: as of export_onnx. evaluation: as training.segmentation.evaluate gives it, may be empty;
+    the card's `confusion` is that of grey thermal frames, `confusion_radiometric` that of radiometric ones, which the
+    card then says that the network was trained on (`radiometric`). Raises ThermalReidError, and leaves no file, where
+    more than MAX_DIFFERENCE of a frame's pixels differ.
     """
-    pictures = [np.ascontiguousarray(reduce_picture(frame, size_px).transpose(2, 0, 1)[None]) for frame in frames]
+    pictures = [channels(frame, size_px)[None] for frame in frames]
     width, height = size_px
     card = {
         "task": "segmentation", "architecture": type(network).__name__,
         "inputs": [{"name": "image", "shape": [1, 3, "height", "width"], "dtype": "uint8", "layout": "NCHW",
                     "mean": [LEVEL_MEAN] * 3, "std": [LEVEL_STD] * 3,
-                    "channels": ["red", "green", "blue; grey thrice for thermal; normalised in the graph"],
+                    "channels": ["red", "green", "blue; of thermal frames grey thrice, or, if radiometric, grey, 8 "
+                                 "levels per K above the median, 2 per K above -40 C; normalised in the graph"],
                     "typical_shape": [1, 3, height, width]}],
         "outputs": [
             {"name": "labels", "shape": [1, "height", "width"], "dtype": "uint8", "meaning": "index into classes"},
@@ -61,7 +64,9 @@ def export_segmenter(network: nn.Module, out: Path, *, frames: Iterable[np.ndarr
              "meaning": "probability of the label, 255 = 1"}],
         "classes": list(CLASS_NAMES), "strides": [network.stride_multiple], "training": dict(training),
         "metrics": _metrics(evaluation, training),
-        **({"confusion": evaluation["thermal"]["confusion"]} if "thermal" in evaluation else {}),
+        "radiometric": bool(training.get("radiometric")),
+        **{key: evaluation[band]["confusion"] for key, band in (
+            ("confusion", "thermal"), ("confusion_radiometric", "radiometric")) if band in evaluation},
     }
     return export_onnx(
         SegmenterExport(network), out, arguments=(torch.zeros(1, 3, height, width, dtype=torch.uint8),), card=card,

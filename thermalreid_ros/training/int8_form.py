@@ -13,9 +13,9 @@ from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.engine.int8 import Recorder, write_int8_form
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.segmentation import read_frame
 from thermalreid_ros.localization.segmenter import Segmenter
-
-_SUFFIXES = (".jpg", ".png", ".webp")
+from thermalreid_ros.training.folders import short, spread
 
 
 def quantise(model: Path, folders: Sequence[Path], frames: int, command: str) -> Path:
@@ -30,27 +30,18 @@ def quantise(model: Path, folders: Sequence[Path], frames: int, command: str) ->
         raise ThermalReidError(f"{model}: a model for {task}; detectors and segmenters have int8 forms")
     used = []
     for folder in folders:
-        paths = sorted(path for path in folder.glob("*") if path.suffix in _SUFFIXES)
-        paths = [paths[k] for k in np.linspace(0, len(paths) - 1, min(frames, len(paths))).round().astype(int)]
-        if not paths:
-            raise ThermalReidError(f"{folder}: no frames ({', '.join(_SUFFIXES)})")
+        paths = spread(folder, frames)
         used.append(f"{len(paths)} of {short(folder)}")
         for number, path in enumerate(paths):
-            if (grey := cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) is None:
-                raise ThermalReidError(f"{path}: not a readable image")
             if task == "segmentation":
-                Segmenter(engine).segment(grey)
+                Segmenter(engine).segment(read_frame(path))
+            elif (grey := cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) is None:
+                raise ThermalReidError(f"{path}: not a readable image")
             else:
                 Detector(engine).detect(grey, _labels(path) if number % 2 else None)
     engine.close()
     note: dict[str, Any] = {"ranges_from": f"frames: {', '.join(used)}", "command": command}
     return write_int8_form(model, engine.feeds, note)
-
-
-def short(folder: Path) -> str:
-    """A folder of frames as it is called in commands: the set and what is in it."""
-    parts = folder.absolute().parts
-    return "/".join(parts[-3:] if parts[-2] == "images" else parts[-2:])
 
 
 def _labels(frame: Path) -> np.ndarray | None:

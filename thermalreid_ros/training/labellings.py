@@ -12,7 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from thermalreid_ros.camera.thermal import ThermalFrame
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.segmentation import read_frame
+from thermalreid_ros.localization.segmenter import temperature_levels
 from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA
 
 SIZE_PX = (320, 256)  # width, height
@@ -22,14 +25,19 @@ SIZE_PX = (320, 256)  # width, height
 class LabelledFrames:
     """Equally sized frames with their labelling.
 
-    thermal: uint8 (n, h, w). labels: uint8 (n, h, w), 255 = not to be judged. colour: uint8 (m, h, w, 3) RGB, and
-    colour_of: int64 (m,), which labelling each belongs to.
+    thermal: uint8 (n, h, w), grey. labels: uint8 (n, h, w), 255 = not to be judged. colour: uint8 (m, h, w, 3) RGB,
+    and colour_of: int64 (m,), which labelling each belongs to. Of radiometric frames: temperature_c, float32 (r, h, w)
+    in degrees Celsius, radiometric, uint8 (r, h, w), their grey after our own gain control, and radiometric_of, int64
+    (r,).
     """
 
     thermal: np.ndarray
     labels: np.ndarray
     colour: np.ndarray
     colour_of: np.ndarray
+    temperature_c: np.ndarray
+    radiometric: np.ndarray
+    radiometric_of: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,11 +47,12 @@ def read_labelled(sets: Sequence[Path], split: str, *, size_px: tuple[int, int] 
                   limit: int | None = None) -> LabelledFrames:
     """Read a split of data sets as `world dataset` makes them; sets without that split are passed over.
 
-    Pictures in the visible band are taken where there are any. limit: at most so many frames of each set, evenly
-    spread. Frames larger than size_px (width, height) are reduced, labels by majority; a picture may lie there under
-    another suffix than its record says. Raises ThermalReidError naming the file at fault.
+    Pictures in the visible band and radiometric ones (images/thermal16) are taken where there are any. limit: at most
+    so many frames of each set, evenly spread. Frames larger than size_px (width, height) are reduced, labels by
+    majority; a picture may lie there under another suffix than its record says. Raises ThermalReidError naming the file
+    at fault.
     """
-    jobs: list[tuple[Path, Path, Path | None]] = []
+    jobs: list[tuple[Path, Path, Path | None, Path | None]] = []
     for folder in sets:
         names = _names(Path(folder), split)
         if limit is not None and len(names) > limit:
@@ -51,16 +60,18 @@ def read_labelled(sets: Sequence[Path], split: str, *, size_px: tuple[int, int] 
         for name in names:
             visible = _find(Path(folder) / "images/colour", name, required=False) if colour else None
             jobs.append((_find(Path(folder) / "images/thermal", name), _find(Path(folder) / "masks/semantic", name),
-                         visible))
+                         visible, _find(Path(folder) / "images/thermal16", name, required=False)))
     width, height = size_px
-    with_colour = [k for k, job in enumerate(jobs) if job[2] is not None]
-    slot = {k: place for place, k in enumerate(with_colour)}
+    with_colour, measured = ([k for k, job in enumerate(jobs) if job[kind] is not None] for kind in (2, 3))
+    slot, place = ({k: number for number, k in enumerate(some)} for some in (with_colour, measured))
     frames = LabelledFrames(
         np.empty((len(jobs), height, width), np.uint8), np.empty((len(jobs), height, width), np.uint8),
-        np.empty((len(with_colour), height, width, 3), np.uint8), np.array(with_colour, np.int64))
+        np.empty((len(with_colour), height, width, 3), np.uint8), np.array(with_colour, np.int64),
+        np.empty((len(measured), height, width), np.float32), np.empty((len(measured), height, width), np.uint8),
+        np.array(measured, np.int64))
 
     def load(k: int) -> None:
-        thermal, mask, visible = jobs[k]
+        thermal, mask, visible, radiometric = jobs[k]
         frames.thermal[k] = reduce_picture(_read(thermal, cv2.IMREAD_GRAYSCALE), size_px)
         labels = _read(mask, cv2.IMREAD_UNCHANGED)
         if labels.ndim != 2 or labels.dtype != np.uint8:
@@ -68,6 +79,12 @@ def read_labelled(sets: Sequence[Path], split: str, *, size_px: tuple[int, int] 
         frames.labels[k] = reduce_labels(labels, size_px)
         if visible is not None:
             frames.colour[slot[k]] = reduce_picture(_read(visible, cv2.IMREAD_COLOR), size_px)[..., ::-1]
+        if radiometric is not None:
+            frame = read_frame(radiometric)
+            if not isinstance(frame, ThermalFrame):
+                raise ThermalReidError(f"{radiometric}: no picture of 16 bits; render the set again")
+            frames.radiometric[place[k]] = reduce_picture(frame.gray8(), size_px)
+            frames.temperature_c[place[k]] = reduce_picture(frame.values(), size_px)
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for _ in pool.map(load, range(len(jobs))):
@@ -75,8 +92,18 @@ def read_labelled(sets: Sequence[Path], split: str, *, size_px: tuple[int, int] 
     return frames
 
 
+def channels(picture: np.ndarray | ThermalFrame, size_px: tuple[int, int]) -> np.ndarray:
+    """uint8 (3, h, w): what a network sees of a radiometric frame, of a grey picture or of one in colour (RGB)."""
+    if isinstance(picture, ThermalFrame):
+        return np.concatenate((reduce_picture(picture.gray8(), size_px)[None], temperature_levels(
+            reduce_picture(picture.values(), size_px)).astype(np.uint8)))
+    small = reduce_picture(picture, size_px)
+    return np.ascontiguousarray(np.broadcast_to(small, (3, *small.shape)) if small.ndim == 2 else
+                                small.transpose(2, 0, 1))
+
+
 def reduce_picture(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W[, 3]) to the size (width, height): means over areas where it shrinks, which also keeps noise down."""
+    """(H, W[, 3]) to the size (width, height): means over areas where it shrinks, which also keeps noise down."""
     if image.shape[1::-1] == tuple(size_px):
         return image
     shrinks = image.shape[1] >= size_px[0] and image.shape[0] >= size_px[1]

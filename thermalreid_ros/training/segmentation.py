@@ -17,6 +17,7 @@ import torch
 
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.confusion import figures
+from thermalreid_ros.localization.segmenter import temperature_levels
 from thermalreid_ros.maps.classes import CLASS_COUNT, CLASS_NAMES, NO_DATA
 from thermalreid_ros.training.augmentation import Augmentation
 from thermalreid_ros.training.course import warm_cosine
@@ -38,9 +39,10 @@ _HALVED_FROM = 256  # elements: smaller tensors (normalisation, biases) are kept
 
 @dataclass(frozen=True)
 class SegmentationRecipe:
-    """Everything that decides the result besides the data. steps, minutes: 0 = no limit; the rates follow the one that
-    is used up sooner, and the time begins with the first step. cross_entropy: its weight against the adversarial
-    loss, as pix2pix's 100 of L1. visible_share: of a batch, where there are visible frames."""
+    """Everything that decides the result besides the data and where it starts from. steps, minutes: 0 = no limit; the
+    rates follow the one that is used up sooner, and the time begins with the first step. cross_entropy: its weight
+    against the adversarial loss, as pix2pix's 100 of L1. visible_share: of a batch, where there are visible frames.
+    radiometric_share: of the others, where there are frames with temperatures."""
 
     network: str
     steps: int = 0
@@ -53,6 +55,7 @@ class SegmentationRecipe:
     warmup: int = 200
     cross_entropy: float = 100.0
     visible_share: float = 0.25
+    radiometric_share: float = 0.6
     seed: int = 1
 
 
@@ -74,24 +77,36 @@ def recipe_for(network: str, **changes) -> SegmentationRecipe:
 
 
 class FrameStore:
-    """Labelled frames on a device; draws varied batches of both bands."""
+    """Labelled frames on a device; draws varied batches of all kinds."""
 
     def __init__(self, frames: LabelledFrames, device: str):
         self.device = torch.device(device)
-        self.thermal = torch.from_numpy(frames.thermal)[:, None].to(self.device)
         self.labels = torch.from_numpy(frames.labels).to(self.device)
+        self.thermal, self.radiometric, self.temperature_c = (
+            torch.from_numpy(planes)[:, None].to(self.device)
+            for planes in (frames.thermal, frames.radiometric, frames.temperature_c))
         self.colour = torch.from_numpy(frames.colour).permute(0, 3, 1, 2).contiguous().to(self.device)
-        self.colour_of = torch.from_numpy(frames.colour_of).to(self.device)
+        self.colour_of, self.radiometric_of = (torch.from_numpy(of).to(self.device)
+                                               for of in (frames.colour_of, frames.radiometric_of))
 
-    def batch(self, size: int, visible_share: float, augmentation: Augmentation) -> tuple[torch.Tensor, torch.Tensor]:
-        """(images float32 (B, 3, H, W) in levels, labels uint8 (B, H, W)): thermal frames first."""
-        visible = round(size * visible_share) if len(self.colour) else 0
-        chosen = self._draw(len(self.thermal), size - visible, augmentation.generator)
-        images, labels = augmentation(self.thermal[chosen].float() / 255, self.labels[chosen], thermal=True)
+    def batch(self, recipe: SegmentationRecipe, augmentation: Augmentation) -> tuple[torch.Tensor, torch.Tensor]:
+        """(images float32 (B, 3, H, W) in levels, labels uint8 (B, H, W)): grey frames, then radiometric, then visible
+        ones."""
+        visible = round(recipe.batch * recipe.visible_share) if len(self.colour) else 0
+        radiometric = round((recipe.batch - visible) * recipe.radiometric_share) if len(self.radiometric) else 0
+        parts = []
+        if grey := recipe.batch - visible - radiometric:
+            chosen = self._draw(len(self.thermal), grey, augmentation.generator)
+            parts.append(augmentation(self.thermal[chosen].float() / 255, self.labels[chosen], thermal=True))
+        if radiometric:
+            chosen = self._draw(len(self.radiometric), radiometric, augmentation.generator)
+            parts.append(augmentation.radiometric(self.radiometric[chosen].float() / 255, self.temperature_c[chosen],
+                                                  self.labels[self.radiometric_of[chosen]]))
         if visible:
             chosen = self._draw(len(self.colour), visible, augmentation.generator)
-            more = augmentation(self.colour[chosen].float() / 255, self.labels[self.colour_of[chosen]], thermal=False)
-            images, labels = torch.cat((images, more[0])), torch.cat((labels, more[1]))
+            parts.append(augmentation(self.colour[chosen].float() / 255, self.labels[self.colour_of[chosen]],
+                                      thermal=False))
+        images, labels = (torch.cat(some) for some in zip(*parts))
         return images.contiguous(memory_format=torch.channels_last), labels
 
     def shares(self) -> torch.Tensor:
@@ -106,9 +121,10 @@ class FrameStore:
 
 
 def train(recipe: SegmentationRecipe, frames: LabelledFrames, out: Path, *, validation: LabelledFrames | None = None,
-          device: str = "cpu", data: dict | None = None, log: Callable[[str], None] = print,
+          start: Path | None = None, device: str = "cpu", data: dict | None = None, log: Callable[[str], None] = print,
           checkpoint_seconds: float = 60.0) -> Path:
-    """Train, resuming from `out/checkpoint.pt` if it is there; returns the path of `out/weights.pt`.
+    """Train, resuming from `out/checkpoint.pt` if it is there, else from the network of `start` (a weights.pt of an
+    earlier training), else from nothing; returns the path of `out/weights.pt`.
 
     A checkpoint of another recipe is refused, except that `steps` and `minutes` may change (the schedule is then
     stretched). One line a hundred steps goes to `log` and as JSON to `out/log.jsonl`. At the end the averaged network
@@ -126,6 +142,12 @@ def train(recipe: SegmentationRecipe, frames: LabelledFrames, out: Path, *, vali
         keep_freed_memory()
     torch.manual_seed(recipe.seed)
     trainer = _Trainer(recipe, device)
+    if start is not None and not path.exists():
+        network, told = load_weights(start)
+        if told["network"] != recipe.network:
+            raise ThermalReidError(f"{start}: holds {told['network']}, not {recipe.network}")
+        trainer.network.load_state_dict(network.state_dict())
+        log(f"begun with the weights of {start}, {told['step']} steps")
     averaged = Averaged(trainer.network, recipe.ema)
     step, earlier = 0, 0.0
     if path.exists():
@@ -156,7 +178,7 @@ def train(recipe: SegmentationRecipe, frames: LabelledFrames, out: Path, *, vali
     seconds = earlier
     while (progress := _progress(recipe, step, seconds)) < 1:
         generator.manual_seed(recipe.seed * 1_000_003 + step)  # batch number i is the same in every run
-        images, labels = store.batch(recipe.batch, recipe.visible_share, augmentation)
+        images, labels = store.batch(recipe, augmentation)
         rate = warm_cosine(step, recipe.warmup, progress)
         for key, value in trainer.step(images, labels, recipe.learning_rate * rate).items():
             sums[key] = sums[key] + value if key in sums else value
@@ -249,7 +271,7 @@ class _Trainer:
         optimiser.step()
 
     def _autocast(self):
-        return torch.autocast(self.device_type, torch.bfloat16, enabled=self.device_type == "cuda")
+        return torch.autocast(self.device_type, torch.bfloat16, enabled=_multiplies_bfloat16(self.device_type))
 
     def state_dict(self) -> dict:
         return {key: part.state_dict() for key, part in vars(self).items() if hasattr(part, "state_dict")}
@@ -261,17 +283,22 @@ class _Trainer:
 
 @torch.no_grad()
 def evaluate(network: torch.nn.Module, frames: LabelledFrames, device: str = "cpu", batch: int = 32) -> dict:
-    """Figures of evaluation.confusion by band ("thermal", "visible"), with `frames` and the pixels' `counts`."""
+    """Figures of evaluation.confusion by band ("thermal": grey, "radiometric", "visible"), with `frames` and the
+    pixels' `counts`."""
     network = network.to(device).eval()
-    bands = {"thermal": (frames.thermal[..., None], np.arange(len(frames))),
-             "visible": (frames.colour, frames.colour_of)}
+    bands = {"thermal": (frames.thermal, np.arange(len(frames)), lambda part: np.repeat(part[:, None], 3, 1)),
+             "radiometric": (frames.radiometric, frames.radiometric_of, None),
+             "visible": (frames.colour, frames.colour_of, lambda part: part.transpose(0, 3, 1, 2))}
     found = {}
-    for band, (pictures, labelling) in bands.items():
+    for band, (pictures, labelling, planes) in bands.items():
         counts = torch.zeros(CLASS_COUNT**2 + 1, dtype=torch.int64)
         for first in range(0, len(pictures), batch):
-            part = torch.from_numpy(pictures[first:first + batch]).to(device).permute(0, 3, 1, 2).float()
-            part = part.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-            truth = torch.from_numpy(frames.labels[labelling[first:first + batch]]).to(device).long()
+            some = slice(first, first + batch)
+            part = planes(pictures[some]) if planes else np.stack([
+                np.concatenate((grey[None], temperature_levels(temperature_c)))
+                for grey, temperature_c in zip(pictures[some], frames.temperature_c[some])])
+            part = torch.from_numpy(part).to(device).float().contiguous(memory_format=torch.channels_last)
+            truth = torch.from_numpy(frames.labels[labelling[some]]).to(device).long()
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=torch.device(device).type == "cuda"):
                 predicted = network(part).argmax(1)
             pairs = torch.where(truth < CLASS_COUNT, CLASS_COUNT * truth + predicted, CLASS_COUNT**2)
@@ -300,6 +327,11 @@ def _progress(recipe: SegmentationRecipe, step: int, seconds: float) -> float:
     """Share of the training that is done, 0 to 1, by the limit that is used up sooner."""
     done = (step / recipe.steps if recipe.steps else 0.0, seconds / (60 * recipe.minutes) if recipe.minutes else 0.0)
     return min(1.0, max(done))
+
+
+def _multiplies_bfloat16(device_type: str) -> bool:
+    """Whether half the digits are at least twice as fast: on accelerators, and on CPUs with tile multiplication."""
+    return device_type == "cuda" or (device_type == "cpu" and torch.cpu._is_amx_tile_supported())
 
 
 def _comparable(recipe: dict) -> dict:
