@@ -11,6 +11,7 @@ CAMERA = {"thermal/image_raw": "image_topic"}
 PLACE = {**CAMERA, "thermal/camera_info": "camera_info_topic", "imu/data": "imu_topic", "odom": "odom_topic",
          "altitude": "altitude_topic", "prior/fix": "prior_topic"}
 UNITS = {"thermal_units": str, "polarity": str}
+LENGTH = {"probe_length_m": float, "probe_length_error": float}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -34,6 +35,8 @@ def generate_launch_description() -> LaunchDescription:
         argument("camera_yaw_deg", "likewise"),
         argument("probe_file", "thermal crop of the object to be found; without, probes are awaited on probe/thermal"),
         argument("probe_class", "class of the object to be found: car, person, bicycle or dog; empty: any"),
+        argument("probe_length_m", "its longest side, where that is known: fused then goes by the size seen, too"),
+        argument("probe_length_error", "by which share of it that may be off, a standard deviation"),
         argument("probe_units", "what a pixel of probe_file means; empty: as thermal_units"),
         argument("probe_photo", "colour photograph of the object to be found, of which thermal probes are made; needs "
                  "probe_class; without, photographs are awaited on probe/image"),
@@ -44,8 +47,9 @@ def generate_launch_description() -> LaunchDescription:
                                    "camera_pitch_deg": float, "camera_yaw_deg": float}, PLACE,
               renamed={"segmenter": "model"}, needs="map"),
         start("detection", {**UNITS, "model": str, "semantics": str, "semantics_wait_s": float}, CAMERA),
-        start("probe_synthesis", {"probe_photo": list, "probe_class": str, "synthesis": str, "air_c": float},
+        start("probe_synthesis", {"probe_photo": list, "probe_class": str, **LENGTH, "synthesis": str, "air_c": float},
               {"prior/fix": "prior_topic"}, renamed={"probe_photo": "probe_files", "synthesis": "model"}),
-        start("reid", {**UNITS, "probe_file": str, "probe_class": str, "probe_units": str, "method": str, "map": str},
+        start("reid", {**UNITS, "probe_file": str, "probe_class": str, **LENGTH, "probe_units": str, "method": str,
+                       "map": str},
               {**CAMERA, "thermal/camera_info": "camera_info_topic"}),
     ])

@@ -19,6 +19,7 @@ from thermalreid_ros.evaluation.reid import (
     rank,
     term_distance,
 )
+from thermalreid_ros.evaluation.reid_lengths import drawn_lengths, fit_lengths
 from thermalreid_ros.evaluation.reid_open_set import (
     Searches,
     area_under_roc,
@@ -198,6 +199,32 @@ def test_sizes_are_freed_of_the_view_and_expected_where_descriptors_foretell_the
     assert expected == pytest.approx(np.full(40, sizes["car"].mean), abs=0.05)
 
 
+def test_lengths_are_drawn_about_the_truth_and_foretell_the_sizes_seen():
+    """Sizes are seen half as large as they are, with an error of 0.01 that the fit takes for 0.02 at least."""
+    size = np.random.default_rng(0).normal(1.5, 0.1, 40)
+    terms = sized_terms(np.zeros((40, 8)), size)
+    with pytest.raises(ThermalReidError, match="does not tell how large"):
+        drawn_lengths(terms, 0.05, 1)
+    known = {f"{n:03d}": 2.0 * np.exp(value) for n, value in enumerate(size)}
+    terms = replace(terms, **{kind: tuple(replace(one, length_m=known[one.identity]) for one in getattr(terms, kind))
+                              for kind in ("photographs", "gallery")})
+    told = drawn_lengths(terms, 0.1, 1)
+    errors = np.array([length.log for length in told]) - size - np.log(2.0)
+    assert np.std(errors) == pytest.approx(0.1, rel=0.3) and {length.error for length in told} == {0.1}
+    assert told == drawn_lengths(terms, 0.1, 1) != drawn_lengths(terms, 0.1, 2)
+    exact = drawn_lengths(terms, 0.0, 1)
+    assert [length.log for length in exact] == pytest.approx(size + np.log(2.0)) and exact[0].error == 0.005
+    rows = fit_lengths(terms, fit_views(terms), np.arange(240) < 180)
+    assert rows.keys() == {"car", "any"} and rows["car"] == rows["any"]
+    assert rows["car"].noise == 0.02
+    views = fit_views(terms)["car"]
+    seen = less_view(terms.views, views)  # whose own offset is what the view's weights make of a usual view
+    assert rows["car"].offset == pytest.approx((seen - np.repeat(size, 6) - np.log(2.0))[:180].mean(), abs=1e-6)
+    half = np.arange(240) >= 180
+    assert fit_lengths(terms, {"car": views, "any": views}, half)["car"].offset == pytest.approx(
+        rows["car"].offset, abs=0.01)
+
+
 # --- sets on disk ---
 
 
@@ -214,12 +241,13 @@ def draw_set(folder, count: int = 12, sessions: int = 3, seed: int = 3):
     for kind in ("probes", "gallery"):
         (folder / kind).mkdir(parents=True)
     weather = {name: value for name, value in vars(Weather.clear()).items()}
-    index = {"latitude_deg": 48.0, "probes": [], "gallery": []}
+    index = {"latitude_deg": 48.0, "identities": [], "probes": [], "gallery": []}
     for number in range(count):
         name = CLASS_NAMES[number % 4]
         cells = np.ones((3, 3), bool)  # its corners stay, so that every pattern fills its box
         cells.flat[1::2], cells[1, 1] = codes[number] >> np.arange(4) & 1, codes[number] >> 4
         facts = {"identity": f"{name}-{number:04d}", "class": name, "weather": weather}
+        index["identities"].append({"identity": facts["identity"], "size_m": [3.0 + 0.3 * (number % 4), 1.0, 1.0]})
         shape = np.kron(cells, np.ones((20, 20))) > 0
         photograph = rng.integers(90, 120, (120, 160, 3), dtype=np.uint8)
         photograph[30:90, 50:110][shape] = (30, 40, 220)  # BGR
@@ -334,8 +362,28 @@ def test_fitted_and_evaluated_on_a_drawn_set(drawn, models, tmp_path, capsys):
     assert figures["methods"]["cross_modal_embedding"]["r1"] > 0.7 < figures["methods"]["fused"]["r1"]
     assert figures["same_class"]["classes"]["car"]["gallery_size"] == 3.0
     assert figures["track"]["pictures"] == 2 and figures["ablation"]["fused without size"]["r1"] > 0.7
-    assert 0.0 <= figures["open_set"]["ece"] < 0.3
+    assert 0.0 <= figures["open_set"]["ece"] < 0.3 and figures["told_length"] is None
     assert (plots / "reid_curves.png").stat().st_size < 80_000 > (plots / "reid_ranked.jpg").stat().st_size
+
+
+def test_lengths_told_are_weighed_in_an_evaluation(drawn, models, tmp_path, capsys):
+    told = ["evaluate", "reid", "--set", str(drawn), *options(models, embedding=False), "--paper-synthesis",
+            models["synthesis"], "--draws", "1", "--json", str(tmp_path / "r.json"), "--told-length"]
+    assert main([*told, "0.05"]) == 0
+    assert "fused is told how long the object is, to within 5.0%" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "r.json").read_text())
+    shipped = FusedModel.load()
+    assert figures["told_length"] == 0.05
+    assert figures["open_set"]["shipped_threshold"]["accept_probability"] == shipped.accept_probability_told
+    assert figures["ablation"].keys() >= {"fused", "fused without the length told", "fused without size"}
+    with pytest.raises(SystemExit):
+        main([*told, "5"])
+    assert "5 is not from 0 to 1" in capsys.readouterr().err
+    index = json.loads((drawn / "index.json").read_text())
+    (drawn / "index.json").write_text(json.dumps({**index, "identities": []}))
+    assert main([*told, "0.05"]) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("thermalreid")]
+    assert len(error) == 1 and "does not tell how large its identities are" in error[0]
 
 
 def test_without_an_embedding_its_rows_are_null_and_fused_lives(drawn, models, tmp_path, capsys):

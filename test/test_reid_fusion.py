@@ -14,6 +14,7 @@ from thermalreid_ros.reid.fusion import (
     METHODS,
     FusedModel,
     FusionError,
+    LengthRow,
     PairTerms,
     SizeRegression,
     Weights,
@@ -23,6 +24,7 @@ from thermalreid_ros.reid.fusion import (
     probe_descriptor,
     view_features,
 )
+from thermalreid_ros.reid.length import USUAL_ERROR, LengthError, ToldLength, told_length
 
 NAN = float("nan")
 
@@ -35,13 +37,14 @@ def model(**changes) -> FusedModel:
                                              "dog": Weights(-1.0, (0.0, 0.0, 0.0, 0.0, 0.0, 0.0))}},
            "sizes": {"any": SizeRegression(0.5, 0.7, 0.2, 0.1, np.array([1.0, -2.0]), np.array([0.5, 0, 0, 0, 0, 1])),
                      "dog": SizeRegression(-0.2, 0.3, 0.3, -0.2, np.zeros(0), np.zeros(6))},
-           "accept_probability": 0.8, "candidates_per_true": 20.0, "descriptor_model": "an_embedding",
-           "synthetic_share": 0.25}
+           "lengths": {"any": LengthRow(0.1, 0.3), "dog": LengthRow(0.0, 0.1)},
+           "accept_probability": 0.8, "accept_probability_told": 0.9, "candidates_per_true": 20.0,
+           "descriptor_model": "an_embedding", "synthetic_share": 0.25}
     return FusedModel(**{**own, **changes})
 
 
-def pair(histogram=NAN, mser=NAN, embedding=NAN, class_probability=NAN, size_log_ratio=NAN) -> PairTerms:
-    return PairTerms(histogram, mser, embedding, class_probability, size_log_ratio)
+def pair(histogram=NAN, mser=NAN, embedding=NAN, class_probability=NAN, size_log_ratio=NAN, length_ratio=NAN):
+    return PairTerms(histogram, mser, embedding, class_probability, size_log_ratio, length_ratio)
 
 
 def test_the_log_odds_of_a_pair_computed_by_hand():
@@ -103,6 +106,56 @@ def test_the_expected_size_of_a_photograph_and_of_a_class():
         own.expected_size_m(np.zeros(3), "car")
 
 
+def normal(value: float, variance: float) -> float:
+    return np.exp(-0.5 * value**2 / variance) / variance**0.5
+
+
+def test_the_likelihood_ratio_of_a_told_length_computed_by_hand():
+    """A dog of 1.2 m is told, of a class seen as -0.2 ± 0.3 with a noise of 0.1: their lengths are -0.2 ± 0.283, and of
+    one in twenty -0.2 ± 0.9."""
+    seen, length = 0.1, ToldLength(1.2, 0.05)
+    own, told, another = 0.0, 0.0, 0.0
+    for share, variance in ((0.95, 0.3**2 - 0.1**2), (0.05, 0.9**2)):
+        said = np.log(1.2) + 0.2
+        likely = share * normal(said, variance + 0.05**2)
+        believed = variance / (variance + 0.05**2)
+        own += likely * normal(seen + 0.2 - believed * said, believed * 0.05**2 + 0.1**2)
+        told += likely
+        another += share * normal(seen + 0.2, variance + 0.1**2)
+    expected = np.log(0.95 * own / told / another + 0.05)
+    assert model().length_ratio(np.array([seen]), length, "dog") == pytest.approx([expected])
+    terms = pair(0.5, length_ratio=expected)
+    assert model().score(terms, "dog") == pytest.approx(model().score(pair(0.5), "dog") + expected)
+
+
+def test_the_size_seen_speaks_for_the_told_object_the_more_the_rarer_it_is():
+    own = model()
+    seen = np.array([0.3, 0.1, -0.2, -0.8, 9.0, NAN])
+    rare = own.length_ratio(seen, ToldLength(np.exp(0.3)), "dog")
+    assert rare[0] > rare[1] > 0.0 > rare[2] > rare[3] >= np.log(0.05) and np.isnan(rare[5])
+    assert rare[4] == pytest.approx(np.log(0.05), abs=0.01)  # as large as nothing is
+    assert rare[0] > own.length_ratio(np.array([-0.2]), ToldLength(np.exp(-0.2)), "dog")[0] > 0.5
+    vague = own.length_ratio(seen[:4], ToldLength(np.exp(0.3), 0.5), "dog")
+    assert np.abs(vague).max() < 0.5 * np.abs(rare[:4]).max()
+    assert np.isnan(own.length_ratio(seen, None, "dog")).all()
+    assert own.length_ratio(seen, ToldLength(2.0), "car") == pytest.approx(
+        own.length_ratio(seen, ToldLength(2.0), ""), nan_ok=True)
+
+
+def test_what_lengths_can_be_told():
+    assert told_length(0.0, 0.05, "dog") is None
+    assert told_length(np.float32(0.45), np.float32(0.005), "dog") == ToldLength(0.45, 0.005)
+    assert told_length(4.3, 0.0, "car").error == USUAL_ERROR and told_length(12, 0.1).log == pytest.approx(np.log(12))
+    for arguments, complaint in (((40.0, 0.05, "dog"), "a length of 40 m: a dog is 0.2 to 2 m long"),
+                                 ((40.0,), "what is searched is 0.2 to 20 m long"),
+                                 ((-4.3, 0.05, "car"), "a length of -4.3 m: a car is 2 to 20 m long"),
+                                 ((NAN, 0.05, "car"), "a length of nan m"),
+                                 ((4.3, 5.0, "car"), "an error of 5 of the length: give it as a share"),
+                                 ((4.3, NAN, "car"), "an error of nan"), ((4.3, -0.1, "car"), "an error of -0.1")):
+        with pytest.raises(LengthError, match=complaint):
+            told_length(*arguments)
+
+
 def test_the_size_seen_is_the_diagonal_less_what_the_view_makes_of_it():
     """3 m by 4 m, a pixel of 0.1 m, seen from 60 degrees above: cos 60 deg is 0.5, a pixel 0.02 of the diagonal."""
     view = np.array([3.0, 4.0, 0.1, np.radians(60.0)])
@@ -127,6 +180,9 @@ def test_the_shipped_file_is_whole():
     assert set(CLASS_NAMES) <= shipped.sizes.keys() and 0.0 < shipped.accept_probability < 1.0
     assert all(min(row.weights) >= 0 for rows in shipped.weights.values() for row in rows.values())
     assert 3.0 < np.exp(shipped.expected_size_m(None, "car")[0]) < 7.0
+    assert set(CLASS_NAMES) <= shipped.lengths.keys() and shipped.accept_probability_told > shipped.accept_probability
+    golf = shipped.lengths["car"].offset + np.log([3.6, 4.3, 5.2])  # as they are seen
+    assert np.argmax(shipped.length_ratio(golf, ToldLength(4.3, 0.02), "car")) == 1
 
 
 def test_the_file_says_what_the_model_does(tmp_path):
@@ -135,6 +191,7 @@ def test_the_file_says_what_the_model_does(tmp_path):
     again = FusedModel.load(path)
     terms = pair(0.9, 0.3, 0.4, 0.8, 0.3)
     assert again.score(terms) == pytest.approx(own.score(terms)) and again.synthetic_share == 0.25
+    assert again.lengths == own.lengths and again.accept_probability_told == 0.9
     assert again.expected_size_m(np.array([0.6, 0.1])) == pytest.approx(own.expected_size_m(np.array([0.6, 0.1])))
 
 
@@ -147,6 +204,10 @@ def test_the_file_says_what_the_model_does(tmp_path):
     (lambda content: content.update(sizes="large"), "damaged"),
     (lambda content: content["sizes"]["dog"].update(view=[1.0]), "6 numbers"),
     (lambda content: content["sizes"]["dog"].update(sigma=0.0), "sigma"),
+    (lambda content: content.pop("lengths"), "lengths"),
+    (lambda content: content["lengths"]["dog"].update(noise=0.0), "noise"),
+    (lambda content: content["lengths"].pop("any"), "class 'any'"),
+    (lambda content: content.update(accept_probability_told=0.0), "acceptance"),
 ])
 def test_a_damaged_file_is_named_in_one_line(tmp_path, change, complaint):
     content = yaml.safe_load(yaml.safe_dump(model().to_mapping()))

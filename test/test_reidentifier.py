@@ -11,6 +11,7 @@ from thermalreid_ros.camera.thermal import make_frame
 from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.reid.fusion import FusedModel
 from thermalreid_ros.reid.gallery import Gallery
+from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.probe import ProbeError, make_probe
 from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, MethodError, Reidentifier
 from thermalreid_ros.reid.target import BOX_SLACK, CameraPose
@@ -111,6 +112,31 @@ def test_a_size_that_is_known_counts():
     assert reid.target(reid.rank("p").matches[0], GRID).sights == 2
     reid.process(frame(1, *boxes), boxes)  # the recording starts over
     assert all(reid.target(match, GRID) is None for match in reid.rank("p").matches)
+
+
+def test_a_length_that_was_told_counts_among_those_of_a_class():
+    """Both look alike, one is a third longer."""
+    boxes = (car(40, 40, 18.0, 9.0), car(200, 150, 24.0, 12.0))
+    crop = np.full((10, 20), 20.0, np.float32)
+    crop[:, :10] += 6.0
+    reid = Reidentifier("celsius_f32", Gallery(0.5), method=FUSED, fusion=FUSION)
+    for name, length in (("untold", None), ("short", ToldLength(3.6)), ("long", ToldLength(4.8)),
+                         ("rough", ToldLength(4.8, 0.3))):
+        reid.add_probe(make_probe([crop], "celsius_f32", name, "car", length=length))
+    reid.process(frame(1, *boxes), boxes)
+    before = reid.rank("long").matches
+    assert before[0].probability == pytest.approx(reid.rank("untold").matches[0].probability)  # no pose, no size
+    reid.add_pose(CAMERA, pose(1, 100.0 * 4.0 * BOX_SLACK * CAMERA.fx / 20 / 100.0))
+    found = {name: {match.track_id: match for match in reid.rank(name).matches} for name in reid.probe_ids}
+    assert found["untold"][1].size_m == pytest.approx(3.6, rel=0.03)
+    for name, own, other in (("short", 1, 2), ("long", 2, 1)):
+        assert found[name][own].probability > 1.3 * found["untold"][own].probability
+        assert found[name][other].probability < 0.5 * found["untold"][other].probability
+        assert reid.rank(name).accept_probability == FUSION.accept_probability_told
+    assert found["untold"][2].probability < found["rough"][2].probability < found["long"][2].probability
+    assert reid.rank("untold").accept_probability == reid.accept_probability == FUSION.accept_probability
+    reid.accept_probability = 0.3
+    assert reid.rank("long").accept_probability == reid.rank("untold").accept_probability == 0.3
 
 
 def test_what_cannot_be_done_is_replaced_and_said():

@@ -20,6 +20,14 @@ def positive(kind: type):
     return parse
 
 
+def share(text: str) -> float:
+    """The argument type of numbers from 0 to 1."""
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
 def demo_map() -> Path:
     """The map that the package ships: the old town of Krems."""
     return shipped("config") / "maps" / "krems.tif"

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from thermalreid_ros.cli import evaluate_all, evaluate_fusion, evaluate_reid, evaluate_target
-from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.arguments import positive, share
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 
@@ -42,7 +42,7 @@ def add_parser(subparsers) -> None:
                               ".onnx file (default segmenter_compact)")
     localization.add_argument("--semantics", choices=("predicted", "true"), default="predicted",
                               help="true: the recording's own labels, the ceiling of any segmenter")
-    localization.add_argument("--label-errors", type=_share, default=0.0, metavar="SHARE",
+    localization.add_argument("--label-errors", type=share, default=0.0, metavar="SHARE",
                               help="with --semantics true: share of the world whose labels are wrong in every frame")
     localization.add_argument("--single-frame-every", type=int, default=8, metavar="N",
                               help="single frames: every Nth by each method (default 8), 0 for none")
@@ -56,7 +56,7 @@ def add_parser(subparsers) -> None:
     simulated.add_argument("--flights", type=positive(int), default=60, metavar="N", help="in all (default 60)")
     simulated.add_argument("--seconds", type=positive(float), default=180.0, metavar="S", help="each (default 180)")
     simulated.add_argument("--rate", type=positive(float), default=2.0, metavar="HZ", help="of frames (default 2)")
-    simulated.add_argument("--label-errors", type=_share, default=0.15, metavar="SHARE",
+    simulated.add_argument("--label-errors", type=share, default=0.15, metavar="SHARE",
                            help="of the world whose labels are wrong in every frame (default 0.15)")
     simulated.add_argument("--prior-error", type=positive(float), default=300.0, metavar="M",
                            help="of the rough position, standard deviation on each axis (default 300)")
@@ -158,13 +158,6 @@ def _localization_simulated(args: argparse.Namespace) -> int:
     write_json(args.json, {**result, "label_errors": args.label_errors, "prior_error_m": args.prior_error,
                            "seconds": args.seconds, "seed": args.seed, "maps": [path.name for path in args.maps]})
     return 0
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return value
 
 
 def _segmentation(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.arguments import positive, share
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def add_parser(parts: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     parser.add_argument("--track", type=positive(int), default=1, metavar="N",
                         help="measure galleries of N pictures of each identity, pooled as a track's, too")
+    parser.add_argument("--told-length", type=share, metavar="ERROR", help="tell fused how long the object of each "
+                        "photograph is, off by a lognormal error of this standard deviation, e.g. 0.05")
     parser.add_argument("--paper-synthesis", default=PAPER, metavar="MODEL",
                         help=f"of the row thermal_signature (default {PAPER})")
     parser.add_argument("--fusion", type=Path, metavar="YAML", help="of `thermalreid reid fit-fusion` (default: the "
@@ -92,7 +94,7 @@ def _run(args: argparse.Namespace) -> int:
     from thermalreid_ros.reid.fusion import FusedModel
 
     setup = Setup(FusedModel.load(args.fusion), load_beta_h(args.calibration), args.paper_synthesis, args.synthesis,
-                  args.track, args.draws, args.seed)
+                  args.track, args.draws, args.seed, args.told_length)
     terms, models = gather_terms(args, (args.paper_synthesis, args.synthesis), BASELINES)
     measured = measure(terms, setup, progress)
     figures = {"sets": [path.name for path in args.sets], **measured.figures}
@@ -113,6 +115,8 @@ def _run(args: argparse.Namespace) -> int:
 def _print(figures: dict[str, Any]) -> None:
     print(f"{figures['identities']} identities, {figures['photographs']} photographs, {figures['gallery_pictures']} "
           f"thermal pictures; {figures['draws']} draws of one picture an identity; percent, mean +- spread over draws")
+    if figures["told_length"] is not None:
+        print(f"fused is told how long the object is, to within {figures['told_length']:.1%}")
     _print_methods(figures, f"mixed gallery of {figures['gallery_size']:.0f}", paper=True)
     same = figures["same_class"]
     _print_methods(same, f"same class, gallery of {same['gallery_size']:.0f}")

@@ -20,6 +20,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                         help="thermal crop or colour photograph of the object to be found")
     parser.add_argument("--probe-class", default="", choices=("", "car", "person", "bicycle", "dog"), metavar="CLASS",
                         help="its class; by default what a probe.json beside the photograph says, else any")
+    parser.add_argument("--probe-length", type=float, default=0.0, metavar="M", help="its longest side in metres, "
+                        "where that is known: the ranking fused then goes by the size of what is seen, too")
+    parser.add_argument("--probe-length-error", type=float, default=0.05, metavar="SHARE",
+                        help="by which that may be off, a standard deviation (default 0.05)")
     parser.add_argument("--map", type=Path, metavar="MAP.tif", help="semantic map of the ground below: localize, too")
     parser.add_argument("--rate", type=positive, default=1.0, help="speed; 2: twice as fast as recorded (default 1)")
     parser.add_argument("--loops", type=arguments.positive(int), default=1, metavar="N",
@@ -45,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.report is not None and args.loops > 1:
         raise ReplayError("a page shows a recording that was played once; leave out --loops or --report")
-    replay = run_replay(args.bag, probe=args.probe, probe_class=args.probe_class, rate=args.rate, model=args.model,
-                        map_path=args.map, segmenter=args.segmenter, detect=args.detect, semantics=args.semantics,
+    replay = run_replay(args.bag, probe=args.probe, probe_class=args.probe_class, probe_length_m=args.probe_length,
+                        probe_length_error=args.probe_length_error, rate=args.rate, model=args.model, map_path=args.map,
+                        segmenter=args.segmenter, detect=args.detect, semantics=args.semantics,
                         params_file=args.params, method=args.method, embedding=args.embedding,
                         loops=args.loops, domain_id=args.domain, progress=progress, say=print)
     figures = replay.figures()
@@ -84,6 +89,7 @@ def command(args: argparse.Namespace) -> str:
     parts = ["thermalreid replay", args.bag.name]
     parts += [f"--probe {args.probe.name}"] if args.probe else []
     parts += [f"--probe-class {args.probe_class}"] if args.probe_class else []
+    parts += [f"--probe-length {args.probe_length:g}"] if args.probe_length else []
     parts += [f"--map {args.map.name}"] if args.map else []
     parts += [f"--rate {args.rate:g}"] + ([f"--model {args.model}"] if args.model else [])
     parts += [f"--semantics {args.semantics}"] if args.semantics else []

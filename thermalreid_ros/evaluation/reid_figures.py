@@ -22,6 +22,7 @@ from thermalreid_ros.evaluation.reid import (
     rank,
     term_distance,
 )
+from thermalreid_ros.evaluation.reid_lengths import drawn_lengths
 from thermalreid_ros.evaluation.reid_open_set import (
     calibration_error,
     calibration_table,
@@ -39,7 +40,8 @@ _DIGITS = 4
 @dataclass(frozen=True)
 class Setup:
     """beta_h: of Eq. (1). paper: synthesis of the row thermal_signature. flown: that of fused, as it was fitted. track:
-    thermal pictures of each identity in a gallery."""
+    thermal pictures of each identity in a gallery. told_length: error of the lengths that are told, see drawn_lengths;
+    None: none are."""
 
     model: FusedModel
     beta_h: float
@@ -48,6 +50,11 @@ class Setup:
     track: int = 1
     draws: int = 10
     seed: int = 0
+    told_length: float | None = None
+
+    @property
+    def accept_probability(self) -> float:
+        return self.model.accept_probability if self.told_length is None else self.model.accept_probability_told
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +79,7 @@ def measure(terms: SetTerms, setup: Setup, progress: Callable = lambda items, **
                 for name, distance in progress([*distances.items()], description="rankings", unit="method")}
     figures = {"photographs": len(terms.photographs), "gallery_pictures": len(terms.gallery),
                "identities": len({picture.identity for picture in terms.gallery}), "left_out": len(terms.left_out),
-               "draws": setup.draws, "seed": setup.seed, "beta_h": setup.beta_h,
+               "draws": setup.draws, "seed": setup.seed, "beta_h": setup.beta_h, "told_length": setup.told_length,
                "synthesis": {SIGNATURE: setup.paper, FUSED: setup.flown},
                **_compared(outcomes, galleries, labels, False), "missing": missing,
                "same_class": _compared(outcomes, galleries, labels, True)}
@@ -111,8 +118,15 @@ def _evidence(terms: SetTerms, setup: Setup, synthesis: str, share: float | None
         setup.model.expected_size_m(None if terms.embedding is None else terms.embedding.photographs[number],
                                     picture.class_name)[0] for number, picture in enumerate(terms.photographs)])
     seen = np.stack([setup.model.seen_size(terms.views, name) for name in CLASS_NAMES])
+    ratio = None
+    if setup.told_length is not None:
+        told = drawn_lengths(terms, setup.told_length, setup.seed)
+
+        def ratio(photograph: int, sizes: np.ndarray) -> np.ndarray:
+            return setup.model.length_ratio(sizes, told[photograph], terms.photographs[photograph].class_name)
+
     return Evidence(terms, synthesis, setup.beta_h, setup.model.synthetic_share if share is None else share, expected,
-                    seen)
+                    seen, ratio)
 
 
 def _eq1(evidence: Evidence, beta_h: float) -> Distance:
@@ -131,7 +145,7 @@ def _ablations(terms: SetTerms, setup: Setup) -> dict[str, Distance | None]:
         "fused without Eq. (1)": fused_distance(fused, setup.model, ("histogram", "mser")),
         "fused without embedding": fused_distance(fused, setup.model, ("embedding", "class_probability")),
         "fused without class": fused_distance(fused, setup.model, ("class_probability",)),
-        "fused without size": fused_distance(fused, setup.model, ("size_log_ratio",)),
+        "fused without size": fused_distance(fused, setup.model, ("size_log_ratio", "length_ratio")),
         "embedding without synthesis": term_distance(photograph_alone, lambda found: found.embedding),
         "embedding of synthesis alone": term_distance(_evidence(terms, setup, setup.flown, 1.0),
                                                       lambda found: found.embedding),
@@ -140,6 +154,8 @@ def _ablations(terms: SetTerms, setup: Setup) -> dict[str, Distance | None]:
         f"Eq. (1), {setup.paper}, without histogram": _eq1(paper, 0.0),
         f"Eq. (1), {setup.flown}": _eq1(fused, setup.beta_h),
         "Eq. (1) without synthesis, grey values": _eq1(_evidence(terms, setup, ""), setup.beta_h)}
+    if setup.told_length is not None:
+        rows["fused without the length told"] = fused_distance(fused, setup.model, ("length_ratio",))
     if terms.embedding is None:
         rows.update(dict.fromkeys([name for name in rows if "embedding" in name or name == "fused without class"]))
     return rows
@@ -203,14 +219,14 @@ def _open_set(terms: SetTerms, setup: Setup, outcomes: Mapping[str, Outcome], ga
             best += [max(own, with_true.max(initial=0.0)), rest.max(initial=0.0)]
             right += [own > with_true.max(initial=0.0), False]
             searches += 1
-            found += own >= setup.model.accept_probability and own > with_true.max(initial=0.0)
-            alarms += rest.max(initial=0.0) >= setup.model.accept_probability
+            found += own >= setup.accept_probability and own > with_true.max(initial=0.0)
+            alarms += rest.max(initial=0.0) >= setup.accept_probability
     probability, truth = np.concatenate(probabilities), np.concatenate(truths)
     figures = {
         "false_alarms": FALSE_ALARMS,
         "detection_and_identification": {name: round(value, _DIGITS) for name, value in rates.items()},
         "shipped_threshold": {
-            "candidates": count, "accept_probability": setup.model.accept_probability,
+            "candidates": count, "accept_probability": setup.accept_probability,
             "detection_and_identification": round(found / searches, _DIGITS),
             "false_alarms": round(alarms / searches, _DIGITS)},
         "ece": round(calibration_error(probability, truth), _DIGITS),

@@ -16,6 +16,7 @@ import numpy as np
 
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.reid_lengths import drawn_lengths, fit_lengths
 from thermalreid_ros.evaluation.reid_open_set import area_under_roc, calibration_error, threshold_for
 from thermalreid_ros.evaluation.reid_sizes import fit_sizes, fit_views, less_view
 from thermalreid_ros.evaluation.reid_terms import Evidence, SetTerms
@@ -37,6 +38,8 @@ CANDIDATES_PER_TRUE = 20.0
 FALSE_ALARMS = 0.01
 FOLDS = 5
 RIDGES = (0.001, 0.01, 0.1, 1.0)
+#: Of lengths that are told in trials: by somebody who looked it up, who knows the kind, who guesses.
+TOLD_ERRORS = (0.02, 0.05, 0.1)
 _LEAST_IDENTITIES = 2 * FOLDS
 _SEARCHES = 200  # drawn for each photograph when the threshold of acceptance is sought
 
@@ -148,8 +151,9 @@ def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, 
     views = fit_views(terms)
     seen = np.stack([less_view(terms.views, views[name]) for name in CLASS_NAMES])
     sizes, expected = fit_sizes(terms, views, fold_of, FOLDS)
-    blank = FusedModel(np.zeros(len(FEATURES)), np.ones(len(FEATURES)), {}, sizes, 1.0, CANDIDATES_PER_TRUE,
-                       descriptor_model, synthetic_share)
+    lengths = fit_lengths(terms, views, np.ones(len(terms.gallery), bool))
+    blank = FusedModel(np.zeros(len(FEATURES)), np.ones(len(FEATURES)), {}, sizes, lengths, 1.0, 1.0,
+                       CANDIDATES_PER_TRUE, descriptor_model, synthetic_share)
     pairs = all_pairs(terms, Evidence(terms, synthesis, beta_h, synthetic_share, expected, seen))
     losses, held_scores = {}, {}
     for ridge in RIDGES:
@@ -160,9 +164,11 @@ def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, 
     model = _fit_weights(blank, pairs, ridge)
     held, scores = held_scores[ridge]
     figures = _figures(held, scores, seed)
-    return Fit(replace(model, accept_probability=figures["accept_probability"]),
+    told = _told_figures(terms, held, scores, _length_ratios(terms, views, blank, held, expected, fold_of, seed), seed)
+    return Fit(replace(model, accept_probability=figures["accept_probability"],
+                       accept_probability_told=told["accept_probability"]),
                {"sizes": {name: {"spread": row.spread, "sigma": row.sigma} for name, row in sizes.items()},
-                "ridge": ridge, "log_loss": losses[ridge], **figures})
+                "ridge": ridge, "log_loss": losses[ridge], **figures, "length_told": told})
 
 
 def all_pairs(terms: SetTerms, evidence: Evidence) -> Pairs:
@@ -269,6 +275,36 @@ def _figures(pairs: Pairs, scores: np.ndarray, seed: int) -> dict[str, Any]:
             "ece": calibration_error(probability, true, pairs.weight),
             "accept_probability": accept,
             "true_accepted": float(np.average(probability[true] >= accept, weights=pairs.weight[true]))}
+
+
+def _length_ratios(terms: SetTerms, views: dict[str, np.ndarray], blank: FusedModel, held: Pairs, expected: np.ndarray,
+                   fold_of: np.ndarray, seed: int) -> np.ndarray:
+    """(errors, N), FusedModel.length_ratio of the pairs held out, were lengths told with each of TOLD_ERRORS; by what
+    was fitted on pictures of identities of the other folds."""
+    (who, whom), label = terms.identity, terms.label[0]
+    seen, ratios = held.terms.size_log_ratio + expected[held.photograph], np.empty((len(TOLD_ERRORS), len(held.who)))
+    known = [replace(blank, lengths={**blank.lengths, **fit_lengths(terms, views, fold_of[whom] != fold)})
+             for fold in range(FOLDS)]
+    for row, error in zip(ratios, TOLD_ERRORS):
+        told = drawn_lengths(terms, error, seed)
+        for photograph in np.unique(held.photograph):
+            own = held.photograph == photograph
+            row[own] = known[fold_of[who[photograph]]].length_ratio(seen[own], told[photograph],
+                                                                    CLASS_NAMES[label[photograph]])
+    return ratios
+
+
+def _told_figures(terms: SetTerms, held: Pairs, scores: np.ndarray, ratios: np.ndarray, seed: int) -> dict[str, Any]:
+    """The threshold of acceptance over searches with all errors, and by error what lengths are worth."""
+    times = len(ratios)
+    every = Pairs.joined([replace(held, photograph=held.photograph + n * len(terms.photographs)) for n in range(times)])
+    by_error = {error: {"log_loss": _log_loss(held, scores + ratio), **{
+        key: value for key, value in _figures(held, scores + ratio, seed).items() if key in ("auc_same_class", "ece")}}
+        for error, ratio in zip(TOLD_ERRORS, ratios)}
+    probability = probability_of(np.tile(scores, times) + ratios.ravel())
+    accept = _threshold(every, probability, seed)
+    return {"accept_probability": accept, "true_accepted": float(np.average(
+        probability[every.true] >= accept, weights=every.weight[every.true])), "by_error": by_error}
 
 
 def _auc_within(pairs: Pairs, scores: np.ndarray, label: int) -> float:

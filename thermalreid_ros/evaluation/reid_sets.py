@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +30,8 @@ class DamagedPicture(ThermalReidError):
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A photograph or a thermal picture of an identity. identity, session: unique among all sets; pictures of
-    one session share hour and weather. metres_per_pixel: at the object's distance. depression_deg: from above."""
+    one session share hour and weather. metres_per_pixel: at the object's distance. depression_deg: from above.
+    length_m: longest side of the object at rest, NaN where the set does not tell it."""
 
     path: Path
     identity: str
@@ -40,6 +42,7 @@ class Picture:
     metres_per_pixel: float
     depression_deg: float
     conditions: Conditions
+    length_m: float = math.nan
 
     @property
     def view(self) -> np.ndarray:
@@ -115,7 +118,8 @@ def read_sets(folders: Sequence[Path], most_photographs: int = 0) -> ReidSets:
 
 def _pictures(folder: Path, number: int, index: Mapping[str, Any], kind: str) -> list[Picture]:
     try:
-        return [_picture(folder, number, entry, index) for entry in index[kind]]
+        lengths = {entry["identity"]: max(map(float, entry["size_m"])) for entry in index.get("identities", ())}
+        return [_picture(folder, number, entry, index, lengths) for entry in index[kind]]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ThermalReidError(f"{folder / 'index.json'}: {kind} are damaged ({type(error).__name__}: {error}); render "
                                "the set again") from None
@@ -135,7 +139,8 @@ def _index(folder: Path) -> Mapping[str, Any]:
     return index
 
 
-def _picture(folder: Path, number: int, entry: Mapping[str, Any], index: Mapping[str, Any]) -> Picture:
+def _picture(folder: Path, number: int, entry: Mapping[str, Any], index: Mapping[str, Any],
+             lengths: Mapping[str, float]) -> Picture:
     if entry["class"] not in CLASS_NAMES:
         raise ValueError(f"class '{entry['class']}'")
     when, hour = datetime.fromisoformat(entry["time"]), float(entry["hour"])
@@ -147,4 +152,4 @@ def _picture(folder: Path, number: int, entry: Mapping[str, Any], index: Mapping
         raise ValueError(f"a box of {len(box)} numbers")
     return Picture(folder / entry["file"], f"{number}/{entry['identity']}", entry["class"],
                    f"{number}/{entry['session']}", box, hour, float(entry["metres_per_pixel"]),
-                   float(entry["depression_deg"]), conditions)
+                   float(entry["depression_deg"]), conditions, lengths.get(entry["identity"], math.nan))

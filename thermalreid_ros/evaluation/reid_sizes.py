@@ -10,7 +10,7 @@ from thermalreid_ros.reid.fusion import ANY, VIEW_FEATURES, SizeRegression, view
 
 _RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, np.inf)
 _VIEW_RIDGE = 0.01
-_LEAST_SIGMA = 0.02  # no box is drawn with less of an error
+LEAST_SIGMA = 0.02  # no box is drawn with less of an error
 
 
 def fit_views(terms: SetTerms) -> dict[str, np.ndarray]:
@@ -56,7 +56,7 @@ def fit_sizes(terms: SetTerms, views: dict[str, np.ndarray], fold_of: np.ndarray
                 if use.any() and unseen.any():
                     offset, weights = _regress(descriptors, photograph[use], seen[use], ridge)
                     held[unseen] = offset + (descriptors[photograph[unseen]] @ weights if len(weights) else 0.0)
-            errors[ridge] = max(float(np.sqrt(np.mean((held[own] - seen[own]) ** 2))), _LEAST_SIGMA), held
+            errors[ridge] = max(float(np.sqrt(np.mean((held[own] - seen[own]) ** 2))), LEAST_SIGMA), held
         ridge = min(errors, key=lambda key: errors[key][0])
         sigma, held = errors[ridge]
         if name != ANY:

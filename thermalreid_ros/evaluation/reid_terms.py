@@ -138,14 +138,16 @@ class Evidence:
 
     synthesis: whose signatures; "" compares grey values. beta_h: weight in Eq. (1), by which the most alike picture of
     a track is chosen. synthetic_share: of the thermal probes in the probe's descriptor. expected_size: (P,), of the
-    photographs' objects. seen_size: (C, G), of the thermal pictures, were they of each class.
+    photographs' objects. seen_size: (C, G), of the thermal pictures, were they of each class. length_ratio: of a
+    photograph's number and sizes seen, FusedModel.length_ratio; None: no length is told.
     """
 
     def __init__(self, terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float,
-                 expected_size: np.ndarray, seen_size: np.ndarray):
+                 expected_size: np.ndarray, seen_size: np.ndarray,
+                 length_ratio: Callable[[int, np.ndarray], np.ndarray] | None = None):
         self.terms, self.beta_h = terms, beta_h
         self._signatures = terms.signatures[synthesis] if synthesis else terms.grey
-        self._expected, self._seen = expected_size, seen_size
+        self._expected, self._seen, self._length_ratio = expected_size, seen_size, length_ratio
         self._labels = terms.label[0]
         self._session = terms.session
         self._known: dict[tuple[int, bytes], PairTerms] = {}
@@ -170,8 +172,9 @@ class Evidence:
                                  self._probes[photograph][self._session[pictures]])
             embedding = 1.0 - likeness / pictures.shape[1] / np.maximum(np.linalg.norm(mean, axis=1), 1e-9)
             class_probability = own.classes[pictures, self._labels[photograph]].mean(axis=1)
-        size = self._seen[self._labels[photograph], pictures].mean(axis=1) - self._expected[photograph]
-        return PairTerms(histogram, mser, embedding, class_probability, size)
+        seen = self._seen[self._labels[photograph], pictures].mean(axis=1)
+        return PairTerms(histogram, mser, embedding, class_probability, seen - self._expected[photograph],
+                         None if self._length_ratio is None else self._length_ratio(photograph, seen))
 
     def _pooled_signature(self, photograph: int, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         histogram = self._signatures.histogram[photograph][pictures]  # (I, N, K)

@@ -30,6 +30,7 @@ from thermalreid_ros.evaluation.replay_places import PlaceRecord, TargetRecord, 
 from thermalreid_ros.evaluation.replay_probe import camera_units, own_card, probe_parameters, recorded_weather
 from thermalreid_ros.files import shipped
 from thermalreid_ros.maps.store import SemanticMap
+from thermalreid_ros.reid.length import USUAL_ERROR
 from thermalreid_ros.ros.bag import Bag
 from thermalreid_ros.ros.environment import node_command, prepare_process, process_environment
 from thermalreid_ros.ros.supervisor import Supervisor
@@ -259,7 +260,8 @@ class Replay:
         return figure
 
 
-def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_class: str = "", rate: float = 1.0,
+def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_class: str = "",
+               probe_length_m: float = 0.0, probe_length_error: float = USUAL_ERROR, rate: float = 1.0,
                params_file: str | Path | None = None, model: str | None = None, domain_id: int | None = None,
                map_path: str | Path | None = None, segmenter: str | None = None, detect: bool = True,
                semantics: str | None = None, method: str | None = None, embedding: str | None = None,
@@ -267,7 +269,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
                say: Callable[[str], None] = lambda line: None) -> Replay:
     """Start the nodes, play the recording to them, collect what they say, end them.
 
-    probe: thermal crop of the object to be found, or a colour photograph of it, see replay_probe. map_path: of the
+    probe: thermal crop of the object to be found, or a colour photograph of it, see replay_probe, as probe_length_m and
+    probe_length_error, its longest side where that is known. map_path: of the
     ground below; without, nothing is localized.
     model, segmenter: of detection and localization, instead of those in the parameter file. detect: whether to start
     detection and reid at all, which cost most. semantics: parameter of detection, likewise; all but "none" need a map.
@@ -293,7 +296,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     common = {} if own_parameters or "units" not in custom else {"thermal_units": custom["units"]}
     of_probe = {"reid": {}} if probe is None else probe_parameters(
         Path(probe), probe_class, camera_units(params_file, common),
-        {} if own_parameters else recorded_weather(custom, truth))
+        {} if own_parameters else recorded_weather(custom, truth), probe_length_m, probe_length_error)
     if map_path is not None:
         SemanticMap.open(map_path).close()  # a fault in it is said now, not by a node
     if domain_id is not None:

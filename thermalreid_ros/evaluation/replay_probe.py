@@ -17,6 +17,7 @@ import yaml
 
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.recording import Truth
+from thermalreid_ros.reid.length import USUAL_ERROR, told_length
 from thermalreid_ros.reid.probe import load_probe
 from thermalreid_ros.reid.signature import CELSIUS, scale_for
 from thermalreid_ros.synthesis import Conditions, load_photograph
@@ -28,24 +29,34 @@ class ReplayProbeError(ThermalReidError):
     """A probe that does not fit the recording."""
 
 
-def probe_parameters(probe: Path, class_name: str, units: str, weather: Mapping[str, float]) -> dict[str, dict]:
+def probe_parameters(probe: Path, class_name: str, units: str, weather: Mapping[str, float],
+                     length_m: float = 0.0, length_error: float = USUAL_ERROR) -> dict[str, dict]:
     """Parameters of the nodes that a probe concerns, by node; what is wrong with it is raised now, not by a node.
 
-    units: of the recording's frames. weather: parameters of the synthesis. Class and box of a photograph are those that
-    a probe.json beside it tells, as `thermalreid world fly` writes it, unless a class is given.
+    units: of the recording's frames. weather: parameters of the synthesis. length_m, length_error: of the object, as
+    reid.length.told_length takes them. Class and box of a photograph are those that a probe.json beside it tells, as
+    `thermalreid world fly` writes it, unless a class is given.
     """
     if not file_is_colour(probe):
         load_probe(probe, units, class_name)
-        return {"reid": {"probe_file": str(probe.absolute()), "probe_class": class_name}}
+        return {"reid": {"probe_file": str(probe.absolute()), "probe_class": class_name,
+                         **_length_parameters(length_m, length_error, class_name)}}
     if scale_for(units) is not CELSIUS:
         raise ReplayProbeError(f"{probe}: of a colour photograph probes in degrees Celsius are made, but the camera of "
                                f"this recording gives '{units}'; give a thermal crop, or a recording of a camera that "
                                "measures")
     load_photograph(probe)
     told_class, box = told_beside(probe)
-    return {"reid": {}, "probe_synthesis": {"probe_files": [str(probe.absolute())],
-                                            "probe_class": class_name or told_class or "any", "probe_id": probe.stem,
-                                            **({"box": box} if box else {}), **weather}}
+    class_name = class_name or told_class
+    return {"reid": {}, "probe_synthesis": {"probe_files": [str(probe.absolute())], "probe_class": class_name or "any",
+                                            "probe_id": probe.stem, **({"box": box} if box else {}), **weather,
+                                            **_length_parameters(length_m, length_error, class_name)}}
+
+
+def _length_parameters(length_m: float, length_error: float, class_name: str) -> dict[str, float]:
+    """Raises LengthError."""
+    length = told_length(length_m, length_error, class_name)
+    return {} if length is None else {"probe_length_m": length.metres, "probe_length_error": length.error}
 
 
 def told_beside(probe: Path) -> tuple[str, list[float]]:

@@ -11,11 +11,12 @@ from std_msgs.msg import Header
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.msg import ThermalProbe
+from thermalreid_ros.reid.length import ToldLength, told_length
 from thermalreid_ros.reid.loading import load_embedder
 from thermalreid_ros.ros import places, probes, qos
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
-from thermalreid_ros.ros.shared_parameters import model_threads, provider_parameters
+from thermalreid_ros.ros.shared_parameters import LENGTH_PARAMETERS, model_threads, provider_parameters
 from thermalreid_ros.ros.probes import BY_CLOCK, UNKNOWN_DEG
 from thermalreid_ros.synthesis import ProbeSynthesizer, SynthesisError
 from thermalreid_ros.synthesis.searched import MOST_PHOTOGRAPHS, Photograph, SearchedObject, boxes_of
@@ -37,6 +38,7 @@ class ProbeSynthesisNode(ThermalNode):
                   "none, they come on probe/image"),
         Parameter("probe_class", "", "class of the object, any where it shall be sought in all; empty: its photographs "
                   "are refused, for the models cannot tell", choices=("", ANY, *CLASS_NAMES)),
+        *LENGTH_PARAMETERS,
         Parameter("probe_id", "photograph", "name of the object; with a new one, photographs shown before are "
                   "forgotten"),
         Parameter("box", (0.0, 0.0, 0.0, 0.0), "around the object, x_min, y_min, x_max, y_max: four numbers for all "
@@ -67,6 +69,7 @@ class ProbeSynthesisNode(ThermalNode):
 
     def parameters_changed(self) -> None:
         values, self._hour = self.values, None
+        self._length()
         if values.probe_id != self._probe_id:
             self._object.forget_shown()
             self._probe_id = values.probe_id
@@ -109,6 +112,10 @@ class ProbeSynthesisNode(ThermalNode):
                                  f"probe_class to {', '.join(CLASS_NAMES)}, or {ANY}")
         return "" if self.values.probe_class == ANY else self.values.probe_class
 
+    def _length(self) -> ToldLength | None:
+        return told_length(self.values.probe_length_m, self.values.probe_length_error,
+                           self.values.probe_class.removeprefix(ANY))
+
     def _make(self, shown: Photograph | None = None) -> None:
         """Probes of all photographs, unless they are made for this hour already; shown: the one that came just now,
         whose fault is raised."""
@@ -122,7 +129,7 @@ class ProbeSynthesisNode(ThermalNode):
             return
         if int(conditions.solar_hour) == self._hour:
             return
-        began_s, class_name = time.perf_counter(), self._class_name()
+        began_s, class_name, length = time.perf_counter(), self._class_name(), self._length()
         made = self._object.make(conditions, class_name, self.values.count)
         self.diagnostics.sample("synthesis_ms", 1000.0 * (time.perf_counter() - began_s))
         self._hour = int(conditions.solar_hour)
@@ -131,7 +138,7 @@ class ProbeSynthesisNode(ThermalNode):
                 self.diagnostics.refused("photographs", fault)
         if made.crops:
             self._out.publish(probes.made_to_message(made, Header(stamp=now.to_msg()), self._probe_id, class_name,
-                                                     self._embedder))
+                                                     self._embedder, length))
             said = probes.summary(made, self._probe_id, class_name, conditions)
             self.diagnostics.note("probe", said)
             self.get_logger().info(f"probe made: {said}")

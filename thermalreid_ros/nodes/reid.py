@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 from thermalreid_ros.camera.thermal import FrameError, Polarity, ThermalFrame, ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.msg import DetectionArray, ThermalProbe
+from thermalreid_ros.reid.length import told_length
 from thermalreid_ros.reid.loading import load_reidentifier
 from thermalreid_ros.reid.pairing import StampPairing
 from thermalreid_ros.reid.probe import Probe, load_probe
@@ -19,7 +20,7 @@ from thermalreid_ros.reid.target import TargetError
 from thermalreid_ros.ros import convert, places, qos
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
-from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_threads
+from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, LENGTH_PARAMETERS, model_threads
 from thermalreid_ros.ros.reid_output import METHOD_PARAMETERS, PLACE_PARAMETERS, ReidOutput, message_to_camera_pose, \
     message_to_probe
 
@@ -34,6 +35,7 @@ class ReidNode(ThermalNode):
         Parameter("probe_class", "", "class of the object in probe_file; empty: any", choices=("", *CLASS_NAMES)),
         Parameter("probe_units", "", "what a pixel of probe_file means; empty: as thermal_units",
                   choices=("", *CAMERA_PARAMETERS["thermal_units"].choices)),
+        *LENGTH_PARAMETERS,
         Parameter("visible_only", True, "rank the tracks of the newest frame; false: all remembered ones"),
         Parameter("max_tracks", 256, "remembered at most; the one unseen for longest goes first", minimum=1,
                   maximum=4096),
@@ -48,7 +50,7 @@ class ReidNode(ThermalNode):
             log=self.get_logger().info)
         self._pairs: StampPairing[ThermalFrame, DetectionArray] = StampPairing()
         self._header: Header | None = None  # of the newest frame ranked
-        self._file_probe = ("", "", "")
+        self._file_probe = ("", "", "", None)
         self._out = ReidOutput(self, self._reid)
         for key, value in notes.items():
             self.diagnostics.note(key, value)
@@ -58,9 +60,10 @@ class ReidNode(ThermalNode):
         values = self.values
         self._reid.gallery.max_tracks, self._reid.gallery.max_age_s = values.max_tracks, values.max_track_age_s
         self._reid.visible_only, self._reid.accept_probability = values.visible_only, values.accept_probability
-        wanted = (values.probe_file, values.probe_units or values.thermal_units, values.probe_class)
+        length = told_length(values.probe_length_m, values.probe_length_error, values.probe_class)
+        wanted = (values.probe_file, values.probe_units or values.thermal_units, values.probe_class, length)
         if wanted != self._file_probe:
-            probe = load_probe(*wanted, probe_id="probe_file") if wanted[0] else None
+            probe = load_probe(*wanted[:3], "probe_file", length=length) if wanted[0] else None
             self._reid.remove_probe("probe_file")
             self._out.forget(self._reid.probe_ids)
             self._file_probe = wanted
@@ -88,7 +91,8 @@ class ReidNode(ThermalNode):
     def _add_probe(self, probe: Probe) -> None:
         self._reid.add_probe(probe)
         self._out.forget(self._reid.probe_ids)
-        self.get_logger().info(f"searching for '{probe.probe_id}', {probe.class_name or 'any class'}, "
+        length = "" if probe.length is None else f"{probe.length.metres:g} m long (within {probe.length.error:.1%}), "
+        self.get_logger().info(f"searching for '{probe.probe_id}', {probe.class_name or 'any class'}, {length}"
                                f"{len(probe.signatures)} image(s), {len(probe.descriptors)} descriptor(s)")
         self.diagnostics.note("probes", ", ".join(self._reid.probe_ids))
         if self._header is not None:

@@ -2,14 +2,15 @@
 
 A log-linear model: the log-odds that the candidate is the probe's object are those of a candidate drawn at random, plus
 a weighted sum of what the terms say. Weights are of one sign each (more distance never speaks for a candidate) and
-differ by class; there is a second set of them for systems without an embedding, where Eq. (1) must carry more. Made by
+differ by class; there is a second set of them for systems without an embedding, where Eq. (1) must carry more. Where
+somebody tells how long the object is, the log-likelihood ratio of the size seen is added. Made by
 `thermalreid reid fit-fusion`, which holds the fitting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import shipped
+from thermalreid_ros.reid.length import ToldLength
 
 FILE_NAME = "reid_fusion.yaml"
 METHODS = ("thermal_signature", "cross_modal_embedding", "fused")
@@ -35,6 +37,8 @@ SAME_CLASS_SHARE = 0.5
 
 _LEAST_PROBABILITY = 1e-3  # of a class: networks are surer than they are right
 _MOST_GAP = 1.5
+_ASTRAY = 0.05  # share of sizes, seen or told, that say nothing; and of objects that are unusual in their class
+_WIDE = 3.0  # times the spread of a class: that of the unusual ones
 
 
 class FusionError(ThermalReidError):
@@ -48,6 +52,7 @@ class PairTerms:
     histogram, mser: the terms of Eq. (1), pooled over the probe's K synthetic pictures and the track's crops as Gallery
     does. embedding: 1 - cosine of the pooled descriptors. class_probability: that the candidate is of the probe's
     class. size_log_ratio: the candidate's FusedModel.seen_size less the one expected of the probe's object.
+    length_ratio: FusedModel.length_ratio of that size, by default not known.
     """
 
     histogram: np.ndarray
@@ -55,8 +60,11 @@ class PairTerms:
     embedding: np.ndarray
     class_probability: np.ndarray
     size_log_ratio: np.ndarray
+    length_ratio: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if self.length_ratio is None:
+            object.__setattr__(self, "length_ratio", np.full(np.shape(self.histogram), np.nan))
         for field in fields(self):
             object.__setattr__(self, field.name, np.atleast_1d(np.asarray(getattr(self, field.name), np.float32)))
         if len({getattr(self, field.name).shape for field in fields(self)}) != 1 or self.histogram.ndim != 1:
@@ -108,11 +116,46 @@ class SizeRegression:
     view: np.ndarray
 
 
+@dataclass(frozen=True)
+class LengthRow:
+    """What a length foretells of the size seen of a class: offset + ln of the metres, from which one sight differs with
+    standard deviation noise."""
+
+    offset: float
+    noise: float
+
+    def ratio(self, seen: np.ndarray, length: ToldLength, of_class: SizeRegression) -> np.ndarray:
+        """Log-likelihood ratio of sizes seen (ln): as of the object whose length was told, against as another's of its
+        class.
+
+        The class's lengths are of two Gaussians, a narrow and a wide one; what is told and what is seen err about the
+        object's own. So a length told roughly is believed to be nearer to the class's mean than it was told to be, and
+        one that is rare in the class says more than a common one.
+        """
+        # All about the class's mean, in ln.
+        seen, told = np.asarray(seen, np.float64) - of_class.mean, length.log + self.offset - of_class.mean
+        own, another, heard = [], [], []
+        narrow = max(of_class.spread**2 - self.noise**2, self.noise**2)  # of the lengths alone
+        for share, variance in ((1.0 - _ASTRAY, narrow), (_ASTRAY, (_WIDE * of_class.spread) ** 2)):
+            believed = variance / (variance + length.error**2)
+            heard.append(np.log(share) + _log_normal(told, variance + length.error**2))
+            own.append(heard[-1] + _log_normal(seen - believed * told, believed * length.error**2 + self.noise**2))
+            another.append(np.log(share) + _log_normal(seen, variance + self.noise**2))
+        with np.errstate(invalid="ignore"):  # what is not known stays so
+            ratio = np.logaddexp(*own) - np.logaddexp(*heard) - np.logaddexp(*another)
+            return np.logaddexp(np.log1p(-_ASTRAY) + ratio, np.log(_ASTRAY))
+
+
+def _log_normal(value: np.ndarray, variance: float) -> np.ndarray:
+    return -0.5 * (value**2 / variance + np.log(variance))
+
+
 @dataclass(frozen=True, eq=False)
 class FusedModel:
     """means, scales: (6,), of the features over as many true pairs as false ones, so that an unknown term in the place
     of its mean speaks neither for nor against. weights: by WITH_EMBEDDING or WITHOUT_EMBEDDING and class or ANY.
-    accept_probability: at which one search in a hundred among candidates_per_true others accepts a wrong one.
+    lengths: by class or ANY. accept_probability: at which one search in a hundred among candidates_per_true others
+    accepts a wrong one; accept_probability_told: where the length is told.
     candidates_per_true: the prior, one true candidate among so many, of which SAME_CLASS_SHARE are of its class.
     descriptor_model: the embedding that the sizes and weights belong to, "" where it had none. synthetic_share: of the
     thermal probes in a probe's descriptor, see probe_descriptor.
@@ -122,7 +165,9 @@ class FusedModel:
     scales: np.ndarray
     weights: Mapping[str, Mapping[str, Weights]]
     sizes: Mapping[str, SizeRegression]
+    lengths: Mapping[str, LengthRow]
     accept_probability: float
+    accept_probability_told: float
     candidates_per_true: float
     descriptor_model: str = ""
     synthetic_share: float = 0.5
@@ -151,17 +196,24 @@ class FusedModel:
         sizes = {name: SizeRegression(*(float(row[key]) for key in ("mean", "spread", "sigma", "offset")),
                                       *(np.asarray(row[key], np.float64) for key in ("weights", "view")))
                  for name, row in content["sizes"].items()}
-        if ANY not in weights[WITHOUT_EMBEDDING] or ANY not in sizes:
-            raise ValueError(f"no weights or no sizes for class '{ANY}'")
+        lengths = {name: LengthRow(float(row["offset"]), float(row["noise"]))
+                   for name, row in content["lengths"].items()}
+        if ANY not in weights[WITHOUT_EMBEDDING] or ANY not in sizes or ANY not in lengths:
+            raise ValueError(f"no weights, sizes or lengths for class '{ANY}'")
         if any(row.view.shape != (VIEW_FEATURES,) or not row.sigma > 0.0 for row in sizes.values()):
             raise ValueError(f"sizes whose view is not {VIEW_FEATURES} numbers, or whose sigma is not above 0")
         model = cls(np.array([float(row["mean"]) for row in table]), np.array([float(row["scale"]) for row in table]),
-                    weights, sizes, float(content["accept_probability"]), float(content["candidates_per_true"]),
+                    weights, sizes, lengths, float(content["accept_probability"]),
+                    float(content["accept_probability_told"]), float(content["candidates_per_true"]),
                     str(content.get("descriptor_model") or ""), float(content.get("synthetic_share", 0.5)))
         numbers = [*model.means, *model.scales, *(number for rows in weights.values() for row in rows.values()
-                                                  for number in (row.bias, *row.weights))]
-        if not np.isfinite(numbers).all() or (model.scales <= 0).any() or not 0.0 < model.accept_probability <= 1.0:
+                                                  for number in (row.bias, *row.weights)),
+                   *(number for row in lengths.values() for number in astuple(row))]
+        accepted = (model.accept_probability, model.accept_probability_told)
+        if not np.isfinite(numbers).all() or (model.scales <= 0).any() or not 0.0 < min(accepted) <= max(accepted) <= 1:
             raise ValueError("numbers that are not finite, scales that are not above 0, or no acceptance from 0 to 1")
+        if any(row.noise <= 0.0 for row in lengths.values()):
+            raise ValueError("lengths whose noise is not above 0")
         return model
 
     def to_mapping(self) -> dict[str, Any]:
@@ -172,6 +224,7 @@ class FusedModel:
         return {
             "candidates_per_true": self.candidates_per_true,
             "accept_probability": rounded(self.accept_probability),
+            "accept_probability_told": rounded(self.accept_probability_told),
             "descriptor_model": self.descriptor_model,
             "synthetic_share": self.synthetic_share,
             "features": {name: {"mean": rounded(mean), "scale": rounded(scale)}
@@ -181,7 +234,9 @@ class FusedModel:
             "sizes": {name: {**{key: rounded(getattr(row, key)) for key in ("mean", "spread", "sigma", "offset")},
                              "view": [rounded(v) for v in row.view],
                              "weights": [round(float(v), 4) for v in row.weights]}
-                      for name, row in self.sizes.items()}}
+                      for name, row in self.sizes.items()},
+            "lengths": {name: {"offset": rounded(row.offset), "noise": rounded(row.noise)}
+                        for name, row in self.lengths.items()}}
 
     def score(self, terms: PairTerms, class_name: str = "") -> np.ndarray:
         """float64 (N,), log-odds that each candidate is the probe's object. class_name: of the probe, "" unknown."""
@@ -195,7 +250,7 @@ class FusedModel:
             rows = self.weights.get(kind) or self.weights[WITHOUT_EMBEDDING]
             row = rows.get(class_name) or rows[ANY]
             scores[chosen] = row.bias - standard[chosen] @ np.asarray(row.weights)
-        return scores
+        return scores + np.nan_to_num(terms.length_ratio.astype(np.float64))
 
     def probability(self, terms: PairTerms, class_name: str = "") -> np.ndarray:
         """float64 (N,), calibrated, that each candidate is the probe's object, if one in candidates_per_true is."""
@@ -221,6 +276,15 @@ class FusedModel:
             raise FusionError(f"a descriptor of {list(descriptor.shape)} is not of the embedding that the fusion was "
                               f"fitted with ({self.descriptor_model}); fit it anew with `thermalreid reid fit-fusion`")
         return row.offset + float(row.weights @ descriptor), row.sigma
+
+
+    def length_ratio(self, seen: np.ndarray, length: ToldLength | None, class_name: str = "") -> np.ndarray:
+        """(N,) for PairTerms: log-likelihood ratio of what seen_size says of N candidates, NaN where that is; all NaN
+        where no length is told. A size that is common in the class says less than one that is rare."""
+        if length is None:
+            return np.full(np.shape(seen), np.nan)
+        name = class_name if class_name in self.lengths and class_name in self.sizes else ANY
+        return self.lengths[name].ratio(seen, length, self.sizes[name])
 
 
 def probability_of(log_odds: np.ndarray) -> np.ndarray:

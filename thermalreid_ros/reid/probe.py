@@ -13,6 +13,7 @@ from thermalreid_ros.camera.thermal import PLAUSIBLE_MEDIAN_C, ThermalFrame, The
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.reid.fusion import pooled, probe_descriptor
+from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.signature import MIN_CROP_SIDE_PX, ThermalSignature, compute_signature, scale_for
 
 _DTYPES = {ThermalUnits.AGC8: np.uint8, ThermalUnits.CELSIUS_F32: np.float32}
@@ -29,7 +30,7 @@ class Probe:
     """One object to be found. class_name: "" is any class. signatures: one for each of its K crops.
 
     descriptors: float32 (P + K, D), unit vectors of the P photographs that the crops were made of, then of the crops;
-    (0, 0) without. descriptor_model: name of the embedding that made them.
+    (0, 0) without. descriptor_model: name of the embedding that made them. length: None where nobody told it.
     """
 
     probe_id: str
@@ -37,6 +38,7 @@ class Probe:
     signatures: tuple[ThermalSignature, ...]
     descriptors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     descriptor_model: str = ""
+    length: ToldLength | None = None
 
     @property
     def photograph(self) -> np.ndarray | None:
@@ -56,12 +58,13 @@ class Probe:
 
 
 def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id: str, class_name: str = "", *,
-               descriptors: np.ndarray | None = None, descriptor_model: str = "") -> Probe:
+               descriptors: np.ndarray | None = None, descriptor_model: str = "",
+               length: ToldLength | None = None) -> Probe:
     """Probe of K crops (h, w) that show the object alone, cut as a detector's box would cut it.
 
     units: of all the crops; their dtype must be that of the units (uint8 for agc8, float32 for celsius_f32,
     uint16 for centikelvin, decikelvin and optris). Raw counts have no scale that outlives one frame, and are
-    refused. descriptors, descriptor_model: see Probe.
+    refused. descriptors, descriptor_model, length: see Probe.
     Raises ProbeError.
     """
     if class_name and class_name not in CLASS_NAMES:
@@ -76,15 +79,15 @@ def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id:
         except ThermalReidError as error:
             raise ProbeError(f"probe '{probe_id}', image {number} of {len(crops)}: {error}") from None
     if descriptors is None or not descriptors.size:
-        return Probe(probe_id, class_name, tuple(signatures))
+        return Probe(probe_id, class_name, tuple(signatures), length=length)
     if descriptors.ndim != 2 or len(descriptors) < len(crops) or not np.isfinite(descriptors).all():
         raise ProbeError(f"probe '{probe_id}': descriptors of {list(descriptors.shape)} do not fit its {len(crops)} "
                          "image(s), or are not finite")
-    return Probe(probe_id, class_name, tuple(signatures), np.asarray(descriptors, np.float32), descriptor_model)
+    return Probe(probe_id, class_name, tuple(signatures), np.asarray(descriptors, np.float32), descriptor_model, length)
 
 
 def load_probe(path: str | Path, units: ThermalUnits | str, class_name: str = "",
-               probe_id: str = "") -> Probe:
+               probe_id: str = "", *, length: ToldLength | None = None) -> Probe:
     """Probe from one thermal crop in a file: 8 or 16 bit grey PNG or TIFF, float32 TIFF for celsius_f32.
 
     probe_id: the file's stem unless given. Raises ProbeError.
@@ -102,7 +105,7 @@ def load_probe(path: str | Path, units: ThermalUnits | str, class_name: str = ""
     if crop is None:
         raise ProbeError(f"{path}: this is no readable picture; give a PNG or TIFF with 8 or 16 bit grey")
     try:
-        return make_probe([crop], units, probe_id or path.stem, class_name)
+        return make_probe([crop], units, probe_id or path.stem, class_name, length=length)
     except ProbeError as error:
         raise ProbeError(f"{path}: {error}") from None
 

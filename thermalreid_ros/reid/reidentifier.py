@@ -15,6 +15,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.reid.embedding import Embedder
 from thermalreid_ros.reid.fusion import METHODS, FusedModel, PairTerms
 from thermalreid_ros.reid.gallery import NAN, Compared, Gallery, Match
+from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.pairing import StampPairing
 from thermalreid_ros.reid.probe import Probe, ProbeError
 from thermalreid_ros.reid.signature import CELSIUS, SignatureDistance, SignatureError, ThermalSignature, \
@@ -45,12 +46,14 @@ class FrameResult:
 @dataclass(frozen=True)
 class Ranking:
     """Tracks by likeness to a probe, best first. method: how they were ranked; why: where that is another than was
-    asked for, or no probability is known, the reason, else ""."""
+    asked for, or no probability is known, the reason, else "". accept_probability: from which on a match is accepted,
+    NaN where none is."""
 
     probe_id: str
     method: str
     matches: tuple[Match, ...]
     why: str = ""
+    accept_probability: float = NAN
 
     @property
     def accepted(self) -> Match | None:
@@ -113,14 +116,19 @@ class Reidentifier:
 
     @property
     def accept_probability(self) -> float:
-        """From which on a match is accepted; NaN where none is. Set it to 0 for the fusion's own."""
-        if self._fusion is None or self._scale is not CELSIUS:
-            return NAN
-        return self._accept_probability or self._fusion.accept_probability
+        """From which on a match is accepted, of a probe whose length nobody told; NaN where none is. Set it to 0 for
+        the fusion's own, which is another where it was told: see Ranking."""
+        return self._least_probability(None)
 
     @accept_probability.setter
     def accept_probability(self, probability: float) -> None:
         self._accept_probability = probability
+
+    def _least_probability(self, length: ToldLength | None) -> float:
+        if self._fusion is None or self._scale is not CELSIUS:
+            return NAN
+        return self._accept_probability or (self._fusion.accept_probability if length is None else
+                                            self._fusion.accept_probability_told)
 
     def add_probe(self, probe: Probe) -> None:
         """Search for this object from now on; a probe of the same name is replaced, and the oldest of more
@@ -261,7 +269,7 @@ class Reidentifier:
                 compared.total
         probability = 0.5 * (1.0 + np.tanh(0.5 * odds))
         score = 1.0 - probability if method == FUSED else order
-        least = self.accept_probability
+        least = self._least_probability(probe.length)
         columns = np.stack([compared.total, compared.histogram, compared.mser, score, compared.embedding, probability])
         matches = []
         for rank, n in enumerate(np.lexsort((compared.track_ids, order)).tolist(), 1):
@@ -270,7 +278,7 @@ class Reidentifier:
             matches.append(Match(
                 rank, compared.track_ids[n], length, detection, stamp_ns, SignatureDistance(total, histogram, mser),
                 own_score, embedding, NAN if places[n] is None else places[n].size_m, chance, chance >= least))
-        return Ranking(probe_id, method, tuple(matches), why)
+        return Ranking(probe_id, method, tuple(matches), why, least)
 
     def _method(self, probe: Probe) -> tuple[str, str]:
         """(what to rank a probe by, why that is not what was asked for)."""
@@ -285,9 +293,10 @@ class Reidentifier:
             return np.full(len(places), np.nan)
         photograph = probe.photograph if probe.descriptor_model == self._fusion.descriptor_model else None
         expected, _ = self._fusion.expected_size_m(photograph, probe.class_name)
+        seen = np.array([NAN if place is None or not len(place.views) else
+                         float(self._fusion.seen_size(place.views, probe.class_name).mean()) for place in places])
         terms = PairTerms(compared.histogram, compared.mser, compared.embedding, compared.class_probability,
-                          np.array([NAN if place is None or not len(place.views) else float(self._fusion.seen_size(
-                              place.views, probe.class_name).mean()) - expected for place in places]))
+                          seen - expected, self._fusion.length_ratio(seen, probe.length, probe.class_name))
         return self._fusion.score(terms, probe.class_name)
 
     def target(self, match: Match, grid: LocalGrid) -> Target | None:

@@ -15,6 +15,7 @@ from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.msg import ThermalProbe
 from thermalreid_ros.reid.embedding import Embedder, describe_probe
+from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.ros.convert import NS_PER_S, array_to_image, image_to_array
 from thermalreid_ros.synthesis import Conditions
 from thermalreid_ros.synthesis.photograph import decode_photograph
@@ -39,12 +40,15 @@ def message_to_photograph(message: Image | CompressedImage, name: str, box: Sequ
 
 
 def made_to_message(made: Made, header: Header, probe_id: str, class_name: str,
-                    embedder: Embedder | None = None) -> ThermalProbe:
+                    embedder: Embedder | None = None, length: ToldLength | None = None) -> ThermalProbe:
     """All probes of all photographs, as temperatures in degrees Celsius, with their descriptors where there is an
-    embedding. Raises CropError where a photograph's box is too small for it."""
+    embedding, and the object's length where it is told. Raises CropError where a photograph's box is too small for
+    the embedding."""
     message = ThermalProbe(header=header, probe_id=probe_id, class_name=class_name,
                            units=ThermalUnits.CELSIUS_F32.value,
                            images=[array_to_image(crop, "32FC1", header) for crop in made.crops])
+    if length is not None:
+        message.length_m, message.length_error = length.metres, length.error
     if embedder is not None:
         descriptors = describe_probe(embedder, [(photograph.pixels, probes.box) for photograph, probes in
                                                 zip(made.served, made.probes, strict=True)],

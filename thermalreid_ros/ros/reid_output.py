@@ -17,6 +17,7 @@ from thermalreid_ros.msg import MatchArray, ThermalProbe
 from thermalreid_ros.msg import Target as TargetMessage
 from thermalreid_ros.reid.fusion import METHODS
 from thermalreid_ros.reid.gallery import Match
+from thermalreid_ros.reid.length import told_length
 from thermalreid_ros.reid.overlay import draw_matches
 from thermalreid_ros.reid.probe import Probe, make_probe
 from thermalreid_ros.reid.reidentifier import Ranking, Reidentifier
@@ -98,7 +99,7 @@ class ReidOutput:
         self._rankings[ranking.probe_id] = ranking
         self._matches.publish(MatchArray(
             header=header, probe_id=ranking.probe_id, method=ranking.method, beta_h=self._reid.gallery.beta_h,
-            accept_probability=self._reid.accept_probability, matches=[_match(match) for match in ranking.matches]))
+            accept_probability=ranking.accept_probability, matches=[_match(match) for match in ranking.matches]))
 
     def pose(self, pose: CameraPose) -> None:
         """The camera's pose at a frame that has been ranked already: places are known now."""
@@ -138,7 +139,7 @@ class ReidOutput:
         """The accepted match and its place. Raises TargetError with the reason: there is none, or it is in doubt."""
         if not ranking.matches:
             raise TargetError("nothing in view is of its class")
-        match, least = ranking.matches[0], self._reid.accept_probability
+        match, least = ranking.matches[0], ranking.accept_probability
         if not match.accepted:
             raise TargetError(ranking.why if math.isnan(match.probability) else
                               f"not here: the best match is it with {match.probability:.1%}, {least:.1%} are asked for")
@@ -175,12 +176,13 @@ def message_to_camera_pose(message: PoseWithCovarianceStamped, map_frame: str) -
 
 
 def message_to_probe(message: ThermalProbe) -> Probe:
-    """Raises ProbeError or FrameError."""
+    """Raises ProbeError, LengthError or FrameError."""
     size = message.descriptor_size
     values = np.asarray(message.descriptors, np.float32)
     descriptors = values.reshape(-1, size) if size and len(values) % size == 0 else values
     return make_probe([image_to_array(image) for image in message.images], message.units, message.probe_id or "probe",
-                      message.class_name, descriptors=descriptors, descriptor_model=message.descriptor_model)
+                      message.class_name, descriptors=descriptors, descriptor_model=message.descriptor_model,
+                      length=told_length(message.length_m, message.length_error, message.class_name))
 
 
 def _match(match: Match) -> MatchMessage:

@@ -7,6 +7,7 @@ from typing import Any
 
 from thermalreid_ros.camera.thermal import Polarity, ThermalUnits
 from thermalreid_ros.engine.engine import DEFAULT_PROVIDERS
+from thermalreid_ros.reid.length import ERRORS, USUAL_ERROR
 from thermalreid_ros.ros.parameters import Parameter, Schema
 
 CAMERA_PARAMETERS = Schema(
@@ -14,6 +15,12 @@ CAMERA_PARAMETERS = Schema(
               choices=tuple(unit.value for unit in ThermalUnits)),
     Parameter("polarity", "white_hot", "how the camera shows heat, for agc8 and counts", read_only=True,
               choices=tuple(polarity.value for polarity in Polarity)),
+)
+LENGTH_PARAMETERS = Schema(
+    Parameter("probe_length_m", 0.0, "longest side of the object, as somebody knows it: how long a car is, how tall a "
+              "person; 0: not known", unit="m", minimum=0.0),
+    Parameter("probe_length_error", USUAL_ERROR, "by which share of it that may be off, a standard deviation: 0.02 "
+              "where it was looked up, 0.1 where it is guessed", minimum=ERRORS[0], maximum=ERRORS[1]),
 )
 
 
