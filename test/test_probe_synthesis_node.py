@@ -21,6 +21,7 @@ from tiny_models import red_is_warm, shapes_alone
 
 from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.msg import ThermalProbe
+from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.probe import make_probe
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.convert import array_to_image, image_to_array, ns_to_stamp
@@ -116,6 +117,23 @@ def test_probes_are_described_where_there_is_an_embedding(graph, start_node, mod
     # To this embedding a photograph and what is made of it are one shape.
     assert probe.photograph @ probe.descriptor(1.0) > 0.9
     operator.wait_for("embedding", "shapes on cpu")
+
+
+def test_a_length_that_is_told_travels_with_the_probe(graph, start_node, model, files):
+    node = start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, *CAR, "-p", f"probe_files:={files}",
+                      "-p", "count:=1", "-p", "probe_length_m:=4.3")
+    operator = Operator(graph)
+    message = operator.probe(1)
+    assert (message.length_m, message.length_error) == pytest.approx((4.3, 0.05))
+    assert message_to_probe(message).length == ToldLength(4.3, 0.05)
+    assert operator.set(probe_length_m=12.0, probe_length_error=0.1).result.successful
+    assert message_to_probe(operator.probe(2)).length == ToldLength(12.0, 0.1)
+    assert operator.set(probe_length_m=40.0).result.successful  # judged later, on the worker thread
+    operator.wait_for("last_refusal", "a length of 40 m: a car is 2 to 20 m long; give its longest side in metres")
+    assert not operator.set(probe_length_error=0.9).result.successful
+    assert operator.set(probe_length_m=0.0).result.successful
+    assert message_to_probe(operator.probe(3)).length is None and len(operator.probes) == 3
+    assert node.process.poll() is None and "Traceback" not in node.output
 
 
 def test_photographs_shown_join_those_before_and_a_new_name_begins_another_object(graph, start_node, model):

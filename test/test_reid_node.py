@@ -145,6 +145,7 @@ def test_a_probe_file_may_be_changed_in_flight_and_a_wrong_one_is_refused(graph,
     (person(200, 1).astype(np.uint16), (), "uint16 pixels are not 'agc8'"),
     (person(200, 1), ("-p", "thermal_units:=centikelvin"), "uint8 pixels are not 'centikelvin'"),
     (person(200, 1), ("-p", "thermal_units:=centikelvin", "-p", "probe_units:=agc8"), "camera gives celsius"),
+    (person(200, 1), ("-p", "probe_class:=dog", "-p", "probe_length_m:=40.0"), "a dog is 0.2 to 2 m long"),
 ])
 def test_a_wrong_probe_file_ends_the_start_with_one_line(start_node, tmp_path, content, options, complaint):
     path = tmp_path / "probe.png"

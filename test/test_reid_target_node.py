@@ -183,6 +183,31 @@ def test_what_is_not_here_has_no_place(graph, start_node, accepting):
     assert not flight.targets and flight.matches[-1].accept_probability == pytest.approx(0.999999)
 
 
+def test_a_length_that_is_told_is_weighed_and_one_that_cannot_be_is_refused(graph, start_node, accepting):
+    """From 36 m above boxes of 14 by 24 px are as large as adults seem, so that no child of 0.9 m is there."""
+    node = start(start_node, accepting, "-p", "method:=fused")
+    flight = Flight(graph)
+    flight.pose_of = Pose.looking((*PLACE, 36.0), 0.4, np.pi / 2)
+    flight.search("anybody", 250)
+    time.sleep(0.5)
+    flight.pose(flight.frame())
+    flight.says("'anybody': track")
+    flight.search("adult", 250, length_m=1.7)
+    flight.search("child", 250, length_m=0.9, length_error=0.1)
+    flight.search("giant", 250, length_m=40.0)
+    flight.says("a length of 40 m: a person is 0.5 to 2.3 m long", "last_refusal")
+    node.wait_for_line("searching for 'child', person, 0.9 m long (within 10.0%)")
+    stamp_ns = flight.frame()
+    wait_until(lambda: {m.probe_id for m in flight.matches if stamp_to_ns(m.header.stamp) == stamp_ns} ==
+               {"anybody", "adult", "child"}, 10.0, "all rankings")
+    last = {m.probe_id: m for m in flight.matches}
+    probability = {name: m.matches[0].probability for name, m in last.items()}
+    assert probability["child"] < 0.7 * probability["anybody"] < 0.7 * probability["adult"]
+    assert last["child"].accept_probability == pytest.approx(FusedModel.load().accept_probability_told)
+    assert last["anybody"].accept_probability == pytest.approx(1e-9)
+    assert node.process.poll() is None and "Traceback" not in node.output
+
+
 def test_without_a_map_or_with_a_camera_that_does_not_measure_it_says_so(graph, start_node, accepting):
     start_node("reid", "-p", "thermal_units:=celsius_f32", "-p", f"fusion:={accepting}", "-p", "embedding:=''")
     flight = Flight(graph)

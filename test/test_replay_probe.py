@@ -38,6 +38,17 @@ def test_a_photograph_goes_to_the_synthesis_and_a_crop_to_reid(photograph, tmp_p
             {"reid": {"probe_file": str(tmp_path / "crop.png"), "probe_class": ""}}
 
 
+def test_a_length_goes_where_the_probe_goes_and_one_that_cannot_be_is_refused(photograph, tmp_path):
+    told = probe_parameters(photograph, "car", "centikelvin", {}, 4.3, 0.02)["probe_synthesis"]
+    assert (told["probe_length_m"], told["probe_length_error"]) == (4.3, 0.02)
+    cv2.imwrite(str(tmp_path / "crop.png"), street()[..., 0])
+    told = probe_parameters(tmp_path / "crop.png", "dog", "agc8", {}, 0.6)["reid"]
+    assert (told["probe_length_m"], told["probe_length_error"]) == (0.6, 0.05)
+    for probe, class_name in ((tmp_path / "crop.png", "dog"), (photograph, "dog")):
+        with pytest.raises(ThermalReidError, match="a length of 40 m: a dog is 0.2 to 2 m long"):
+            probe_parameters(probe, class_name, "celsius_f32" if probe is photograph else "agc8", {}, 40.0)
+
+
 def test_what_does_not_fit_the_recording_is_refused(photograph, tmp_path):
     for units in ("agc8", "counts"):
         with pytest.raises(ThermalReidError, match=f"red car.png: .*gives '{units}'; give a thermal crop"):

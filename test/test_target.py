@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid, Pose, rotation_of_rpy
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.reid.target import (BOX_SLACK, BUILDS, CameraPose, Sight, TargetError, Targets, TargetTrack,
-                                         sight, tight)
+                                         freed, sight, tight)
 
 CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(32.0))
 S = 1_000_000_000
@@ -36,6 +36,17 @@ def cuboid(place, size_m, yaw_rad) -> np.ndarray:
 def seen(camera: CameraPose, corners: np.ndarray, class_name: str) -> Detection:
     at = CAMERA.project((corners - (*camera.position_m, camera.height_m)) @ camera.rotation)
     return Detection(CLASS_NAMES.index(class_name), 0.9, *at.min(axis=0), *at.max(axis=0))
+
+
+def test_views_are_freed_of_what_detectors_add_to_boxes():
+    """66 by 33 px of 0.1 m as a detector draws them are 56 by 26 px; a box of 5 px keeps one."""
+    views = np.array([[6.6 / BOX_SLACK, 3.3 / BOX_SLACK, 0.1, 1.0]])
+    free, sigma = freed(views)
+    assert free[0] == pytest.approx([5.6, 2.6, 0.1, 1.0])
+    assert sigma == pytest.approx(3.0 * 0.1 / np.hypot(5.6, 2.6))
+    small, unsure = freed(np.array([[0.5, 0.5, 0.1, 1.0], [0.5, 0.5, 0.1, 1.0]]))
+    assert small[:, :2] == pytest.approx(np.full((2, 2), 0.5 * BOX_SLACK / 1.1 - 0.4)) and unsure > 5 * sigma
+    assert freed(np.array([[0.2, 0.2, 0.1, 1.0]]))[0][0, :2] == pytest.approx([0.1, 0.1])
 
 
 def below(camera: CameraPose, pixel=(320.0, 256.0)) -> np.ndarray:

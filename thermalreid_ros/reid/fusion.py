@@ -124,9 +124,10 @@ class LengthRow:
     offset: float
     noise: float
 
-    def ratio(self, seen: np.ndarray, length: ToldLength, of_class: SizeRegression) -> np.ndarray:
+    def ratio(self, seen: np.ndarray, length: ToldLength, of_class: SizeRegression,
+              box_sigma: float | np.ndarray = 0.0) -> np.ndarray:
         """Log-likelihood ratio of sizes seen (ln): as of the object whose length was told, against as another's of its
-        class.
+        class. box_sigma: of the error that boxes add to the noise.
 
         The class's lengths are of two Gaussians, a narrow and a wide one; what is told and what is seen err about the
         object's own. So a length told roughly is believed to be nearer to the class's mean than it was told to be, and
@@ -135,18 +136,19 @@ class LengthRow:
         # All about the class's mean, in ln.
         seen, told = np.asarray(seen, np.float64) - of_class.mean, length.log + self.offset - of_class.mean
         own, another, heard = [], [], []
+        noise = self.noise**2 + np.square(box_sigma)
         narrow = max(of_class.spread**2 - self.noise**2, self.noise**2)  # of the lengths alone
         for share, variance in ((1.0 - _ASTRAY, narrow), (_ASTRAY, (_WIDE * of_class.spread) ** 2)):
             believed = variance / (variance + length.error**2)
             heard.append(np.log(share) + _log_normal(told, variance + length.error**2))
-            own.append(heard[-1] + _log_normal(seen - believed * told, believed * length.error**2 + self.noise**2))
-            another.append(np.log(share) + _log_normal(seen, variance + self.noise**2))
+            own.append(heard[-1] + _log_normal(seen - believed * told, believed * length.error**2 + noise))
+            another.append(np.log(share) + _log_normal(seen, variance + noise))
         with np.errstate(invalid="ignore"):  # what is not known stays so
             ratio = np.logaddexp(*own) - np.logaddexp(*heard) - np.logaddexp(*another)
             return np.logaddexp(np.log1p(-_ASTRAY) + ratio, np.log(_ASTRAY))
 
 
-def _log_normal(value: np.ndarray, variance: float) -> np.ndarray:
+def _log_normal(value: np.ndarray, variance: float | np.ndarray) -> np.ndarray:
     return -0.5 * (value**2 / variance + np.log(variance))
 
 
@@ -278,13 +280,14 @@ class FusedModel:
         return row.offset + float(row.weights @ descriptor), row.sigma
 
 
-    def length_ratio(self, seen: np.ndarray, length: ToldLength | None, class_name: str = "") -> np.ndarray:
-        """(N,) for PairTerms: log-likelihood ratio of what seen_size says of N candidates, NaN where that is; all NaN
-        where no length is told. A size that is common in the class says less than one that is rare."""
+    def length_ratio(self, seen: np.ndarray, length: ToldLength | None, class_name: str = "",
+                     box_sigma: float | np.ndarray = 0.0) -> np.ndarray:
+        """(N,) for PairTerms: LengthRow.ratio of what seen_size says of N candidates, NaN where that is; all NaN where
+        no length is told. box_sigma: of each or of all, 0 where boxes are those of the truth, as the fit had them."""
         if length is None:
             return np.full(np.shape(seen), np.nan)
         name = class_name if class_name in self.lengths and class_name in self.sizes else ANY
-        return self.lengths[name].ratio(seen, length, self.sizes[name])
+        return self.lengths[name].ratio(seen, length, self.sizes[name], box_sigma)
 
 
 def probability_of(log_odds: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from thermalreid_ros.reid.pairing import StampPairing
 from thermalreid_ros.reid.probe import Probe, ProbeError
 from thermalreid_ros.reid.signature import CELSIUS, SignatureDistance, SignatureError, ThermalSignature, \
     compute_signature, crop_box, scale_for
-from thermalreid_ros.reid.target import CameraPose, Target, TargetError, Targets, TargetTrack, tight
+from thermalreid_ros.reid.target import CameraPose, Target, TargetError, Targets, TargetTrack, freed, tight
 from thermalreid_ros.reid.tracks import TrackedDetection, Tracker
 
 SIGNATURE, EMBEDDING, FUSED = METHODS
@@ -296,8 +296,17 @@ class Reidentifier:
         seen = np.array([NAN if place is None or not len(place.views) else
                          float(self._fusion.seen_size(place.views, probe.class_name).mean()) for place in places])
         terms = PairTerms(compared.histogram, compared.mser, compared.embedding, compared.class_probability,
-                          seen - expected, self._fusion.length_ratio(seen, probe.length, probe.class_name))
+                          seen - expected, self._length_ratio(probe, places))
         return self._fusion.score(terms, probe.class_name)
+
+    def _length_ratio(self, probe: Probe, places: Sequence[TargetTrack | None]) -> np.ndarray:
+        sizes = np.full((2, len(places)), np.nan)
+        if probe.length is not None:
+            for n, place in enumerate(places):
+                if place is not None and len(place.views):
+                    views, sigma = freed(place.views)
+                    sizes[:, n] = self._fusion.seen_size(views, probe.class_name).mean(), sigma
+        return self._fusion.length_ratio(sizes[0], probe.length, probe.class_name, sizes[1])
 
     def target(self, match: Match, grid: LocalGrid) -> Target | None:
         """Where a match's object was when it was last seen from a known place; None where it never was."""
