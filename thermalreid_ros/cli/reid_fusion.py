@@ -61,11 +61,11 @@ def run(args: argparse.Namespace) -> int:
                  "accept from", "true accepted"],
                 [[held["identities"], held["true_pairs"], held["auc"], *held["auc_same_class"].values(), held["ece"],
                   held["accept_probability"], held["true_accepted"]]]))
-    told = held["length_told"]["by_error"]
-    print(table(["length told to within", "log-loss", *(f"AUC {kind}, same class" for kind in held["auc_same_class"]),
-                 "ECE"], [["nothing told", held["log_loss"], *held["auc_same_class"].values(), held["ece"]],
-                          *([f"{error:.0%}", row["log_loss"], *row["auc_same_class"].values(), row["ece"]]
-                            for error, row in told.items())]))
+    told = held["length_told"]
+    print(table(["length told", "log-loss", *(f"AUC {kind}, same class" for kind in held["auc_same_class"]),
+                 "ECE"], [["none", held["log_loss"], *held["auc_same_class"].values(), held["ece"]],
+                          *([name, row["log_loss"], *row["auc_same_class"].values(), row["ece"]]
+                            for name, row in told.items() if name != "accept_probability")]))
     print(table(["share of thermal probes in the descriptor", "log-loss"],
                 [[share, found.figures["log_loss"]] for share, found in fits.items()]))
     print(f"synthetic share {share:g}, ridge {held['ridge']:g}; written to {args.out}")

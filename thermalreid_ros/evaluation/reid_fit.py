@@ -164,7 +164,11 @@ def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, 
     model = _fit_weights(blank, pairs, ridge)
     held, scores = held_scores[ridge]
     figures = _figures(held, scores, seed)
-    told = _told_figures(terms, held, scores, _length_ratios(terms, views, blank, held, expected, fold_of, seed), seed)
+    # Where lengths are told the others that come close are few, and fewer still within a fold: among all is sought.
+    every = _scores(model, pairs)
+    accept = max(_threshold(pairs, probability_of(every + ratio), seed)
+                 for ratio in _length_ratios(terms, views, blank, pairs, expected, fold_of, seed).values())
+    told = _told_figures(held, scores, _length_ratios(terms, views, blank, held, expected, fold_of, seed), accept)
     return Fit(replace(model, accept_probability=figures["accept_probability"],
                        accept_probability_told=told["accept_probability"]),
                {"sizes": {name: {"spread": row.spread, "sigma": row.sigma} for name, row in sizes.items()},
@@ -249,14 +253,18 @@ def _held_out(blank: FusedModel, pairs: Pairs, fold_of: np.ndarray, ridge: float
         inside = (fold_of[pairs.who] == fold) & (fold_of[pairs.whom] == fold)
         outside = (fold_of[pairs.who] != fold) & (fold_of[pairs.whom] != fold)
         model = _fit_weights(blank, pairs.only(outside), ridge)
-        part = pairs.only(inside)
-        own = np.empty(len(part.who))
-        for label in np.unique(part.label):
-            chosen = part.label == label
-            own[chosen] = model.score(part.only(chosen).terms, CLASS_NAMES[label])
-        held.append(part)
-        scores.append(own)
+        held.append(pairs.only(inside))
+        scores.append(_scores(model, held[-1]))
     return Pairs.joined(held), np.concatenate(scores)
+
+
+def _scores(model: FusedModel, pairs: Pairs) -> np.ndarray:
+    """(N,), log-odds by the weights of each photograph's class."""
+    scores = np.empty(len(pairs.who))
+    for label in np.unique(pairs.label):
+        own = pairs.label == label
+        scores[own] = model.score(pairs.terms.only(own), CLASS_NAMES[label])
+    return scores
 
 
 def _log_loss(pairs: Pairs, scores: np.ndarray) -> float:
@@ -277,34 +285,35 @@ def _figures(pairs: Pairs, scores: np.ndarray, seed: int) -> dict[str, Any]:
             "true_accepted": float(np.average(probability[true] >= accept, weights=pairs.weight[true]))}
 
 
-def _length_ratios(terms: SetTerms, views: dict[str, np.ndarray], blank: FusedModel, held: Pairs, expected: np.ndarray,
-                   fold_of: np.ndarray, seed: int) -> np.ndarray:
-    """(errors, N), FusedModel.length_ratio of the pairs held out, were lengths told with each of TOLD_ERRORS; by what
-    was fitted on pictures of identities of the other folds."""
+def _length_ratios(terms: SetTerms, views: dict[str, np.ndarray], blank: FusedModel, pairs: Pairs, expected: np.ndarray,
+                   fold_of: np.ndarray, seed: int) -> dict[float, np.ndarray]:
+    """(N,), FusedModel.length_ratio of pairs, were lengths told with each of TOLD_ERRORS; by what was fitted on
+    pictures of identities of the other folds than the photograph's."""
     (who, whom), label = terms.identity, terms.label[0]
-    seen, ratios = held.terms.size_log_ratio + expected[held.photograph], np.empty((len(TOLD_ERRORS), len(held.who)))
+    seen, ratios = pairs.terms.size_log_ratio + expected[pairs.photograph], {}
     known = [replace(blank, lengths={**blank.lengths, **fit_lengths(terms, views, fold_of[whom] != fold)})
              for fold in range(FOLDS)]
-    for row, error in zip(ratios, TOLD_ERRORS):
-        told = drawn_lengths(terms, error, seed)
-        for photograph in np.unique(held.photograph):
-            own = held.photograph == photograph
-            row[own] = known[fold_of[who[photograph]]].length_ratio(seen[own], told[photograph],
-                                                                    CLASS_NAMES[label[photograph]])
+    for error in TOLD_ERRORS:
+        told, ratios[error] = drawn_lengths(terms, error, seed), np.empty(len(pairs.who))
+        for photograph in np.unique(pairs.photograph):
+            own = pairs.photograph == photograph
+            ratios[error][own] = known[fold_of[who[photograph]]].length_ratio(seen[own], told[photograph],
+                                                                              CLASS_NAMES[label[photograph]])
     return ratios
 
 
-def _told_figures(terms: SetTerms, held: Pairs, scores: np.ndarray, ratios: np.ndarray, seed: int) -> dict[str, Any]:
-    """The threshold of acceptance over searches with all errors, and by error what lengths are worth."""
-    times = len(ratios)
-    every = Pairs.joined([replace(held, photograph=held.photograph + n * len(terms.photographs)) for n in range(times)])
-    by_error = {error: {"log_loss": _log_loss(held, scores + ratio), **{
-        key: value for key, value in _figures(held, scores + ratio, seed).items() if key in ("auc_same_class", "ece")}}
-        for error, ratio in zip(TOLD_ERRORS, ratios)}
-    probability = probability_of(np.tile(scores, times) + ratios.ravel())
-    accept = _threshold(every, probability, seed)
-    return {"accept_probability": accept, "true_accepted": float(np.average(
-        probability[every.true] >= accept, weights=every.weight[every.true])), "by_error": by_error}
+def _told_figures(held: Pairs, scores: np.ndarray, ratios: dict[float, np.ndarray], accept: float) -> dict[str, Any]:
+    """By error, what lengths are worth on pairs held out."""
+    figures: dict[str, Any] = {"accept_probability": accept}
+    for error, ratio in ratios.items():
+        probability, true = probability_of(scores + ratio), held.true
+        figures[f"error {error:g}"] = {
+            "log_loss": _log_loss(held, scores + ratio),
+            "auc_same_class": {CLASS_NAMES[label]: _auc_within(held, scores + ratio, label)
+                               for label in np.unique(held.label)},
+            "ece": calibration_error(probability, true, held.weight),
+            "true_accepted": float(np.average(probability[true] >= accept, weights=held.weight[true]))}
+    return figures
 
 
 def _auc_within(pairs: Pairs, scores: np.ndarray, label: int) -> float:
