@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -293,22 +293,27 @@ class Reidentifier:
             return np.full(len(places), np.nan)
         photograph = probe.photograph if probe.descriptor_model == self._fusion.descriptor_model else None
         expected, _ = self._fusion.expected_size_m(photograph, probe.class_name)
-        seen = np.array([NAN if place is None or not len(place.views) else
-                         float(self._fusion.seen_size(place.views, probe.class_name).mean()) for place in places])
-        terms = PairTerms(compared.histogram, compared.mser, compared.embedding, compared.class_probability,
-                          seen - expected, self._length_ratio(probe, places))
-        return self._fusion.score(terms, probe.class_name)
-
-    def _length_ratio(self, probe: Probe, places: Sequence[TargetTrack | None]) -> np.ndarray:
-        sizes = np.full((2, len(places)), np.nan)
+        views, mean = _views_of(places)
+        seen = mean(self._fusion.seen_size(views, probe.class_name))
+        ratio = None
         if probe.length is not None:
-            for n, place in enumerate(places):
-                if place is not None and len(place.views):
-                    views, sigma = freed(place.views)
-                    sizes[:, n] = self._fusion.seen_size(views, probe.class_name).mean(), sigma
-        return self._fusion.length_ratio(sizes[0], probe.length, probe.class_name, sizes[1])
+            tight_views, sigma = freed(views)
+            ratio = self._fusion.length_ratio(mean(self._fusion.seen_size(tight_views, probe.class_name)), probe.length,
+                                              probe.class_name, mean(sigma))
+        terms = PairTerms(compared.histogram, compared.mser, compared.embedding, compared.class_probability,
+                          seen - expected, ratio)
+        return self._fusion.score(terms, probe.class_name)
 
     def target(self, match: Match, grid: LocalGrid) -> Target | None:
         """Where a match's object was when it was last seen from a known place; None where it never was."""
         track = self.targets.get(match.track_id)
         return None if track is None else self.targets.target(match.track_id, track.stamp_ns, grid)
+
+
+def _views_of(places: Sequence[TargetTrack | None]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """(views (n, 4) of all N tracks, what makes of numbers (n,) their means in each track (N,), NaN where it has none).
+    """
+    counts = np.array([0 if place is None else len(place.views) for place in places], int)
+    views = np.concatenate([np.zeros((0, 4)), *(place.views for place in places if place is not None)])
+    of = np.repeat(np.arange(len(places)), counts)
+    return views, lambda values: np.bincount(of, values, len(places)) / np.where(counts, counts, NAN)

@@ -172,12 +172,12 @@ def tight(detection: Detection) -> Detection:
     return replace(detection, x_min=x - half[0], y_min=y - half[1], x_max=x + half[0], y_max=y + half[1])
 
 
-def freed(views: np.ndarray) -> tuple[np.ndarray, float]:
-    """(the views of a track (n, 4) as tight boxes would have them, standard deviation of ln of their size)."""
+def freed(views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(views (n, 4) of tracks as tight boxes would have them, standard deviation (n,) of ln of their size: all views of
+    a track err together)."""
     sides, pixel = views[:, :2] * BOX_SLACK, views[:, 2:3]
     sides = np.maximum(sides / FREED_SLACK - FREED_PX * pixel, pixel)
-    sigma = BOX_SIZE_PX * float(np.mean(views[:, 2] / np.hypot(*sides.T)))
-    return np.concatenate([sides, views[:, 2:]], axis=1), sigma
+    return np.concatenate([sides, views[:, 2:]], axis=1), BOX_SIZE_PX * views[:, 2] / np.hypot(*sides.T)
 
 
 @dataclass(frozen=True, eq=False)
