@@ -20,6 +20,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAFE_DOMAINS = range(1, 102)  # higher ones use ports that Linux hands out to anybody
+END_S = 10.0  # for the processes of a test, once it is over
 DISCOVERY_S = 30.0  # 0 to 3 s alone; a busy machine takes long to start a process
 
 
@@ -99,10 +100,8 @@ class NodeProcess:
 
     def kill(self) -> None:
         """As `kill -9`, the children included."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
 
@@ -110,6 +109,7 @@ class NodeProcess:
 def start_process(ros_domain: int, tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """start_process(*command) starts it in the domain of the test with the package's environment."""
     from thermalreid_ros.ros.environment import process_environment
+    from thermalreid_ros.ros.shared_memory import remove_abandoned
 
     started: list[NodeProcess] = []
 
@@ -120,8 +120,14 @@ def start_process(ros_domain: int, tmp_path: Path) -> Iterator[Callable[..., Nod
         return process
 
     yield start
+    for process in started:  # a node that is killed leaves its shared memory
+        process.process.send_signal(signal.SIGINT)
+    end_s = time.monotonic() + END_S
     for process in started:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.process.wait(max(end_s - time.monotonic(), 0.0))
         process.kill()
+    remove_abandoned()
 
 
 @pytest.fixture
