@@ -70,8 +70,8 @@ def test_sigterm_leaves_the_context_and_ctrl_c_meanwhile_is_force_sooner():
             child = supervisor.start("child", [sys.executable, "-c", {STUBBORN!r}])
             while "up" not in child.lines:
                 time.sleep(0.01)
-            print("up", flush=True)
             try:
+                print("up", flush=True)
                 time.sleep(60)
             finally:
                 print("leaving", flush=True)""")), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
