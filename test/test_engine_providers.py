@@ -250,7 +250,7 @@ def load(monkeypatch, tmp_path, script):
 
 def test_tensorrt_builds_once_then_loads_the_context(monkeypatch, tmp_path):
     engine, sessions, lines = load(monkeypatch, tmp_path, [TENSORRT])
-    assert engine.provider == "tensorrt" and lines[-1] == "model tiny runs on tensorrt"
+    assert engine.provider == "tensorrt" and lines[-1] == "model tiny runs on tensorrt" and not engine.on_cpu
     assert lines[0].startswith("building the TensorRT engine of tiny (fp16, image:1x1x32x40)")
 
     engine, sessions, lines = load(monkeypatch, tmp_path, [TENSORRT])

@@ -62,7 +62,7 @@ def time_model(model: str | Path, *, runs: int = 100, threads: int = 0, provider
     Raises EngineError as load_engine.
     """
     engine = load_engine(model, threads=threads, providers=providers, log=lambda line: None)
-    result = {"provider": engine.provider, "threads": engine.threads if engine.provider.startswith("cpu") else None,
+    result = {"provider": engine.provider, "threads": engine.threads if engine.on_cpu else None,
               "first_ms": engine.warm_up_ms, "warm_up_runs": WARM_UP_RUNS, "runs": runs}
     if engine.card.task == "detection":
         call, parts = _detector_call(engine)
