@@ -112,6 +112,14 @@ def test_processors_with_8_bit_dot_products(tmp_path, text, machine, has):
     assert providers.has_int8_dot_products(cpuinfo, machine) is has
 
 
+def test_the_processor_is_looked_at_once(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("Features\t: fp asimd asimddp\n")
+    assert providers.has_int8_dot_products(cpuinfo)
+    cpuinfo.unlink()
+    assert providers.has_int8_dot_products(cpuinfo)
+
+
 def test_probe_of_this_machine_runs():
     assert "cpu" in probe_machine().built_in
 
