@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,26 +145,10 @@ class Graph:
     """The test's own node, spun by a thread."""
 
     def __init__(self) -> None:
-        import rclpy
-        from rclpy.context import Context
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.node import Node
-        from thermalreid_ros.ros.environment import prepare_process
+        from thermalreid_ros.ros.listener import Listener
 
-        prepare_process()
-        self.context = Context()
-        rclpy.init(context=self.context)
-        self.node = Node("test", context=self.context)
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        from rclpy.executors import ExternalShutdownException
-
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+        self._listener = Listener("test")
+        self.node, self.close = self._listener.node, self._listener.close
 
     def collect(self, message_type: type, topic: str, profile) -> list:
         """A list to which each message of the topic is appended."""
@@ -207,12 +190,6 @@ class Graph:
             DiagnosticArray, "/diagnostics",
             lambda message: statuses.extend(Status(status) for status in message.status), qos.DIAGNOSTICS)
         return statuses
-
-    def close(self) -> None:
-        self._executor.shutdown(5.0)  # what it waits on must outlive it, and the context must outlive both
-        self._thread.join(5.0)
-        self.node.destroy_node()
-        self.context.try_shutdown()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
+from thermalreid_ros.ros.listener import Listener
 from thermalreid_ros.ros.shared_memory import FOLDER, SETTLED_S, remove_abandoned
 
 SAMPLE = Path(__file__).parent / "processes" / "sample_node.py"
@@ -46,6 +47,16 @@ def test_an_orderly_end_frees_all(start_node, signals, apart_s):
         node.process.send_signal(number)
         time.sleep(apart_s)
     assert node.wait() == 0 and left(own) == []
+
+
+def test_a_listener_frees_all_when_it_is_closed(ros_domain):
+    before = segments("self")
+    listeners = [Listener("first"), Listener("second")]
+    own = segments("self") - before
+    assert len(own) >= 4 and len(left(own)) == 2 * len(own)
+    for listener in listeners:
+        listener.close()
+    assert left(own) == []
 
 
 FAULTY = """
