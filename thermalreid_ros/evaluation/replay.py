@@ -12,7 +12,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from thermalreid_ros.evaluation.replay_probe import camera_units, own_card, prob
 from thermalreid_ros.files import shipped
 from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.ros.bag import Bag
-from thermalreid_ros.ros.environment import node_command, prepare_process, process_environment
+from thermalreid_ros.ros.environment import node_command, process_environment
 from thermalreid_ros.ros.supervisor import Supervisor
 
 NODES = ("detection", "reid")
@@ -298,7 +297,6 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         SemanticMap.open(map_path).close()  # a fault in it is said now, not by a node
     if domain_id is not None:
         os.environ["ROS_DOMAIN_ID"] = str(domain_id)
-    prepare_process()
     frames_in *= loops
     replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {},
                     repeated(truth, loops, passes.period_ns), custom, map=None if map_path is None else Path(map_path),
@@ -457,18 +455,14 @@ class _Recorder:
     stamps become those of the records."""
 
     def __init__(self, nodes: tuple[str, ...], passes: Passes) -> None:
-        import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from lifecycle_msgs.srv import GetState
-        from rclpy.context import Context
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.node import Node
-        from rclpy.signals import SignalHandlerOptions
         from rcl_interfaces.srv import SetParameters
         from sensor_msgs.msg import Image, NavSatFix
 
         from thermalreid_ros.msg import DetectionArray, LocalizationStatus, MatchArray, Target, ThermalProbe
         from thermalreid_ros.ros import qos
+        from thermalreid_ros.ros.listener import Listener
 
         self.nodes, self.passes = nodes, passes
         self.places: dict[int, PlaceRecord] = {}
@@ -482,34 +476,23 @@ class _Recorder:
         self._heard_s: dict[str, float] = {}
         self.beta_h: float | None = None
         self.method, self.accept_probability = "", float("nan")
-        self._context = Context()
-        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = Node("replay_recorder", context=self._context)
-        self._node.create_subscription(Image, "thermal/image_raw", self._on_frame, qos.RESULTS, raw=True)
-        self._node.create_subscription(DetectionArray, "detections", self._on_detections, qos.RESULTS)
-        self._node.create_subscription(MatchArray, "reid/matches", self._on_matches, qos.RESULTS)
-        self._node.create_subscription(Target, "reid/target", self._on_target, qos.RESULTS)
+        self._listener = Listener("replay_recorder")
+        node = self._listener.node
+        node.create_subscription(Image, "thermal/image_raw", self._on_frame, qos.RESULTS, raw=True)
+        node.create_subscription(DetectionArray, "detections", self._on_detections, qos.RESULTS)
+        node.create_subscription(MatchArray, "reid/matches", self._on_matches, qos.RESULTS)
+        node.create_subscription(Target, "reid/target", self._on_target, qos.RESULTS)
         if SYNTHESIS in nodes:
-            self._node.create_subscription(ThermalProbe, "probe/thermal", self._on_probe, qos.LATCHED)
+            node.create_subscription(ThermalProbe, "probe/thermal", self._on_probe, qos.LATCHED)
         if LOCALIZATION in nodes:
-            self._node.create_subscription(LocalizationStatus, "localization/status", self._on_status, qos.RESULTS)
-            self._node.create_subscription(NavSatFix, "localization/fix", self._on_fix, qos.RESULTS)
-        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
-        self._states = {name: self._node.create_client(GetState, f"{name}/get_state") for name in nodes}
+            node.create_subscription(LocalizationStatus, "localization/status", self._on_status, qos.RESULTS)
+            node.create_subscription(NavSatFix, "localization/fix", self._on_fix, qos.RESULTS)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
+        self._states = {name: node.create_client(GetState, f"{name}/get_state") for name in nodes}
         self._pending: dict[str, tuple[Any, float]] = {}  # answer to come, when it was asked for
         self._state_request = GetState.Request()
-        self._parameters = self._node.create_client(SetParameters, f"{PLAYER}/set_parameters")
+        self._parameters = node.create_client(SetParameters, f"{PLAYER}/set_parameters")
         self._asked: Any = None
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, name="recorder", daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        from rclpy.executors import ExternalShutdownException
-
-        with suppress(ExternalShutdownException):
-            self._executor.spin()
 
     def is_active(self, name: str) -> bool:
         """Whether a node says so; asks without waiting."""
@@ -557,9 +540,7 @@ class _Recorder:
             return [self._frames[stamp_ns] for stamp_ns in sorted(self._frames)]
 
     def close(self) -> None:
-        self._context.try_shutdown()
-        self._thread.join(5.0)
-        self._node.destroy_node()
+        self._listener.close()
 
     def _on_frame(self, data: bytes) -> None:
         now_s = time.monotonic()

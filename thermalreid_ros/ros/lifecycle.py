@@ -29,6 +29,7 @@ where they are, and the worker takes all that wait whenever it has nothing else 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import struct
@@ -208,6 +209,11 @@ class ThermalNode(LifecycleNode):
         """Close the inputs, stop the worker, free the rest; in any state, more than once too."""
         self._close_inputs()
         self._release(state)
+
+    def destroy_node(self) -> None:
+        """As any node's; with it goes its participant, whose shared memory would outlive a process that is killed."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()  # rclpy leaves it, which holds the node, to the garbage collector
 
     def _transition(self, during: str, success: str, failure: str, action: Callable[[LifecycleState], None],
                     state: LifecycleState) -> TransitionCallbackReturn:
@@ -517,9 +523,10 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
     prepare_process()
     interrupt = _Interrupt()
     signal.signal(signal.SIGINT, interrupt)
-    node, code = None, 0
+    node, code, began = None, 0, False
     try:
         _init(args)
+        began = True
         node = node_class()
         if not node.autostart():
             raise node.fault
@@ -531,7 +538,7 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException):
         pass
     except Exception as error:
-        if not interrupt.came and (rclpy.ok() or node is None):  # else it came of being told to end
+        if not interrupt.came and (rclpy.ok() or not began):  # else it came of being told to end
             get_logger(node_class.NAME).fatal(describe(error))
             code = EXIT_USER_FAULT if isinstance(error, ThermalReidError) else 1
     finally:
@@ -539,7 +546,10 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
         if node is not None:
             node.stop()
             node.destroy_node()
+        else:
+            gc.collect()  # one that failed half made holds a participant, too
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter, while it ends, restores the default
         sys.stdout.flush()
     return code
 
