@@ -7,7 +7,6 @@ its steady clock: latency is from the arrival of a frame at the recorder to the 
 from __future__ import annotations
 
 import os
-import struct
 import threading
 import time
 from collections import defaultdict
@@ -543,11 +542,11 @@ class _Recorder:
         self._listener.close()
 
     def _on_frame(self, data: bytes) -> None:
+        from thermalreid_ros.ros.convert import serialized_stamp_ns
+
         now_s = time.monotonic()
-        # CDR little endian: 4 bytes of encapsulation, then header.stamp; the pixels need not be looked at.
-        second, nanosecond = struct.unpack_from("<iI", data, 4)
         with self._lock:
-            self._record(self.passes.of_frame(second * 10**9 + nanosecond)).arrived_s = now_s
+            self._record(self.passes.of_frame(serialized_stamp_ns(data))).arrived_s = now_s
             self.seen += 1
 
     def _on_detections(self, message: Any) -> None:
@@ -562,18 +561,15 @@ class _Recorder:
             self.heard_s = now_s
 
     def _on_matches(self, message: Any) -> None:
-        from thermalreid_ros.ros.convert import stamp_to_ns
+        from thermalreid_ros.ros.convert import message_to_detection, stamp_to_ns
 
         now_s = time.monotonic()
         with self._lock:
             frame = self._frame(stamp_to_ns(message.header.stamp))
             frame.matched_s = frame.matched_s or now_s  # a probe that comes later is ranked by the same frame
             frame.matches = tuple(MatchRecord(
-                m.rank, m.track_id, m.track_length,
-                Detection(m.detection.class_id, m.detection.score, m.detection.x_min, m.detection.y_min,
-                          m.detection.x_max, m.detection.y_max),
-                m.distance, m.distance_histogram, m.distance_mser, m.distance_embedding, m.size_m, m.probability)
-                for m in message.matches)
+                m.rank, m.track_id, m.track_length, message_to_detection(m.detection), m.distance, m.distance_histogram,
+                m.distance_mser, m.distance_embedding, m.size_m, m.probability) for m in message.matches)
             self.beta_h, self.method = message.beta_h, message.method
             self.accept_probability = message.accept_probability
             self.matched += 1

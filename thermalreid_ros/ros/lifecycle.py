@@ -32,7 +32,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import struct
 import sys
 import threading
 import time
@@ -56,7 +55,7 @@ from rclpy.timer import Timer
 
 from thermalreid_ros.engine import seconds_in_models
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.ros.convert import NS_PER_S, stamp_to_ns
+from thermalreid_ros.ros.convert import NS_PER_S, serialized_stamp_ns, stamp_to_ns
 from thermalreid_ros.ros.diagnostics import Diagnostics
 from thermalreid_ros.ros.environment import prepare_process
 from thermalreid_ros.ros.parameters import Parameter, ParameterError, Schema
@@ -331,9 +330,7 @@ class _Input:
         """Whether a serialized message is one to leave unread."""
         if not self.spacing_ns:
             return False
-        # CDR: 4 bytes of encapsulation, of which the second tells the order of bytes, then header.stamp.
-        second, nanosecond = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
-        stamp_ns = second * NS_PER_S + nanosecond
+        stamp_ns = serialized_stamp_ns(data)
         if 0 < stamp_ns - self.taken_ns < self.spacing_ns:
             return True
         self.taken_ns = stamp_ns
