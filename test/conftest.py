@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAFE_DOMAINS = range(1, 102)  # higher ones use ports that Linux hands out to anybody
+END_S = 10.0  # for the processes of a test, once it is over
 DISCOVERY_S = 30.0  # 0 to 3 s alone; a busy machine takes long to start a process
 
 
@@ -99,10 +99,8 @@ class NodeProcess:
 
     def kill(self) -> None:
         """As `kill -9`, the children included."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
 
@@ -110,6 +108,7 @@ class NodeProcess:
 def start_process(ros_domain: int, tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """start_process(*command) starts it in the domain of the test with the package's environment."""
     from thermalreid_ros.ros.environment import process_environment
+    from thermalreid_ros.ros.shared_memory import remove_abandoned
 
     started: list[NodeProcess] = []
 
@@ -120,8 +119,14 @@ def start_process(ros_domain: int, tmp_path: Path) -> Iterator[Callable[..., Nod
         return process
 
     yield start
+    for process in started:  # a node that is killed leaves its shared memory
+        process.process.send_signal(signal.SIGINT)
+    end_s = time.monotonic() + END_S
     for process in started:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.process.wait(max(end_s - time.monotonic(), 0.0))
         process.kill()
+    remove_abandoned()
 
 
 @pytest.fixture
@@ -140,26 +145,10 @@ class Graph:
     """The test's own node, spun by a thread."""
 
     def __init__(self) -> None:
-        import rclpy
-        from rclpy.context import Context
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.node import Node
-        from thermalreid_ros.ros.environment import prepare_process
+        from thermalreid_ros.ros.listener import Listener
 
-        prepare_process()
-        self.context = Context()
-        rclpy.init(context=self.context)
-        self.node = Node("test", context=self.context)
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        from rclpy.executors import ExternalShutdownException
-
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+        self._listener = Listener("test")
+        self.node, self.close = self._listener.node, self._listener.close
 
     def collect(self, message_type: type, topic: str, profile) -> list:
         """A list to which each message of the topic is appended."""
@@ -201,12 +190,6 @@ class Graph:
             DiagnosticArray, "/diagnostics",
             lambda message: statuses.extend(Status(status) for status in message.status), qos.DIAGNOSTICS)
         return statuses
-
-    def close(self) -> None:
-        self._executor.shutdown(5.0)  # what it waits on must outlive it, and the context must outlive both
-        self._thread.join(5.0)
-        self.node.destroy_node()
-        self.context.try_shutdown()
 
 
 @pytest.fixture

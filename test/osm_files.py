@@ -1,12 +1,18 @@
-"""Small OpenStreetMap files, written in metres around a place in UTM zone 33."""
+"""Small OpenStreetMap files, written in metres around a place in UTM zone 33, and towns made of them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
+import numpy as np
+
 from thermalreid_ros.camera.geometry import LocalGrid
+from thermalreid_ros.maps.build import build_map
+from thermalreid_ros.maps.store import SemanticMap
 
 GRID = LocalGrid("EPSG:32633", 544400.0, 5361000.0)
 
@@ -45,6 +51,16 @@ class OsmFile:
     def box(self, x0: float, y0: float, x1: float, y1: float, tags: dict[str, str] | None = None) -> int:
         return self.way([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], tags)
 
+    def scatter(self, count: int, within: tuple[float, float], wide: tuple[float, float], deep: tuple[float, float],
+                seed: int = 3, **building: str) -> None:
+        """So many woods, then car parks, then buildings with these tags, nowhere alike: their south-western corners
+        in [0, within], with sides in these ranges."""
+        rng = np.random.default_rng(seed)
+        for kind in ({"landuse": "forest"}, {"amenity": "parking"}, {"building": "yes", **building}):
+            for _ in range(count):
+                x, y = rng.uniform((0, 0), within).round(1)
+                self.box(x, y, x + rng.uniform(*wide), y + rng.uniform(*deep), kind)
+
     def multipolygon(self, members: list[tuple[int, str]], tags: dict[str, str]) -> None:
         refs = "".join(f'<member type="way" ref="{number}" role="{role}"/>' for number, role in members)
         self._relations.append(f'<relation id="{5000 + len(self._relations)}" version="1" '
@@ -59,6 +75,14 @@ class OsmFile:
                           *(objects[::-1] if reverse else objects), "</osm>"])
         path.write_text(re.sub(r' (id|ref)="', r' \1="-', text) if drafts else text, encoding="utf-8")
         return path
+
+
+@contextmanager
+def opened_map(osm: OsmFile, folder: Path) -> Iterator[SemanticMap]:
+    """The semantic map made of a file, as folder/map.tif."""
+    build_map(osm.write(folder / "area.osm"), folder / "map.tif")
+    with SemanticMap.open(folder / "map.tif") as semantic_map:
+        yield semantic_map
 
 
 def _tags(tags: dict[str, str]) -> str:

@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from osm_files import OsmFile
+from osm_files import OsmFile, opened_map
 
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.localization.alignment import align, align_labels, project
 from thermalreid_ros.localization.ground import ground_offsets, ground_pixels
 from thermalreid_ros.localization.types import LocalizationError, SemanticMask
-from thermalreid_ros.maps.build import build_map
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
-from thermalreid_ros.maps.store import SemanticMap
 
 CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(45.0))
 SIZE = (256, 320)
@@ -22,16 +20,10 @@ SIZE = (256, 320)
 def semantic_map(tmp_path_factory):
     """A town of 600 x 500 m, flat but for a tower of 30 m on a meadow in its east."""
     osm = OsmFile(600, 500)
-    rng = np.random.default_rng(3)
-    for kind in ({"landuse": "forest"}, {"amenity": "parking"}, {"building": "yes", "height": "1"}):
-        for _ in range(70):
-            x, y = rng.uniform((0, 0), (350, 470)).round(1)
-            osm.box(x, y, x + rng.uniform(10, 35), y + rng.uniform(10, 25), kind)
+    osm.scatter(70, (350, 470), (10, 35), (10, 25), height="1")
     osm.box(395.0, 0.0, 600.0, 500.0, {"landuse": "meadow"})
     osm.box(500.0, 250.0, 512.0, 262.0, {"building": "yes", "height": "30"})
-    folder = tmp_path_factory.mktemp("map")
-    build_map(osm.write(folder / "area.osm"), folder / "map.tif")
-    with SemanticMap.open(folder / "map.tif") as opened:
+    with opened_map(osm, tmp_path_factory.mktemp("map")) as opened:
         yield opened
 
 

@@ -178,7 +178,7 @@ def test_baselines_fly_as_they_were_trained(folder, tmp_path, small, network, ba
                     model.thermal(torch.from_numpy(thermal)[:, None]))
     for crops, vectors in zip((colour, thermal), expected):
         np.testing.assert_allclose(embedder.embed(crops), vectors.numpy(), atol=1e-2)
-    np.testing.assert_allclose(embedder.classes(thermal).sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(embedder.describe(thermal)[1].sum(axis=1), 1.0, atol=1e-5)
     assert main(["train", "export-baseline", "--weights", str(run / "weights.pt"), *facts,
                  "--int8", "--out", str(tmp_path / "int8.onnx")]) == 0
     assert (tmp_path / "int8.onnx").stat().st_size < 0.7 * out.stat().st_size

@@ -1,10 +1,13 @@
 """Messages to numpy and back."""
 
+import struct
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -97,6 +100,10 @@ def test_writing_a_strided_array():
 @given(st.integers(0, 2**31 * 10**9 - 1))
 def test_stamps_keep_every_nanosecond(stamp_ns):
     assert convert.stamp_to_ns(convert.ns_to_stamp(stamp_ns)) == stamp_ns
+    serialized = serialize_message(Header(stamp=convert.ns_to_stamp(stamp_ns), frame_id="camera"))
+    assert convert.serialized_stamp_ns(serialized) == stamp_ns
+    other_order = bytes((0, 0, 0, 0)) + struct.pack(">iI", *divmod(stamp_ns, 10**9))
+    assert convert.serialized_stamp_ns(other_order) == stamp_ns
 
 
 def compressed(pixels: np.ndarray, extension: str, label: str) -> CompressedImage:

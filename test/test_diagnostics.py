@@ -22,7 +22,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def diagnostics(graph, clock):
-    diagnostics = Diagnostics(Node("camera_node", namespace="uav1", context=graph.context))
+    diagnostics = Diagnostics(Node("camera_node", namespace="uav1", context=graph.node.context))
     diagnostics.state("active")
     diagnostics.watch("frames", "/uav1/thermal/image_raw", 3.0)
     yield diagnostics

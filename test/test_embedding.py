@@ -66,7 +66,7 @@ def test_both_bands_fly_as_they_were_trained(network, embedder):
     mirrored = embedder.embed(thermal, mirrored=True)
     np.testing.assert_allclose(mirrored, embedder.embed(thermal[:, :, ::-1], mirrored=True), atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(mirrored, axis=1), 1.0, atol=1e-5)
-    np.testing.assert_allclose(embedder.classes(colour).sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(embedder.describe(colour)[1].sum(axis=1), 1.0, atol=1e-5)
 
 
 def test_nothing_is_embedded_as_nothing(embedder):

@@ -38,7 +38,8 @@ def test_runs_what_the_model_computes(model):
     np.testing.assert_array_equal(features, reference.run(None, {"image": IMAGE})[0])
     assert features.shape == (1, 16, 32, 40) and features.std() > 0.01
     assert lines == ["model tiny runs on cpu (1 thread)"]
-    assert engine.provider == "cpu" and engine.card.name == "tiny" and engine.card.inputs[0].std == (255.0,)
+    assert engine.provider == "cpu" and engine.on_cpu
+    assert engine.card.name == "tiny" and engine.card.inputs[0].std == (255.0,)
     engine.close()
     assert "closed" in refused(engine.run, {"image": IMAGE})
 

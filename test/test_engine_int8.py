@@ -65,7 +65,7 @@ def test_it_comes_near_and_runs_where_the_processor_can(model):
     assert form == model.with_name("deep.int8")
     lines = []
     engine = load_engine(model, machine=MACHINE, log=lines.append)
-    assert engine.provider == "cpu_int8" and lines[0].startswith("model deep runs on cpu_int8 (")
+    assert engine.provider == "cpu_int8" and engine.on_cpu and lines[0].startswith("model deep runs on cpu_int8 (")
     whole = load_engine(model, providers=("cpu",))
     (image,) = feeds(1)
     found, expected = engine.run(image)["features"], whole.run(image)["features"]

@@ -112,6 +112,14 @@ def test_processors_with_8_bit_dot_products(tmp_path, text, machine, has):
     assert providers.has_int8_dot_products(cpuinfo, machine) is has
 
 
+def test_the_processor_is_looked_at_once(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("Features\t: fp asimd asimddp\n")
+    assert providers.has_int8_dot_products(cpuinfo)
+    cpuinfo.unlink()
+    assert providers.has_int8_dot_products(cpuinfo)
+
+
 def test_probe_of_this_machine_runs():
     assert "cpu" in probe_machine().built_in
 
@@ -250,7 +258,7 @@ def load(monkeypatch, tmp_path, script):
 
 def test_tensorrt_builds_once_then_loads_the_context(monkeypatch, tmp_path):
     engine, sessions, lines = load(monkeypatch, tmp_path, [TENSORRT])
-    assert engine.provider == "tensorrt" and lines[-1] == "model tiny runs on tensorrt"
+    assert engine.provider == "tensorrt" and lines[-1] == "model tiny runs on tensorrt" and not engine.on_cpu
     assert lines[0].startswith("building the TensorRT engine of tiny (fp16, image:1x1x32x40)")
 
     engine, sessions, lines = load(monkeypatch, tmp_path, [TENSORRT])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from osm_files import OsmFile
+from osm_files import OsmFile, opened_map
 
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.localization.evidence import (DEFAULT_CONFUSION, Evidence, EvidenceField, GroundSeen,
@@ -12,9 +12,7 @@ from thermalreid_ros.localization.evidence import (DEFAULT_CONFUSION, Evidence, 
 from thermalreid_ros.localization.filter import GridSearch, Particles, ParticleSettings, SearchSettings
 from thermalreid_ros.localization.ground import ground_offsets
 from thermalreid_ros.localization.types import SemanticMask
-from thermalreid_ros.maps.build import build_map
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
-from thermalreid_ros.maps.store import SemanticMap
 
 CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(45.0))
 FLAT = np.zeros(5)
@@ -24,14 +22,8 @@ TABLE = evidence_table(None, 0.2)
 @pytest.fixture(scope="module")
 def town(tmp_path_factory):
     osm = OsmFile(800, 800)
-    rng = np.random.default_rng(5)
-    for kind in ({"landuse": "forest"}, {"amenity": "parking"}, {"building": "yes"}):
-        for _ in range(100):
-            x, y = rng.uniform(0, 770, 2).round(1)
-            osm.box(x, y, x + rng.uniform(12, 40), y + rng.uniform(10, 30), kind)
-    folder = tmp_path_factory.mktemp("map")
-    build_map(osm.write(folder / "area.osm"), folder / "map.tif")
-    with SemanticMap.open(folder / "map.tif") as opened:
+    osm.scatter(100, (770, 770), (12, 40), (10, 30), seed=5)
+    with opened_map(osm, tmp_path_factory.mktemp("map")) as opened:
         yield opened
 
 

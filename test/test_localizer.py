@@ -4,15 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from osm_files import OsmFile
+from osm_files import OsmFile, opened_map
 
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.localization.ground import ground_offsets
 from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
 from thermalreid_ros.localization.types import LocalizationError, SemanticMask, Verdict
-from thermalreid_ros.maps.build import build_map
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
-from thermalreid_ros.maps.store import SemanticMap
 
 CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(45.0))
 SECOND = 1_000_000_000
@@ -25,15 +23,9 @@ CONFIG = LocalizerConfig(vegetation_m=0.0)
 def town(tmp_path_factory):
     """1400 x 900 m, everything flat and nowhere alike in its west; one meadow in the east."""
     osm = OsmFile(1400, 900)
-    rng = np.random.default_rng(3)
-    for kind in ({"landuse": "forest"}, {"amenity": "parking"}, {"building": "yes", "height": "0.5"}):
-        for _ in range(160):
-            x, y = rng.uniform((0, 0), (850, 870)).round(1)
-            osm.box(x, y, x + rng.uniform(12, 40), y + rng.uniform(10, 30), kind)
+    osm.scatter(160, (850, 870), (12, 40), (10, 30), height="0.5")
     osm.box(900.0, 0.0, 1400.0, 900.0, {"landuse": "meadow"})
-    folder = tmp_path_factory.mktemp("map")
-    build_map(osm.write(folder / "area.osm"), folder / "map.tif")
-    with SemanticMap.open(folder / "map.tif") as opened:
+    with opened_map(osm, tmp_path_factory.mktemp("map")) as opened:
         yield opened
 
 

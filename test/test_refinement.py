@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
-from osm_files import OsmFile
+from osm_files import OsmFile, opened_map
 
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.localization.ground import GroundPatch, ground_offsets, rectify
 from thermalreid_ros.localization.lean import seen_window
 from thermalreid_ros.localization.refinement import RefinementSettings, dominance, refine
 from thermalreid_ros.localization.types import LocalizationError, SemanticMask
-from thermalreid_ros.maps.build import build_map
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
-from thermalreid_ros.maps.store import SemanticMap
 
 CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(45.0))
 
@@ -20,16 +18,10 @@ CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(45.0))
 def semantic_map(tmp_path_factory):
     """A town of 800 x 600 m that repeats nowhere, flat but for a tower of 30 m in a wood in its east."""
     osm = OsmFile(800, 600)
-    rng = np.random.default_rng(3)
-    for kind in ({"landuse": "forest"}, {"amenity": "parking"}, {"building": "yes", "height": "1"}):
-        for _ in range(90):
-            x, y = rng.uniform((0, 0), (560, 570)).round(1)
-            osm.box(x, y, x + rng.uniform(10, 35), y + rng.uniform(10, 25), kind)
+    osm.scatter(90, (560, 570), (10, 35), (10, 25), height="1")
     osm.box(610.0, 100.0, 800.0, 600.0, {"landuse": "forest"})
     osm.box(700.0, 300.0, 715.0, 315.0, {"building": "yes", "height": "30"})
-    folder = tmp_path_factory.mktemp("map")
-    build_map(osm.write(folder / "area.osm"), folder / "map.tif")
-    with SemanticMap.open(folder / "map.tif") as opened:
+    with opened_map(osm, tmp_path_factory.mktemp("map")) as opened:
         yield opened
 
 

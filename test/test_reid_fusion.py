@@ -51,7 +51,7 @@ def test_the_log_odds_of_a_pair_computed_by_hand():
     terms = pair(1.0, 0.5, 0.75, 0.5, -0.6)  # features less means over scales: 1, 1, 0.5, 0, ln(1 + 3^2), 0.36
     assert model().score(terms) == pytest.approx(-3.0 - (1 * 1 + 2 * 1 + 3 * 0.5 + 4 * 0 + 5 * np.log(10.0) + 6 * 0.36))
     assert model().score(pair(1.0, 0.5, NAN, 0.5, -0.6)) == pytest.approx(-2.0 - 2.0)
-    assert model().probability(pair(0.5), "car") == pytest.approx(1.0 / (1.0 + np.exp(2.0)))
+    assert probability_of(model().score(pair(0.5), "car")) == pytest.approx(1.0 / (1.0 + np.exp(2.0)))
 
 
 def test_features_are_oriented_and_bounded():
@@ -85,7 +85,7 @@ def test_more_distance_never_speaks_for_a_candidate(values, size, which, more, c
     assert shipped.score(PairTerms(*farther), class_name) <= shipped.score(PairTerms(*terms), class_name) + 1e-6
     surer = [*values[:3], min(values[3] + more, 1.0), size]
     assert shipped.score(PairTerms(*surer), class_name) >= shipped.score(PairTerms(*terms), class_name) - 1e-6
-    assert 0.0 <= shipped.probability(PairTerms(*terms), class_name) <= 1.0
+    assert 0.0 <= probability_of(shipped.score(PairTerms(*terms), class_name)) <= 1.0
 
 
 def test_probabilities_of_any_log_odds_are_finite():

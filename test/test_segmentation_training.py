@@ -97,6 +97,9 @@ def test_losses_of_known_labellings():
     assert weighted_cross_entropy(logits, labels, weights).item() == pytest.approx(10 / 4, abs=1e-2)
     nothing = compact_loss(logits, torch.full_like(labels, NO_DATA), weights)
     assert all(torch.isfinite(value) and value <= 1 for value in nothing.values())
+    found, without = (compact_loss(logits, labels, weights, outlines) for outlines in (0.3, 0.0))
+    assert "boundary" not in without
+    assert (found["loss"] - without["loss"]).item() == pytest.approx(0.3 * found["boundary"].item())
 
 
 def test_weights_raise_the_rare_and_keep_the_mean():

@@ -62,6 +62,38 @@ def test_stop_is_clean_and_rises_in_force_only_where_needed(monkeypatch):
     assert polite.death().endswith("bye") and supervisor.stop() == {"polite": 0, "stubborn": -signal.SIGKILL}
 
 
+def test_sigterm_leaves_the_context_and_ctrl_c_meanwhile_is_force_sooner():
+    parent = subprocess.Popen(python(textwrap.dedent(f"""
+        import os, sys, time
+        from thermalreid_ros.ros.supervisor import Supervisor
+        with Supervisor(os.environ) as supervisor:
+            child = supervisor.start("child", [sys.executable, "-c", {STUBBORN!r}])
+            while "up" not in child.lines:
+                time.sleep(0.01)
+            try:
+                print("up", flush=True)
+                time.sleep(60)
+            finally:
+                print("leaving", flush=True)""")), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert parent.stdout.readline() == "up\n"
+    parent.terminate()
+    assert parent.stdout.readline() == "leaving\n"
+    for number in (signal.SIGTERM, signal.SIGINT):  # else it would be 9 s to SIGKILL
+        time.sleep(0.5)
+        parent.send_signal(number)
+    assert parent.wait(3.0) == -signal.SIGINT  # as Python ends where nobody catches KeyboardInterrupt
+
+
+def test_the_handler_of_sigterm_is_given_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with Supervisor(os.environ) as supervisor, pytest.raises(SystemExit) as left:
+        process = supervisor.start("polite", python(POLITE))
+        wait_until(lambda: is_up(process), 10, "start")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5.0)
+    assert left.value.code == 143 and process.exit_code == 0 and signal.getsignal(signal.SIGTERM) == before
+
+
 def test_output_is_kept_to_its_last_lines():
     with Supervisor(os.environ) as supervisor:
         process = supervisor.start("talker", python("for n in range(10000): print('line', n)"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from thermalreid_ros.world.materials import Surface, material_arrays
-from thermalreid_ros.world.textures import WAVELENGTHS_M, facade, ripple_normals, texture
+from thermalreid_ros.world.textures import WAVELENGTHS_M, facade, texture
 
 UP = np.float32([0, 0, 1])
 GROUND = (Surface.ASPHALT, Surface.CONCRETE, Surface.GRAVEL, Surface.SOIL, Surface.GRASS, Surface.CROP, Surface.WATER)
@@ -166,13 +166,3 @@ def test_facades_do_not_depend_on_the_height_of_the_ground(turn, base, seed):
     low = facade(position, normal, np.zeros(300), np.full(300, seed))
     high = facade(position + np.float32([0, 0, base]), normal, np.full(300, base), np.full(300, seed))
     assert (low.window != high.window).mean() < 0.05  # float32 at window edges
-
-
-def test_ripples_have_their_slope_and_fade():
-    position = plane(step_m=0.1)
-    normals = ripple_normals(position, 0.0, slope=0.08)
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
-    assert normals[:, 0].std() == pytest.approx(0.08, rel=0.15) and abs(normals[:, :2].mean()) < 0.02
-    assert ripple_normals(position, 5.0)[:, :2].std() < 0.01
-    moved = ripple_normals(position, 0.0, time_s=0.5, slope=0.08)
-    assert 0.02 < (moved - normals)[:, 0].std() < 0.15

@@ -63,7 +63,7 @@ def _build(args: argparse.Namespace) -> int:
                 continue
             prepared.append({
                 "model": engine.card.name, "provider": engine.provider,
-                "threads": engine.threads if engine.provider.startswith("cpu") else None,
+                "threads": engine.threads if engine.on_cpu else None,
                 "load_s": time.perf_counter() - started, "first_ms": engine.warm_up_ms,
                 "median_ms": _median_ms(engine), "fallbacks": engine.fallbacks,
             })

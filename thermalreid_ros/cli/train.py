@@ -82,6 +82,8 @@ def add_parser(subparsers) -> None:
     segmenter.add_argument("--batch", type=positive(int), help="default 32 for geogan, 96 for segmenter_compact")
     segmenter.add_argument("--learning-rate", type=positive(float),
                            help="default 2e-4 for geogan, 2e-3 for segmenter_compact")
+    segmenter.add_argument("--outlines", type=float, metavar="WEIGHT", help="of outlines in the loss of "
+                           "segmenter_compact (default 0.3); 0 halves the time of a step on CPUs")
     segmenter.add_argument("--seed", type=int, default=1)
     segmenter.add_argument("--device", default="cpu", help="cpu or cuda")
     segmenter.add_argument("--out", type=Path, required=True,
@@ -157,7 +159,7 @@ def _segmenter(args: argparse.Namespace) -> int:
 
     _check_device(args.device, torch)
     recipe = recipe_for(args.network, steps=args.steps, minutes=args.minutes, batch=args.batch,
-                        learning_rate=args.learning_rate, seed=args.seed)
+                        learning_rate=args.learning_rate, outlines=args.outlines, seed=args.seed)
     print(shlex.join(["thermalreid", *sys.argv[1:]]), flush=True)
     begun = time.monotonic()
     frames, validation = (read_labelled(args.sets, split, colour=not args.no_colour, limit=args.limit)

@@ -9,9 +9,6 @@ import numpy as np
 #: Order of the class scores in every detector's output, and of `class_id` in every message.
 CLASS_NAMES = ("car", "person", "bicycle", "dog")
 
-#: Where the semantic labelling given to a detector came from (`DetectionArray.semantics`).
-SEMANTICS_SOURCES = ("none", "predicted", "map")
-
 
 @dataclass(frozen=True)
 class Detection:

@@ -71,6 +71,11 @@ class OrtEngine:
         self._inputs = {spec.name: spec for spec in card.inputs}
         self._outputs = [spec.name for spec in card.outputs]
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether processor cores compute it, in floating point or in integers: only then does `threads` matter."""
+        return EXECUTION_PROVIDERS.get(self.provider) == EXECUTION_PROVIDERS["cpu"]
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         global _in_models_s, _in_models_cpu_s
         if self._session is None:
@@ -159,7 +164,7 @@ def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDE
             reasons[name] = f"{name} asked, not taken by the session"
             continue
         engine.fallbacks = tuple(reasons[other] for other in providers[:providers.index(name)] if other in reasons)
-        on = f"{name} ({threads} thread{'s' * (threads > 1)})" if name.startswith("cpu") else name
+        on = f"{name} ({threads} thread{'s' * (threads > 1)})" if engine.on_cpu else name
         log("; ".join([f"model {card.name} runs on {on}", *engine.fallbacks]))
         return engine
     raise EngineError(f"{path}: no provider left to run on: "

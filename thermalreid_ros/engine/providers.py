@@ -13,6 +13,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,11 @@ def probe_machine(load=ctypes.CDLL) -> Machine:
     return Machine(onnxruntime.__version__, built_in, missing, tensorrt, gpu)
 
 
+@cache
 def has_int8_dot_products(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str = "") -> bool:
     """Whether this processor adds products of 8-bit integers exactly and fast (VNNI of x86, DotProd of ARM).
 
-    Without, x86 adds pairs of products in 16 bits, which overflow, and gains little.
+    Without, x86 adds pairs of products in 16 bits, which overflow, and gains little. The file is read once a process.
     """
     try:
         lines = cpuinfo.read_text().splitlines()

@@ -11,10 +11,9 @@ import os
 import platform
 import random
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def time_model(model: str | Path, *, runs: int = 100, threads: int = 0, provider
     Raises EngineError as load_engine.
     """
     engine = load_engine(model, threads=threads, providers=providers, log=lambda line: None)
-    result = {"provider": engine.provider, "threads": engine.threads if engine.provider.startswith("cpu") else None,
+    result = {"provider": engine.provider, "threads": engine.threads if engine.on_cpu else None,
               "first_ms": engine.warm_up_ms, "warm_up_runs": WARM_UP_RUNS, "runs": runs}
     if engine.card.task == "detection":
         call, parts = _detector_call(engine)
@@ -259,36 +258,17 @@ class _Probe:
     """The listener: a node of this process, and the other processes of the graph."""
 
     def __init__(self, stack: ExitStack):
-        import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
-        from rclpy.context import Context
-        from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-        from rclpy.node import Node
 
         from thermalreid_ros.ros import qos
-        from thermalreid_ros.ros.environment import prepare_process, process_environment
+        from thermalreid_ros.ros.environment import process_environment
+        from thermalreid_ros.ros.listener import Listener
 
-        prepare_process()
-        context = Context()
-        rclpy.init(context=context)
-        self.node = Node("bench", context=context)
+        listener = Listener("bench")
+        stack.callback(listener.close)
+        self.node = listener.node
         self._diagnostics: dict[tuple[str, str], str] = {}
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._note, qos.DIAGNOSTICS)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(self.node)
-
-        def spin() -> None:
-            with suppress(ExternalShutdownException):
-                executor.spin()
-
-        def close() -> None:
-            context.try_shutdown()
-            thread.join()
-            self.node.destroy_node()
-
-        thread = threading.Thread(target=spin, daemon=True)
-        thread.start()
-        stack.callback(close)
         self._supervisor = stack.enter_context(Supervisor(process_environment()))
 
     def listen(self, message_type: type, topic: str, profile) -> list[_Arrival]:

@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     prepare_process()
     rclpy.init()
+    node = Node("bench_camera")
     try:
-        node = Node("bench_camera")
         publisher = node.create_publisher(Image, TOPIC, qos.CAMERA_OUT)
         images = [array_to_image(*in_units(grey, ThermalUnits(args.units)), Header(frame_id=FRAME_ID))
                   for grey in grey_frames()]
@@ -98,10 +98,10 @@ def main(arguments: list[str] | None = None) -> int:
             publisher.publish(image)
         time.sleep(LINGER_S)
         print(f"sent {args.frames}", flush=True)
-        node.destroy_node()
     except KeyboardInterrupt:
         return 130
     finally:
+        node.destroy_node()
         rclpy.try_shutdown()
     return 0
 

@@ -7,12 +7,10 @@ its steady clock: latency is from the arrival of a frame at the recorder to the 
 from __future__ import annotations
 
 import os
-import struct
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from thermalreid_ros.files import shipped
 from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.reid.length import USUAL_ERROR
 from thermalreid_ros.ros.bag import Bag
-from thermalreid_ros.ros.environment import node_command, prepare_process, process_environment
+from thermalreid_ros.ros.environment import node_command, process_environment
 from thermalreid_ros.ros.supervisor import Supervisor
 
 NODES = ("detection", "reid")
@@ -301,7 +299,6 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         SemanticMap.open(map_path).close()  # a fault in it is said now, not by a node
     if domain_id is not None:
         os.environ["ROS_DOMAIN_ID"] = str(domain_id)
-    prepare_process()
     frames_in *= loops
     replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {},
                     repeated(truth, loops, passes.period_ns), custom, map=None if map_path is None else Path(map_path),
@@ -460,18 +457,14 @@ class _Recorder:
     stamps become those of the records."""
 
     def __init__(self, nodes: tuple[str, ...], passes: Passes) -> None:
-        import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from lifecycle_msgs.srv import GetState
-        from rclpy.context import Context
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.node import Node
-        from rclpy.signals import SignalHandlerOptions
         from rcl_interfaces.srv import SetParameters
         from sensor_msgs.msg import Image, NavSatFix
 
         from thermalreid_ros.msg import DetectionArray, LocalizationStatus, MatchArray, Target, ThermalProbe
         from thermalreid_ros.ros import qos
+        from thermalreid_ros.ros.listener import Listener
 
         self.nodes, self.passes = nodes, passes
         self.places: dict[int, PlaceRecord] = {}
@@ -485,34 +478,23 @@ class _Recorder:
         self._heard_s: dict[str, float] = {}
         self.beta_h: float | None = None
         self.method, self.accept_probability = "", float("nan")
-        self._context = Context()
-        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = Node("replay_recorder", context=self._context)
-        self._node.create_subscription(Image, "thermal/image_raw", self._on_frame, qos.RESULTS, raw=True)
-        self._node.create_subscription(DetectionArray, "detections", self._on_detections, qos.RESULTS)
-        self._node.create_subscription(MatchArray, "reid/matches", self._on_matches, qos.RESULTS)
-        self._node.create_subscription(Target, "reid/target", self._on_target, qos.RESULTS)
+        self._listener = Listener("replay_recorder")
+        node = self._listener.node
+        node.create_subscription(Image, "thermal/image_raw", self._on_frame, qos.RESULTS, raw=True)
+        node.create_subscription(DetectionArray, "detections", self._on_detections, qos.RESULTS)
+        node.create_subscription(MatchArray, "reid/matches", self._on_matches, qos.RESULTS)
+        node.create_subscription(Target, "reid/target", self._on_target, qos.RESULTS)
         if SYNTHESIS in nodes:
-            self._node.create_subscription(ThermalProbe, "probe/thermal", self._on_probe, qos.LATCHED)
+            node.create_subscription(ThermalProbe, "probe/thermal", self._on_probe, qos.LATCHED)
         if LOCALIZATION in nodes:
-            self._node.create_subscription(LocalizationStatus, "localization/status", self._on_status, qos.RESULTS)
-            self._node.create_subscription(NavSatFix, "localization/fix", self._on_fix, qos.RESULTS)
-        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
-        self._states = {name: self._node.create_client(GetState, f"{name}/get_state") for name in nodes}
+            node.create_subscription(LocalizationStatus, "localization/status", self._on_status, qos.RESULTS)
+            node.create_subscription(NavSatFix, "localization/fix", self._on_fix, qos.RESULTS)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
+        self._states = {name: node.create_client(GetState, f"{name}/get_state") for name in nodes}
         self._pending: dict[str, tuple[Any, float]] = {}  # answer to come, when it was asked for
         self._state_request = GetState.Request()
-        self._parameters = self._node.create_client(SetParameters, f"{PLAYER}/set_parameters")
+        self._parameters = node.create_client(SetParameters, f"{PLAYER}/set_parameters")
         self._asked: Any = None
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, name="recorder", daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        from rclpy.executors import ExternalShutdownException
-
-        with suppress(ExternalShutdownException):
-            self._executor.spin()
 
     def is_active(self, name: str) -> bool:
         """Whether a node says so; asks without waiting."""
@@ -560,16 +542,14 @@ class _Recorder:
             return [self._frames[stamp_ns] for stamp_ns in sorted(self._frames)]
 
     def close(self) -> None:
-        self._context.try_shutdown()
-        self._thread.join(5.0)
-        self._node.destroy_node()
+        self._listener.close()
 
     def _on_frame(self, data: bytes) -> None:
+        from thermalreid_ros.ros.convert import serialized_stamp_ns
+
         now_s = time.monotonic()
-        # CDR little endian: 4 bytes of encapsulation, then header.stamp; the pixels need not be looked at.
-        second, nanosecond = struct.unpack_from("<iI", data, 4)
         with self._lock:
-            self._record(self.passes.of_frame(second * 10**9 + nanosecond)).arrived_s = now_s
+            self._record(self.passes.of_frame(serialized_stamp_ns(data))).arrived_s = now_s
             self.seen += 1
 
     def _on_detections(self, message: Any) -> None:
@@ -584,18 +564,15 @@ class _Recorder:
             self.heard_s = now_s
 
     def _on_matches(self, message: Any) -> None:
-        from thermalreid_ros.ros.convert import stamp_to_ns
+        from thermalreid_ros.ros.convert import message_to_detection, stamp_to_ns
 
         now_s = time.monotonic()
         with self._lock:
             frame = self._frame(stamp_to_ns(message.header.stamp))
             frame.matched_s = frame.matched_s or now_s  # a probe that comes later is ranked by the same frame
             frame.matches = tuple(MatchRecord(
-                m.rank, m.track_id, m.track_length,
-                Detection(m.detection.class_id, m.detection.score, m.detection.x_min, m.detection.y_min,
-                          m.detection.x_max, m.detection.y_max),
-                m.distance, m.distance_histogram, m.distance_mser, m.distance_embedding, m.size_m, m.probability)
-                for m in message.matches)
+                m.rank, m.track_id, m.track_length, message_to_detection(m.detection), m.distance, m.distance_histogram,
+                m.distance_mser, m.distance_embedding, m.size_m, m.probability) for m in message.matches)
             self.beta_h, self.method = message.beta_h, message.method
             self.accept_probability = message.accept_probability
             self.matched += 1

@@ -9,7 +9,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from thermalreid_ros.camera.thermal import Polarity, ThermalFrame, ThermalUnits
+from thermalreid_ros.camera.thermal import ThermalFrame
 from thermalreid_ros.detection.awaiting import AwaitedLabels
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.overlay import draw_detections
@@ -18,8 +18,7 @@ from thermalreid_ros.msg import DetectionArray
 from thermalreid_ros.ros import convert, qos
 from thermalreid_ros.ros.lifecycle import HELD, ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
-from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_threads, provider_parameters
-
+from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_options, provider_parameters
 
 LABEL_TOPICS = {"predicted": "semantics/mask", "map": "semantics/map"}
 
@@ -48,8 +47,7 @@ class DetectionNode(ThermalNode):
 
     def configure(self) -> None:
         values = self.values
-        self._engine = load_engine(values.model, providers=values.providers, threads=model_threads(values),
-                                   log=self.get_logger().info)
+        self._engine = load_engine(values.model, **model_options(self))
         self._detector, self._sizes = Detector(self._engine), convert.SizeGate()
         if values.semantics != "none" and not self._detector.takes_semantics:
             raise EngineError(f"model '{self._engine.card.name}' takes no labelling; set semantics to none")
@@ -85,8 +83,8 @@ class DetectionNode(ThermalNode):
             AwaitedLabels(self.values.semantics_wait_s)
 
     def _frame(self, message: Image) -> ThermalFrame:
-        return self._sizes.check(convert.message_to_frame(message, ThermalUnits(self.values.thermal_units),
-                                                          polarity=Polarity(self.values.polarity)))
+        return self._sizes.check(convert.message_to_frame(message, self.values.thermal_units,
+                                                          polarity=self.values.polarity))
 
     def _receive_frame(self, message: Image) -> None:
         self._detect(self._frame(message), message.header, None)

@@ -16,7 +16,7 @@ from thermalreid_ros.reid.loading import load_embedder
 from thermalreid_ros.ros import places, probes, qos
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
-from thermalreid_ros.ros.shared_parameters import LENGTH_PARAMETERS, model_threads, provider_parameters
+from thermalreid_ros.ros.shared_parameters import LENGTH_PARAMETERS, model_options, provider_parameters
 from thermalreid_ros.ros.probes import BY_CLOCK, UNKNOWN_DEG
 from thermalreid_ros.synthesis import ProbeSynthesizer, SynthesisError
 from thermalreid_ros.synthesis.searched import MOST_PHOTOGRAPHS, Photograph, SearchedObject, boxes_of
@@ -55,11 +55,9 @@ class ProbeSynthesisNode(ThermalNode):
 
     def configure(self) -> None:
         values = self.values
-        self._engine = load_engine(values.model, providers=values.providers, threads=model_threads(values),
-                                   log=self.get_logger().info)
+        self._engine = load_engine(values.model, **model_options(self))
         self._object = SearchedObject(ProbeSynthesizer(self._engine))
-        self._embedder, told = load_embedder(values.embedding, providers=values.providers,
-                                             threads=model_threads(values), log=self.get_logger().info)
+        self._embedder, told = load_embedder(values.embedding, **model_options(self))
         self._read, self._probe_id, self._hour, self._fix, self._count = None, None, None, None, 0
         self._out = self.publisher(ThermalProbe, "probe/thermal", qos.LATCHED)
         for key, value in (("model", self._engine.card.name), ("provider", self._engine.provider), ("embedding", told),

@@ -8,7 +8,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from thermalreid_ros.camera.thermal import FrameError, Polarity, ThermalFrame, ThermalUnits
+from thermalreid_ros.camera.thermal import FrameError, ThermalFrame
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.msg import DetectionArray, ThermalProbe
 from thermalreid_ros.reid.length import told_length
@@ -20,7 +20,7 @@ from thermalreid_ros.reid.target import TargetError
 from thermalreid_ros.ros import convert, places, qos
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
-from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, LENGTH_PARAMETERS, model_threads
+from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, LENGTH_PARAMETERS, model_options
 from thermalreid_ros.ros.reid_output import METHOD_PARAMETERS, PLACE_PARAMETERS, ReidOutput, message_to_camera_pose, \
     message_to_probe
 
@@ -46,8 +46,7 @@ class ReidNode(ThermalNode):
         values, self._intrinsics, self._sizes = self.values, None, convert.SizeGate()
         self._reid, notes = load_reidentifier(
             values.thermal_units, method=values.method, embedding=values.embedding, calibration=values.calibration,
-            fusion=values.fusion, providers=values.providers, threads=model_threads(values),
-            log=self.get_logger().info)
+            fusion=values.fusion, **model_options(self))
         self._pairs: StampPairing[ThermalFrame, DetectionArray] = StampPairing()
         self._header: Header | None = None  # of the newest frame ranked
         self._file_probe = ("", "", "", None)
@@ -109,8 +108,8 @@ class ReidNode(ThermalNode):
         self._out.pose(pose)
 
     def _receive_frame(self, message: Image) -> None:
-        frame = self._sizes.check(convert.message_to_frame(message, ThermalUnits(self.values.thermal_units),
-                                                           polarity=Polarity(self.values.polarity)))
+        frame = self._sizes.check(convert.message_to_frame(message, self.values.thermal_units,
+                                                           polarity=self.values.polarity))
         detections = self._pairs.add_frame(frame.stamp_ns, frame)
         if detections is not None:
             self._work(frame, detections)

@@ -59,12 +59,8 @@ class Embedder:
         return self._run(crops, mirrored)[0]
 
     def describe(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What `embed` and `classes` give, of one run."""
+        """(what `embed` gives, float32 (N, C), probabilities of the card's classes), of squares as it takes them."""
         return self._run(crops, False)
-
-    def classes(self, crops: np.ndarray) -> np.ndarray:
-        """float32 (N, C), probabilities of the card's classes, of squares as `embed` takes them."""
-        return self._run(crops, False)[1]
 
     def _run(self, crops: np.ndarray, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
         thermal = crops.ndim == 3

@@ -241,7 +241,8 @@ class FusedModel:
                         for name, row in self.lengths.items()}}
 
     def score(self, terms: PairTerms, class_name: str = "") -> np.ndarray:
-        """float64 (N,), log-odds that each candidate is the probe's object. class_name: of the probe, "" unknown."""
+        """float64 (N,), log-odds that each candidate is the probe's object, calibrated for one true candidate among
+        candidates_per_true. class_name: of the probe, "" unknown."""
         columns = features(terms, (self.sizes.get(class_name) or self.sizes[ANY]).sigma)
         standard = np.where(np.isfinite(columns), (columns - self.means) / self.scales, 0.0)
         scores = np.empty(len(terms))
@@ -253,10 +254,6 @@ class FusedModel:
             row = rows.get(class_name) or rows[ANY]
             scores[chosen] = row.bias - standard[chosen] @ np.asarray(row.weights)
         return scores + np.nan_to_num(terms.length_ratio.astype(np.float64))
-
-    def probability(self, terms: PairTerms, class_name: str = "") -> np.ndarray:
-        """float64 (N,), calibrated, that each candidate is the probe's object, if one in candidates_per_true is."""
-        return probability_of(self.score(terms, class_name))
 
     def seen_size(self, views: np.ndarray, class_name: str = "") -> np.ndarray:
         """ln of the size of an object of this class, of each view (..., 4) of it as view_features takes them: of the

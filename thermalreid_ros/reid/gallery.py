@@ -12,7 +12,7 @@ import numpy as np
 from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.reid.fusion import pooled
 from thermalreid_ros.reid.probe import Probe
-from thermalreid_ros.reid.signature import SignatureDistance, SignatureError, ThermalSignature
+from thermalreid_ros.reid.signature import SignatureDistance, ThermalSignature, check_comparable
 from thermalreid_ros.reid.signature_table import SignatureTable, histogram_distances, mser_distances
 from thermalreid_ros.reid.tracks import TrackedDetection
 
@@ -226,9 +226,7 @@ class Gallery:
         for lacking, of_probes in missing.items():
             wanted = [signature for probe in of_probes for signature in probe.signatures]
             for signature in wanted:
-                if signature.scale != lacking[0].scale:
-                    raise SignatureError(f"a signature of {signature.scale.name} cannot be compared with one of "
-                                         f"{lacking[0].scale.name}; take the probe in the camera's units")
+                check_comparable(signature, lacking[0])
             tables = SignatureTable.of(wanted), SignatureTable.of(lacking)
             pairs, first = np.stack([histogram_distances(*tables).T, mser_distances(*tables).T], axis=1), 0
             for probe in of_probes:

@@ -13,7 +13,7 @@ from thermalreid_ros.camera.thermal import ThermalFrame, ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.reid.embedding import Embedder
-from thermalreid_ros.reid.fusion import METHODS, FusedModel, PairTerms
+from thermalreid_ros.reid.fusion import METHODS, FusedModel, PairTerms, probability_of
 from thermalreid_ros.reid.gallery import NAN, Compared, Gallery, Match
 from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.pairing import StampPairing
@@ -267,7 +267,7 @@ class Reidentifier:
         else:
             order = np.where(np.isnan(compared.embedding), np.inf, compared.embedding) if method == EMBEDDING else \
                 compared.total
-        probability = 0.5 * (1.0 + np.tanh(0.5 * odds))
+        probability = probability_of(odds)
         score = 1.0 - probability if method == FUSED else order
         least = self._least_probability(probe.length)
         columns = np.stack([compared.total, compared.histogram, compared.mser, score, compared.embedding, probability])

@@ -204,8 +204,7 @@ def mser_distance(first: Blobs, second: Blobs) -> float:
     exceeds mean + 3.5 sigma (sample standard deviation) of those minima are dropped; d_y and d_c are divided
     by their maxima over the rest; each blob left is matched to the nearest of the smaller set by 0.4 d_y +
     0.6 d_c, and the distance is the mean over the matches. Sets of equal size are matched both ways and
-    averaged: neither is the larger, and the distance is symmetric.
-    Two empty sets are equal (0): neither
+    averaged: neither is the larger, and the distance is symmetric. Two empty sets are equal (0): neither
     object shows structure. An empty set and another have nothing in common (1).
     """
     if len(first) == 0 or len(second) == 0:
@@ -215,14 +214,19 @@ def mser_distance(first: Blobs, second: Blobs) -> float:
     return _match_larger(first, second) if len(first) > len(second) else _match_larger(second, first)
 
 
+def check_comparable(first: ThermalSignature, second: ThermalSignature) -> None:
+    """Raises SignatureError when one signature is of temperatures and the other of grey levels."""
+    if first.scale != second.scale:
+        raise SignatureError(f"a signature of {first.scale.name} cannot be compared with one of "
+                             f"{second.scale.name}; take the probe in the camera's units")
+
+
 def signature_distance(first: ThermalSignature, second: ThermalSignature, beta_h: float) -> SignatureDistance:
     """Eq. (1): beta_h * d_H + (1 - beta_h) * d_MSER.
 
     Raises SignatureError when one signature is of temperatures and the other of grey levels.
     """
-    if first.scale != second.scale:
-        raise SignatureError(f"a signature of {first.scale.name} cannot be compared with one of "
-                             f"{second.scale.name}; take the probe in the camera's units")
+    check_comparable(first, second)
     histogram = bhattacharyya_distance(first.histogram, second.histogram)
     mser = mser_distance(first.blobs, second.blobs)
     return SignatureDistance(beta_h * histogram + (1.0 - beta_h) * mser, histogram, mser)

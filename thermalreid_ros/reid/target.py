@@ -111,8 +111,7 @@ class Sight:
 
     position_m: float64 (2,). own_m2: float64 (2, 2), covariance of the errors of this sight alone. common: float64
     (2, 9), metres by which unit errors that all sights of a track share move it: six of the pose, one of heights, two
-    of the box. view: float64 (4,), as fusion.view_features takes it, NaN
-    where the frame cuts the box.
+    of the box. view: float64 (4,), as fusion.view_features takes it, NaN where the frame cuts the box.
     """
 
     position_m: np.ndarray

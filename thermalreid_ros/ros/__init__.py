@@ -11,6 +11,8 @@
 | `diagnostics` | counters, latencies and levels on /diagnostics (every node has one: `node.diagnostics`) |
 | `environment` | executables, and the environment of every process, Fast DDS profile included |
 | `launching` | what the launch files share; needs `launch` |
+| `listener` | a node in a process that is about something else, such as a benchmark |
+| `shared_memory` | removes what processes that were killed left of it |
 | `supervisor` | starts and ends the processes of a graph where there is no `launch` |
 | `bag`, `playback` | rosbag2 recordings without a ROS installation |
 

@@ -7,6 +7,7 @@ foreign byte order costs a copy. What cannot be read is refused with a FrameErro
 from __future__ import annotations
 
 import array
+import struct
 from dataclasses import dataclass
 
 import cv2
@@ -48,6 +49,13 @@ _END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
 def stamp_to_ns(stamp: Time) -> int:
     """Nanoseconds since the epoch of the clock that made the stamp."""
     return stamp.sec * NS_PER_S + stamp.nanosec
+
+
+def serialized_stamp_ns(data: bytes) -> int:
+    """The stamp of a serialized message that begins with a header, by which the rest need not be read."""
+    # CDR: 4 bytes of encapsulation, of which the second tells the order of bytes, then header.stamp.
+    second, nanosecond = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return second * NS_PER_S + nanosecond
 
 
 def ns_to_stamp(stamp_ns: int) -> Time:
@@ -169,8 +177,8 @@ class SizeGate:
         return frame
 
 
-def message_to_frame(message: Image | CompressedImage, units: ThermalUnits, **options) -> ThermalFrame:
-    """The thermal frame in an image message, with its stamp and frame id; options go to make_frame.
+def message_to_frame(message: Image | CompressedImage, units: ThermalUnits | str, **options) -> ThermalFrame:
+    """The thermal frame in an image message, with its stamp and frame id; units and options go to make_frame.
 
     Raises FrameError, also where encoding and units do not go together.
     """
@@ -211,7 +219,10 @@ def detection_to_message(detection: Detection) -> DetectionMessage:
                             x_max=float(detection.x_max), y_max=float(detection.y_max))
 
 
+def message_to_detection(message: DetectionMessage) -> Detection:
+    return Detection(message.class_id, message.score, message.x_min, message.y_min, message.x_max, message.y_max)
+
+
 def message_to_detections(message: DetectionArray) -> tuple[Detection, ...]:
     """The detections of a message, in its order."""
-    return tuple(Detection(item.class_id, item.score, item.x_min, item.y_min, item.x_max, item.y_max)
-                 for item in message.detections)
+    return tuple(map(message_to_detection, message.detections))

@@ -11,6 +11,7 @@ from pathlib import Path
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import shipped
 from thermalreid_ros.memory import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tune_malloc
+from thermalreid_ros.ros.shared_memory import remove_abandoned
 
 PACKAGE = "thermalreid_ros"
 FASTDDS_PROFILE = "fastdds_large_frames.xml"
@@ -66,10 +67,12 @@ def process_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
 def prepare_process() -> None:
     """Give this process that environment; to be called before rclpy.init, which starts Fast DDS.
 
-    Also lets the C library keep the memory of frames: by default each buffer of a frame is mapped, faulted in page
-    by page and unmapped again, which costs more than all copies of it together.
+    Also removes what killed processes left of shared memory: a node that dies and is started again, time after time,
+    would fill the machine's. And lets the C library keep the memory of frames: by default each buffer of a frame is
+    mapped, faulted in page by page and unmapped again, which costs more than all copies of it together.
     """
     os.environ.update(process_environment())
+    remove_abandoned()
     tune_malloc({M_MMAP_THRESHOLD: _KEPT_BYTES, M_TRIM_THRESHOLD: _KEPT_BYTES})
 
 

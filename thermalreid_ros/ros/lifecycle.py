@@ -29,9 +29,9 @@ where they are, and the worker takes all that wait whenever it has nothing else 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-import struct
 import sys
 import threading
 import time
@@ -55,7 +55,7 @@ from rclpy.timer import Timer
 
 from thermalreid_ros.engine import seconds_in_models
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.ros.convert import NS_PER_S, stamp_to_ns
+from thermalreid_ros.ros.convert import NS_PER_S, serialized_stamp_ns, stamp_to_ns
 from thermalreid_ros.ros.diagnostics import Diagnostics
 from thermalreid_ros.ros.environment import prepare_process
 from thermalreid_ros.ros.parameters import Parameter, ParameterError, Schema
@@ -209,6 +209,11 @@ class ThermalNode(LifecycleNode):
         self._close_inputs()
         self._release(state)
 
+    def destroy_node(self) -> None:
+        """As any node's; with it goes its participant, whose shared memory would outlive a process that is killed."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()  # rclpy leaves it, which holds the node, to the garbage collector
+
     def _transition(self, during: str, success: str, failure: str, action: Callable[[LifecycleState], None],
                     state: LifecycleState) -> TransitionCallbackReturn:
         self.diagnostics.state(during)
@@ -325,9 +330,7 @@ class _Input:
         """Whether a serialized message is one to leave unread."""
         if not self.spacing_ns:
             return False
-        # CDR: 4 bytes of encapsulation, of which the second tells the order of bytes, then header.stamp.
-        second, nanosecond = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
-        stamp_ns = second * NS_PER_S + nanosecond
+        stamp_ns = serialized_stamp_ns(data)
         if 0 < stamp_ns - self.taken_ns < self.spacing_ns:
             return True
         self.taken_ns = stamp_ns
@@ -517,9 +520,10 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
     prepare_process()
     interrupt = _Interrupt()
     signal.signal(signal.SIGINT, interrupt)
-    node, code = None, 0
+    node, code, began = None, 0, False
     try:
         _init(args)
+        began = True
         node = node_class()
         if not node.autostart():
             raise node.fault
@@ -531,7 +535,7 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException):
         pass
     except Exception as error:
-        if not interrupt.came and (rclpy.ok() or node is None):  # else it came of being told to end
+        if not interrupt.came and (rclpy.ok() or not began):  # else it came of being told to end
             get_logger(node_class.NAME).fatal(describe(error))
             code = EXIT_USER_FAULT if isinstance(error, ThermalReidError) else 1
     finally:
@@ -539,7 +543,10 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
         if node is not None:
             node.stop()
             node.destroy_node()
+        else:
+            gc.collect()  # one that failed half made holds a participant, too
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter, while it ends, restores the default
         sys.stdout.flush()
     return code
 

@@ -54,8 +54,12 @@ def message_to_attitude(message: Imu) -> np.ndarray:
     if message.orientation_covariance[0] == -1.0:
         raise LocalizationError("the IMU says that it has no orientation (covariance -1); an attitude estimate is "
                                 "needed, as from the autopilot")
-    q = message.orientation
-    return rotation_of(np.array((q.x, q.y, q.z, q.w)))
+    return message_to_rotation(message.orientation)
+
+
+def message_to_rotation(message: Quaternion) -> np.ndarray:
+    """float64 (3, 3). Raises GeometryError where it is no rotation."""
+    return rotation_of(np.array((message.x, message.y, message.z, message.w)))
 
 
 def message_to_position(message: Odometry) -> np.ndarray:

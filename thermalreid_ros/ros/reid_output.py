@@ -10,7 +10,6 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from thermalreid_ros.camera.geometry import rotation_of
 from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.msg import Match as MatchMessage
 from thermalreid_ros.msg import MatchArray, ThermalProbe
@@ -28,6 +27,7 @@ from thermalreid_ros.ros.convert import NS_PER_S, array_to_image, detection_to_m
     stamp_to_ns
 from thermalreid_ros.ros.lifecycle import ThermalNode
 from thermalreid_ros.ros.parameters import Parameter, Schema
+from thermalreid_ros.ros.places import message_to_rotation
 from thermalreid_ros.ros.shared_parameters import provider_parameters
 
 METHOD_PARAMETERS = Schema(
@@ -169,9 +169,9 @@ def message_to_camera_pose(message: PoseWithCovarianceStamped, map_frame: str) -
     """
     if message.header.frame_id != map_frame:
         raise TargetError(f"the pose is in frame '{message.header.frame_id}', not in '{map_frame}', the map's grid")
-    position, turn = message.pose.pose.position, message.pose.pose.orientation
+    position = message.pose.pose.position
     return CameraPose(stamp_to_ns(message.header.stamp), np.array((position.x, position.y)), float(position.z),
-                      rotation_of(np.array((turn.x, turn.y, turn.z, turn.w))),
+                      message_to_rotation(message.pose.pose.orientation),
                       np.reshape(message.pose.covariance, (6, 6)).astype(np.float64))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from thermalreid_ros.camera.thermal import Polarity, ThermalUnits
 from thermalreid_ros.engine.engine import DEFAULT_PROVIDERS
 from thermalreid_ros.reid.length import ERRORS, USUAL_ERROR
+from thermalreid_ros.ros.lifecycle import ThermalNode
 from thermalreid_ros.ros.parameters import Parameter, Schema
 
 CAMERA_PARAMETERS = Schema(
@@ -32,6 +33,11 @@ def provider_parameters(what: str) -> Schema:
         Parameter("threads", 0, "of the CPU providers; 0: half of the cores, for there are other nodes", minimum=0,
                   maximum=256, read_only=True),
     )
+
+
+def model_options(node: ThermalNode) -> dict[str, Any]:
+    """Keyword arguments of load_engine, and of what calls it, for a node with provider_parameters."""
+    return {"providers": node.values.providers, "threads": model_threads(node.values), "log": node.get_logger().info}
 
 
 def model_threads(values: Any) -> int:

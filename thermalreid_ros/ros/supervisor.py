@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.ros.shared_memory import remove_abandoned
 
 LAST_LINES = 12
 #: Signals by rising force, and how long each is given to work.
@@ -59,7 +60,8 @@ class Supervisor:
     """Context of processes that end with it: first asked by SIGINT, then by SIGTERM, at last by SIGKILL.
 
     They get sessions of their own, so Ctrl-C at the terminal reaches this process alone, which then ends them; where
-    this process is killed, the kernel ends them. Must be used from the main thread.
+    this process is killed, the kernel ends them. SIGTERM leaves the context with SystemExit. Must be used from the
+    main thread.
     """
 
     def __init__(self, environment: Mapping[str, str]):
@@ -67,10 +69,14 @@ class Supervisor:
         self.processes: dict[str, Process] = {}
 
     def __enter__(self) -> Supervisor:
+        self._on_sigterm = signal.signal(signal.SIGTERM, _leave)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        try:
+            self.stop()
+        finally:
+            signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def start(self, name: str, command: Sequence[str]) -> Process:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C must not come between birth and entry
@@ -91,16 +97,37 @@ class Supervisor:
                 raise ProcessDied(process.death())
 
     def stop(self) -> dict[str, int]:
-        """End all, in reverse order of their start; the exit codes by name. Never raises, may be called again."""
+        """End all, in reverse order of their start; the exit codes by name. May be called again.
+
+        Ctrl-C and SIGTERM meanwhile are force sooner, and raised only when all have ended.
+        """
+        asked_again: BaseException | None = None
         for number, limit_s in STOP_STEPS:
-            running = [process for process in reversed(self.processes.values()) if process.exit_code is None]
-            for process in running:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.popen.pid, number)
-            end_s = time.monotonic() + limit_s
-            while any(process.exit_code is None for process in running) and time.monotonic() < end_s:
-                time.sleep(0.02)
-        return {name: process.exit_code for name, process in self.processes.items()}
+            try:
+                self._signal(number, limit_s)
+            except (KeyboardInterrupt, SystemExit) as interrupt:
+                asked_again = interrupt
+        codes = {name: process.exit_code for name, process in self.processes.items()}
+        if any(code is None or code < 0 for code in codes.values()):
+            remove_abandoned()
+        if asked_again is not None:
+            raise asked_again
+        return codes
+
+    def _signal(self, number: signal.Signals, limit_s: float) -> None:
+        """Send a signal to all that run, and wait until they have ended."""
+        running = [process for process in reversed(self.processes.values()) if process.exit_code is None]
+        for process in running:
+            with suppress(ProcessLookupError):
+                os.killpg(process.popen.pid, number)
+        end_s = time.monotonic() + limit_s
+        while any(process.exit_code is None for process in running) and time.monotonic() < end_s:
+            time.sleep(0.02)
+
+
+def _leave(number: int, _: object) -> None:
+    """Handler of SIGTERM: out of all contexts, with the exit code that a shell gives to who is ended by it."""
+    raise SystemExit(128 + number)
 
 
 def _before_exec() -> None:

@@ -42,7 +42,7 @@ class SegmentationRecipe:
     """Everything that decides the result besides the data and where it starts from. steps, minutes: 0 = no limit; the
     rates follow the one that is used up sooner, and the time begins with the first step. cross_entropy: its weight
     against the adversarial loss, as pix2pix's 100 of L1. visible_share: of a batch, where there are visible frames.
-    radiometric_share: of the others, where there are frames with temperatures."""
+    radiometric_share: of the others, where there are frames with temperatures. outlines: as in compact_loss."""
 
     network: str
     steps: int = 0
@@ -56,6 +56,7 @@ class SegmentationRecipe:
     cross_entropy: float = 100.0
     visible_share: float = 0.25
     radiometric_share: float = 0.6
+    outlines: float = 0.3
     seed: int = 1
 
 
@@ -235,7 +236,7 @@ class _Trainer:
             logits = self.network(images)
         logits = logits.float()
         if self.discriminator is None:
-            terms = compact_loss(logits, labels, self.weights)
+            terms = compact_loss(logits, labels, self.weights, self.recipe.outlines)
         else:
             terms = self._adversarial(images, labels, logits, rate)
         scale = 1.0 if self.discriminator is None else self.recipe.cross_entropy

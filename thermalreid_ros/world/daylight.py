@@ -30,7 +30,6 @@ _TWILIGHT_RGB = np.array([0.8, 0.97, 1.5])
 _FULL_MOON_LUX = 0.25
 _MOON_RGB = np.array([1.05, 1.0, 0.92])
 STREET_LAMP_RGB = (12 * _LUX * np.array([1.42, 0.95, 0.46])).astype(np.float32)  # 12 lux of 3000 K on a lit road
-SODIUM_LAMP_RGB = (12 * _LUX * np.array([1.95, 0.82, 0.05])).astype(np.float32)  # high-pressure sodium, 2000 K
 TOWN_GLOW_RGB = (0.15 * _LUX * np.array([1.35, 0.95, 0.6])).astype(np.float32)  # sky above a town at night
 _GROUND_ALBEDO = 0.16  # of the surroundings that light what does not see the sky
 

@@ -119,23 +119,6 @@ def facade(position: np.ndarray, normal: np.ndarray, base_z: np.ndarray, object_
     return Facade(window, np.where(window, floor, 0), np.where(window, column, 0), number)
 
 
-def ripple_normals(position: np.ndarray, footprint_m: np.ndarray | float = 0.0, time_s: float = 0.0,
-                   slope: float = 0.08) -> np.ndarray:
-    """Unit normals of a water surface, float32 (N, 3); slope: their standard deviation, rad (Cox & Munk 1954:
-    0.06 in still air, 0.15 at 4 m/s). Ripples too fine for a pixel fade out."""
-    x, y = np.asarray(position, np.float32)[:, :2].T
-    footprint = np.broadcast_to(np.asarray(footprint_m, np.float32), x.shape)
-    normal = np.ones((len(x), 3), np.float32)
-    for axis in (0, 1):
-        total = np.zeros_like(x)
-        for band, drift in ((1, 0.8), (2, 0.5), (3, 0.3)):
-            scale, moved = np.float32(_TEXELS / WAVELENGTHS_M[band]), np.float32(drift * time_s)
-            total += _lookup(band + 4 * (axis + 1), (x + moved) * scale, y * scale) \
-                * _fade(footprint, WAVELENGTHS_M[band])
-        normal[:, axis] = total * np.float32(slope / np.sqrt(3.0))
-    return normal / np.sqrt((normal ** 2).sum(axis=1, keepdims=True))
-
-
 @cache
 def _tile(number: int) -> np.ndarray:
     """Tileable noise of zero mean and unit variance, float32 (_SIZE^2,), rows of v: two octaves of

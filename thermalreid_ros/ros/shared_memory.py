@@ -1,0 +1,62 @@
+"""Shared memory that outlived its owner.
+
+Each participant of Fast DDS, and so each process with a node, sends through segments of its own: files
+`/dev/shm/fastrtps_<16 hex digits>` (`fastdds_...` since its version 3), 35 MB of memory with the shipped profile. An
+orderly end removes them. A process that is killed (SIGKILL, a crash, the out-of-memory killer) leaves them, and only
+those that a peer reads from are removed by it. Beside each segment lies `<segment>_el`, on which its owner holds an
+exclusive flock while it lives: this, as in `fastdds shm clean`, tells whether it is still owned. Of ports
+(`fastrtps_port7412`, 52 kB) there are only so many, and Fast DDS takes those of the dead over: they are left alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+
+FOLDER = Path("/dev/shm")
+#: Age from which a segment is looked at, in seconds: between the making of its lock file and the flock on it, one that
+#: is being made looks abandoned.
+SETTLED_S = 5.0
+_SEGMENT = re.compile(r"(fast(?:rtps|dds)_[0-9a-f]{16})(_el)?")
+
+
+def remove_abandoned(*, settled_s: float = SETTLED_S, folder: Path = FOLDER) -> int:
+    """Remove the segments without a living owner, whichever program's they were; the number of bytes set free.
+
+    Segments in use are left alone, as are those of other users that may not be removed. Never raises: where there is
+    no such folder, nothing is done.
+    """
+    names = os.listdir(folder) if folder.is_dir() else []
+    freed = 0
+    for segment in {found[1] for name in names if (found := _SEGMENT.fullmatch(name))}:
+        with suppress(OSError):  # its owner removed it meanwhile, another user's, owned
+            freed += _remove(folder / segment, settled_s)
+    return freed
+
+
+def _remove(segment: Path, settled_s: float) -> int:
+    """Remove a segment and its lock file; the bytes set free. Raises BlockingIOError where it is owned."""
+    lock = segment.with_name(f"{segment.name}_el")
+    has_lock = lock.exists()
+    if time.time() - (lock if has_lock else segment).stat().st_mtime < settled_s:
+        return 0
+    if not has_lock:  # made before its segment and removed after it, so there is no owner
+        return _unlink(segment)
+    descriptor = os.open(lock, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        freed = _unlink(segment) if segment.exists() else 0
+        lock.unlink()
+    finally:
+        os.close(descriptor)
+    return freed
+
+
+def _unlink(path: Path) -> int:
+    size = path.stat().st_blocks * 512
+    path.unlink()
+    return size
