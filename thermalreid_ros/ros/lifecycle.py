@@ -540,6 +540,7 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
             node.stop()
             node.destroy_node()
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter, while it ends, restores the default
         sys.stdout.flush()
     return code
 
