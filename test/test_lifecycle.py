@@ -292,3 +292,12 @@ def test_a_lone_stamp_of_the_past_does_not_set_time_back():
     assert [gate.fault(stamp) is None for stamp in (10, 11, 5, 12, 5, 13, 0, 14)] == \
         [True, True, False, True, False, True, False, True]
     assert [gate.fault(stamp) is None for stamp in (3, 4, 5)] == [False, True, True]
+
+
+def test_interrupts_until_it_has_ended_end_it_cleanly(graph, start_node):
+    node = start_node(SAMPLE)
+    graph.wait_for_publisher("results")
+    while node.process.poll() is None:
+        node.process.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+    assert node.process.returncode == 0 and "Traceback" not in node.output

@@ -12,6 +12,7 @@ import pytest
 from conftest import REPOSITORY, wait_until
 from thermalreid_ros.cli import main
 from thermalreid_ros.detection.types import Detection
+from thermalreid_ros.evaluation import replay as replay_module
 from thermalreid_ros.evaluation.recording import Truth
 from thermalreid_ros.evaluation.replay import (
     FrameRecord, MatchRecord, Replay, ReplayError, _max_age_s, frame_topic, iou, run_replay)
@@ -204,6 +205,27 @@ def test_replays_with_the_real_nodes(start_replay, tmp_path: Path):
     assert "12 / 12" in page and str(tmp_path) not in page
 
 
+def test_nodes_that_run_already_are_measured_and_go_on(start_replay, start_node, tmp_path: Path):
+    bag = piece_of_the_night(tmp_path, 8)
+    nodes = [start_node(name, "-p", "use_sim_time:=true", "-p", "thermal_units:=agc8",
+                        *(() if name == "detection" else ("-p", f"probe_file:={bag / 'probe.png'}")))
+             for name in ("detection", "reid")]
+    replay = start_replay(bag, "--probe", bag / "probe.png", "--rate", "0.5", "--running",
+                          "--json", tmp_path / "figures.json")
+    assert replay.wait(LIMIT_S) == 0, replay.output
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["frames_in"] == figures["frames_detected"] == figures["frames_matched"] == 8, figures
+    assert figures["reid_frames"] == 7 and figures["memory_mb"].keys() == {"bag_player"}
+    assert [node.process.poll() for node in nodes] == [None, None]
+    assert [node.stop(signal.SIGINT) for node in nodes] == [0, 0]
+
+
+def test_nodes_that_do_not_run_are_named(ros_domain, monkeypatch):
+    monkeypatch.setattr(replay_module, "ACTIVE_WITHIN_S", 0.2)
+    with pytest.raises(ReplayError, match="detection, reid: not active .* started in this ROS domain"):
+        run_replay(NIGHT, running=True)
+
+
 def test_kill_9_of_a_node_is_said_and_all_ends(start_replay, tmp_path: Path):
     replay = start_replay(NIGHT, "--rate", "1")
     replay.wait_for_line("playing 16 frames", LIMIT_S)
@@ -238,6 +260,7 @@ def test_a_node_that_cannot_start_is_named_with_its_reason(start_replay):
     ({"bag_path": NIGHT, "params_file": "/absent.yaml"}, "/absent.yaml: no such parameter file"),
     ({"bag_path": NIGHT, "map_path": "/absent.tif"}, "/absent.tif: no such map"),
     ({"bag_path": NIGHT, "detect": False}, "give a map"),
+    ({"bag_path": NIGHT, "running": True, "model": "yolo_semantic"}, "parameters of their own"),
 ])
 def test_faults_of_inputs_come_before_any_process(arguments, fault):
     with pytest.raises(ValueError, match=fault):

@@ -83,8 +83,8 @@ def test_the_page_holds_the_figures_above_their_commands_and_dashes_for_the_rest
     simulated = next(line for line in page.splitlines() if line.startswith("| 4 simulated over varied ground"))
     assert simulated.endswith("| 2.5 | 8 | – | – | – | 40 | – | 0.75 | 0.25 | 0.96 | 1.5 |")
     assert "| no simulated over uniform ground" in page
-    assert "| geogan | 0.432 | 0.6 | – | – | – | 0.51 | 0.52 | – |" in page
-    assert "| segmenter_compact | – |" in page
+    assert "| geogan, grey frames | 0.432 | 0.6 | – | – | – | 0.51 | 0.52 | – |" in page
+    assert "| segmenter_compact, radiometric frames | – |" in page
     assert "| fused | 25 |" in page and "| vrai | – |" in page and "| guessing | 1 |" in page
     assert "| ThermalReID (LAERT, as printed) | 18.2 |" in page
     assert "| RT-DETR, test split, as published | 93.2 | 98.5 | 89.2 | 93.6 |" in page

@@ -12,6 +12,7 @@ from thermalreid_ros.msg import DetectionArray
 from thermalreid_ros.ros import qos
 
 RECORDING = shipped("config") / "recordings" / "hit_uav_night"
+END_WITHIN_S = 60.0  # 5 s are launch's default, after which it asks harder; a busy machine needs longer
 needs_ros2 = pytest.mark.skipif(shutil.which("ros2") is None, reason="ros2 comes with a ROS installation")
 
 
@@ -20,11 +21,11 @@ needs_ros2 = pytest.mark.skipif(shutil.which("ros2") is None, reason="ros2 comes
 def test_one_interrupt_ends_all(graph, start_process, to_all):
     detections = graph.collect(DetectionArray, "/detections", qos.RESULTS)
     launched = start_process("ros2", "launch", "thermalreid_ros", "replay.launch.py", f"bag:={RECORDING}",
-                             "loop:=true")
+                             "loop:=true", f"sigterm_timeout:={END_WITHIN_S:.0f}")
     wait_until(lambda: len(detections) >= 3 or launched.process.poll() is not None, 60, "detections")
     (os.killpg if to_all else os.kill)(launched.process.pid, signal.SIGINT)
-    assert launched.wait(15) == 0, launched.output
-    assert launched.output.count("process has finished cleanly") == 3, launched.output
+    assert launched.wait(END_WITHIN_S) == 0, launched.output
+    assert launched.output.count("process has finished cleanly") == 4, launched.output
     assert "escalating" not in launched.output and "Traceback" not in launched.output
 
 

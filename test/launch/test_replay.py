@@ -31,7 +31,7 @@ ARGUMENTS = {  # one of each kind; a name that is no parameter, or a wrong type,
     "map": str(shipped("config") / "maps" / "krems.tif"), "segmenter": "segmenter_compact", "camera_pitch_deg": "90.0",
     "probe_file": str(RECORDING / "probe.png"), "probe_class": "person", "probe_units": "agc8", "log_level": "info",
 }
-FLOW_WITHIN_S = 60.0
+FLOW_WITHIN_S = 180.0  # seconds on a machine that has nothing else to do
 
 
 @pytest.mark.launch_test

@@ -37,6 +37,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--embedding", metavar="MODEL", help="of the ranking, likewise")
     parser.add_argument("--no-detection", dest="detect", action="store_false",
                         help="localize alone, on a machine too slow for all nodes at once")
+    parser.add_argument("--running", action="store_true", help="measure nodes that run already, e.g. by `ros2 launch "
+                        "thermalreid_ros thermalreid.launch.py use_sim_time:=true`, as they are; --map and --probe say "
+                        "what they were given")
     parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of the nodes (default: the shipped)")
     parser.add_argument("--domain", type=int, metavar="ID", help="ROS domain (default: that of the environment)")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write a page of what they saw to DIR/index.html")
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
                         probe_length_error=args.probe_length_error, rate=args.rate, model=args.model, map_path=args.map,
                         segmenter=args.segmenter, detect=args.detect, semantics=args.semantics,
                         params_file=args.params, method=args.method, embedding=args.embedding,
-                        loops=args.loops, domain_id=args.domain, progress=progress, say=print)
+                        loops=args.loops, running=args.running, domain_id=args.domain, progress=progress, say=print)
     figures = replay.figures()
     print(summary(figures))
     write_json(args.json, figures)
@@ -94,7 +97,7 @@ def command(args: argparse.Namespace) -> str:
     parts += [f"--rate {args.rate:g}"] + ([f"--model {args.model}"] if args.model else [])
     parts += [f"--semantics {args.semantics}"] if args.semantics else []
     parts += [f"--method {args.method}"] if args.method else []
-    parts += [] if args.detect else ["--no-detection"]
+    parts += ([] if args.detect else ["--no-detection"]) + (["--running"] if args.running else [])
     return " ".join(parts)
 
 

@@ -263,7 +263,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
                params_file: str | Path | None = None, model: str | None = None, domain_id: int | None = None,
                map_path: str | Path | None = None, segmenter: str | None = None, detect: bool = True,
                semantics: str | None = None, method: str | None = None, embedding: str | None = None,
-               loops: int = 1, progress: Callable[..., Any] | None = None,
+               loops: int = 1, running: bool = False, progress: Callable[..., Any] | None = None,
                say: Callable[[str], None] = lambda line: None) -> Replay:
     """Start the nodes, play the recording to them, collect what they say, end them.
 
@@ -273,6 +273,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     model, segmenter: of detection and localization, instead of those in the parameter file. detect: whether to start
     detection and reid at all, which cost most. semantics: parameter of detection, likewise; all but "none" need a map.
     method, embedding: parameters of reid, likewise. loops: how often the recording is played, one after the other.
+    running: the nodes run already, started by `ros2 launch` for example, and go on afterwards. Their parameters are
+    their own: none may be given here; map_path and probe tell what they were given. Their memory is not looked at.
     domain_id: ROS domain of their own, by default the environment's.
     progress: makes a tqdm-like bar, called with total= and description=. say: told what happens, line by line.
     Raises ReplayError, ThermalReidError of the inputs, and ProcessDied where a node ends early. All processes have
@@ -282,6 +284,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         raise ReplayError("without detection there is nothing to run but localization: give a map, and no probe")
     if semantics not in (None, "none") and map_path is None:
         raise ReplayError(f"semantics {semantics} come from the localization, which needs a map; give one")
+    if running and any(value is not None for value in (params_file, model, segmenter, semantics, method, embedding)):
+        raise ReplayError("nodes that run already have parameters of their own; leave out what changes them here")
     own_parameters = params_file is not None
     params_file = Path(params_file or shipped("config") / "thermalreid.yaml")
     if not params_file.is_file():
@@ -322,8 +326,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     recorder, memory = _Recorder(tuple(arguments), passes), MemoryWatch()
     try:
         with Supervisor(process_environment()) as supervisor:
-            say("starting " + ", ".join(arguments))
-            for name in arguments:
+            say(("awaiting " if running else "starting ") + ", ".join(arguments))
+            for name in () if running else arguments:
                 supervisor.start(name, _command(name, params_file, use_sim_time=True, **arguments[name]))
             _wait_until_active(recorder, supervisor)
             say(f"playing {frames_in} frames at {rate:g} times the recorded rate")
@@ -415,8 +419,10 @@ def _wait_until_active(recorder: _Recorder, supervisor: Supervisor) -> None:
     while missing := [name for name in recorder.nodes if not recorder.is_active(name)]:
         supervisor.check()
         if time.monotonic() > end_s:
-            raise ReplayError(f"{', '.join(missing)}: not active within {ACTIVE_WITHIN_S:.0f} s; "
-                              f"last words: {' | '.join(supervisor.processes[missing[0]].lines) or 'none'}")
+            process = supervisor.processes.get(missing[0])
+            said = "were they started in this ROS domain, without a namespace?" if process is None else \
+                f"last words: {' | '.join(process.lines) or 'none'}"
+            raise ReplayError(f"{', '.join(missing)}: not active within {ACTIVE_WITHIN_S:.0f} s; {said}")
         time.sleep(0.05)
 
 

@@ -11,6 +11,7 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from thermalreid_ros.files import write_atomically
 from thermalreid_ros.maps.classes import CLASS_NAMES as GROUNDS
 
 PARTS = ("segmentation", "detection", "localization", "simulation", "reid", "mission")
+#: Of thermal frames: their folder in a data set, and what is added to the names of results.
+FRAME_KINDS = {"grey": ("thermal", ""), "radiometric": ("thermal16", "_radiometric")}
 SEGMENTERS, DETECTORS = ("segmenter_compact", "geogan"), ("yolo_compact", "yolo_semantic")
 #: AP50 in percent of person, car, bicycle on HIT-UAV's test split, which is not ours to measure on:
 #: doi:10.1038/s41598-025-07021-6, table 6.
@@ -84,9 +87,10 @@ class ResultsPlan:
 
     def _segmentation(self) -> list[Step]:
         return [self._frames("segmentation"), *(
-            self._measure("segmentation", f"labelling by {model}", f"segmentation_{model}", "evaluate", "segmentation",
-                          *self._frame_options(), "--model", model, "--plots", str(self.out / "plots"))
-            for model in SEGMENTERS)]
+            self._measure("segmentation", f"labelling of {what} frames by {model}", f"segmentation_{model}{suffix}",
+                          "evaluate", "segmentation", *self._frame_options(folder), "--model", model,
+                          "--plots", str(self.out / "plots" / f"{model}{suffix}"))
+            for model in SEGMENTERS for what, (folder, suffix) in FRAME_KINDS.items())]
 
     def _detection(self) -> list[Step]:
         steps = [self._frames("detection")]
@@ -154,13 +158,12 @@ class ResultsPlan:
         folder = self.out / "frames"
         return Step(part, "frames", (
             "world", "dataset", "--map", *map(str, self.maps), "--images", str(self.images), "--val-share", "0.9",
-            "--seed", str(self.seed), "--session-size", "6", "--no-colour", "--out", str(folder), *self._workers()),
-            folder / "annotations", folder.parent)
+            "--seed", str(self.seed), "--session-size", "6", "--no-colour", "--thermal16", "--out", str(folder),
+            *self._workers()), folder / "annotations", folder.parent)
 
-    def _frame_options(self) -> tuple[str, ...]:
+    def _frame_options(self, kind: str = "thermal") -> tuple[str, ...]:
         folder = self.out / "frames"
-        return ("--images", str(folder / "images" / "thermal"), "--annotations",
-                str(folder / "annotations" / "val.json"))
+        return "--images", str(folder / "images" / kind), "--annotations", str(folder / "annotations" / "val.json")
 
     def _workers(self) -> tuple[str, ...]:
         return ("--workers", str(self.workers)) if self.workers else ()
@@ -194,9 +197,9 @@ def write_results(plan: ResultsPlan, machine: str) -> Path:
 
 def _segmentation(plan: ResultsPlan) -> list[str]:
     rows = []
-    for model in SEGMENTERS:
-        found = _read(plan, f"segmentation_{model}")
-        rows.append([model, *(_at(found, "iou", name) for name in GROUNDS), _at(found, "miou"),
+    for model, (what, (_, suffix)) in product(SEGMENTERS, FRAME_KINDS.items()):
+        found = _read(plan, f"segmentation_{model}{suffix}")
+        rows.append([f"{model}, {what} frames", *(_at(found, "iou", name) for name in GROUNDS), _at(found, "miou"),
                      _at(found, "day", "miou"), _at(found, "night", "miou")])
     return [*_table(["IoU", *GROUNDS, "mean", "by day", "by night"], rows), *_commands(plan, "segmentation")]
 

@@ -20,7 +20,7 @@ from thermalreid_ros.ros.last_place import LastPlace
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.localization_output import UNKNOWN_HEIGHT_M, LocalizationOutput
 from thermalreid_ros.ros.parameters import Parameter, Schema
-from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_threads, provider_parameters
+from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_options, provider_parameters
 
 _TURN = {"unit": "deg", "minimum": -360.0, "maximum": 360.0, "read_only": True}
 
@@ -58,8 +58,7 @@ class GeoLocalizationNode(ThermalNode):
         if not values.map:
             raise MapError("no map given; set it with -p map:=/path/to/map.tif (thermalreid map build makes one)")
         self._map, self._intrinsics = SemanticMap.open(values.map), None
-        self._engine = load_engine(values.model, providers=values.providers, threads=model_threads(values),
-                                   log=self.get_logger().info)
+        self._engine = load_engine(values.model, **model_options(self))
         self._segmenter = Segmenter(self._engine)
         confusion = self._segmenter.confusion(ThermalUnits(values.thermal_units).radiometric)
         self._localizer = Localizer(self._map, LocalizerConfig(resume_s=values.resume_s), confusion)
