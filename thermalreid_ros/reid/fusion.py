@@ -276,7 +276,6 @@ class FusedModel:
                               f"fitted with ({self.descriptor_model}); fit it anew with `thermalreid reid fit-fusion`")
         return row.offset + float(row.weights @ descriptor), row.sigma
 
-
     def length_ratio(self, seen: np.ndarray, length: ToldLength | None, class_name: str = "",
                      box_sigma: float | np.ndarray = 0.0) -> np.ndarray:
         """(N,) for PairTerms: LengthRow.ratio of what seen_size says of N candidates, NaN where that is; all NaN where
