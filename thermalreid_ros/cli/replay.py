@@ -8,6 +8,7 @@ from typing import Any
 
 from thermalreid_ros.cli import arguments
 from thermalreid_ros.cli.output import add_json_option, table, write_json
+from thermalreid_ros.reid.length import USUAL_ERROR
 
 PLACE_KEYS = ("fix_median_m", "within_25m", "false_fixes", "fixes", "rejected", "seconds_to_first_fix", "targets",
               "target_median_m", "target_right", "target_ellipse95")
@@ -22,8 +23,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                         help="its class; by default what a probe.json beside the photograph says, else any")
     parser.add_argument("--probe-length", type=float, default=0.0, metavar="M", help="its longest side in metres, "
                         "where that is known: the ranking fused then goes by the size of what is seen, too")
-    parser.add_argument("--probe-length-error", type=float, default=0.05, metavar="SHARE",
-                        help="by which that may be off, a standard deviation (default 0.05)")
+    parser.add_argument("--probe-length-error", type=float, default=USUAL_ERROR, metavar="SHARE",
+                        help=f"by which that may be off, a standard deviation (default {USUAL_ERROR:g})")
     parser.add_argument("--map", type=Path, metavar="MAP.tif", help="semantic map of the ground below: localize, too")
     parser.add_argument("--rate", type=positive, default=1.0, help="speed; 2: twice as fast as recorded (default 1)")
     parser.add_argument("--loops", type=arguments.positive(int), default=1, metavar="N",

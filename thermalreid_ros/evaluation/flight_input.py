@@ -168,16 +168,14 @@ class Flight:
                 yield self._sensed(message.topic, content)
         yield from waiting
 
-    def frames(self) -> Iterator[ThermalFrame]:
-        """The camera's frames, without their truth."""
-        for message in self._bag.messages([self._frames]):
+    def frames(self, from_ns: int = 0) -> Iterator[ThermalFrame]:
+        """The camera's frames recorded from a time on, without their truth."""
+        for message in self._bag.messages([self._frames], start_ns=from_ns):
             yield self._frame(self._bag.decode(message), labels=False).frame
 
     def pictures(self, from_ns: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """(stamp, white-hot grey, uint8 (H, W)) of the frames recorded from a time on."""
-        for message in self._bag.messages([self._frames], start_ns=from_ns):
-            event = self._frame(self._bag.decode(message), labels=False)
-            yield event.stamp_ns, event.frame.gray8()
+        return ((frame.stamp_ns, frame.gray8()) for frame in self.frames(from_ns))
 
     def _sensed(self, topic: str, content: Any) -> Event:
         stamp_ns = stamp_of(content)

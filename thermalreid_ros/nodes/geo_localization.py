@@ -9,7 +9,7 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image, Imu, NavSatFix, Range
 
 from thermalreid_ros.camera.geometry import rotation_of_rpy
-from thermalreid_ros.camera.thermal import Polarity, ThermalUnits
+from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
 from thermalreid_ros.localization.segmenter import Segmenter
@@ -125,8 +125,7 @@ class GeoLocalizationNode(ThermalNode):
         self._out.rough_place = (x, y)
 
     def _localize(self, message: Image) -> None:
-        frame = convert.message_to_frame(message, ThermalUnits(self.values.thermal_units),
-                                         polarity=Polarity(self.values.polarity))
+        frame = convert.message_to_frame(message, self.values.thermal_units, polarity=self.values.polarity)
         mask = self._segmenter.segment(frame)
         self.diagnostics.sample("inference_ms", mask.inference_ms)
         self._out.mask(mask, message.header)

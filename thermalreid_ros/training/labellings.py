@@ -95,11 +95,15 @@ def read_labelled(sets: Sequence[Path], split: str, *, size_px: tuple[int, int] 
 def channels(picture: np.ndarray | ThermalFrame, size_px: tuple[int, int]) -> np.ndarray:
     """uint8 (3, h, w): what a network sees of a radiometric frame, of a grey picture or of one in colour (RGB)."""
     if isinstance(picture, ThermalFrame):
-        return np.concatenate((reduce_picture(picture.gray8(), size_px)[None], temperature_levels(
-            reduce_picture(picture.values(), size_px)).astype(np.uint8)))
+        return radiometric_channels(reduce_picture(picture.gray8(), size_px), reduce_picture(picture.values(), size_px))
     small = reduce_picture(picture, size_px)
     return np.ascontiguousarray(np.broadcast_to(small, (3, *small.shape)) if small.ndim == 2 else
                                 small.transpose(2, 0, 1))
+
+
+def radiometric_channels(grey: np.ndarray, temperature_c: np.ndarray) -> np.ndarray:
+    """uint8 (3, h, w): what a network sees of a radiometric frame of its size, as Segmenter shows it."""
+    return np.concatenate((grey[None], temperature_levels(temperature_c).astype(np.uint8)))
 
 
 def reduce_picture(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:

@@ -17,12 +17,11 @@ import torch
 
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.confusion import figures
-from thermalreid_ros.localization.segmenter import temperature_levels
 from thermalreid_ros.maps.classes import CLASS_COUNT, CLASS_NAMES, NO_DATA
 from thermalreid_ros.training.augmentation import Augmentation
 from thermalreid_ros.training.course import warm_cosine
 from thermalreid_ros.training.detection import keep_freed_memory
-from thermalreid_ros.training.labellings import LabelledFrames
+from thermalreid_ros.training.labellings import LabelledFrames, radiometric_channels
 from thermalreid_ros.training.segmentation_losses import (
     adversarial_loss,
     class_weights,
@@ -295,9 +294,8 @@ def evaluate(network: torch.nn.Module, frames: LabelledFrames, device: str = "cp
         counts = torch.zeros(CLASS_COUNT**2 + 1, dtype=torch.int64)
         for first in range(0, len(pictures), batch):
             some = slice(first, first + batch)
-            part = planes(pictures[some]) if planes else np.stack([
-                np.concatenate((grey[None], temperature_levels(temperature_c)))
-                for grey, temperature_c in zip(pictures[some], frames.temperature_c[some])])
+            part = planes(pictures[some]) if planes else np.stack(
+                [radiometric_channels(*one) for one in zip(pictures[some], frames.temperature_c[some])])
             part = torch.from_numpy(part).to(device).float().contiguous(memory_format=torch.channels_last)
             truth = torch.from_numpy(frames.labels[labelling[some]]).to(device).long()
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=torch.device(device).type == "cuda"):
