@@ -267,6 +267,20 @@ def test_training_learns_resumes_and_exports(squares, tmp_path):
         load_checkpoint(tmp_path / "cut.pt")
 
 
+def test_training_begins_with_the_network_of_an_earlier_one(squares, tmp_path):
+    recipe = DetectionRecipe("yolo_compact", steps=2, batch=1, crop_px=96, warmup=10**6)
+    lines, sets = [], [TrainingSet(squares)]
+    start = train(recipe, sets, tmp_path / "run", log=lines.append).with_name("weights.pt")
+    train(recipe, sets, tmp_path / "on", start=start, log=lines.append)
+    assert f"begun with the weights of {start}, 2 steps" in lines
+    begun, on = (dict(load_checkpoint(path / "weights.pt")[0].named_parameters())
+                 for path in (start.parent, tmp_path / "on"))
+    for name, value in begun.items():  # at this rate a network hardly moves
+        torch.testing.assert_close(on[name], value, rtol=2e-3, atol=1e-3, msg=name)
+    with pytest.raises(ThermalReidError, match="weights.pt: holds yolo_compact, not yolo_semantic"):
+        train(replace(recipe, network="yolo_semantic"), sets, tmp_path / "other", start=start, log=lines.append)
+
+
 def test_minutes_end_a_training_before_its_steps(squares, tmp_path):
     recipe = DetectionRecipe("yolo_compact", steps=10**6, minutes=1 / 60, batch=1, crop_px=96)
     assert recipe.progress(10, 0.25) == pytest.approx(0.25) and recipe.progress(10**6, 0.0) == 1.0

@@ -38,6 +38,8 @@ def add_parser(subparsers) -> None:
                           help="of contrast, noise and blur: 1 for real frames, more where others are to be met")
     detector.add_argument("--backbone-weights", type=Path, metavar="FILE",
                           help="ImageNet weights of MobileNetV2 (state dict with keys features.*), for yolo_compact")
+    detector.add_argument("--start", type=Path, metavar="weights.pt", help="begin with the network of an earlier "
+                          "training")
     detector.add_argument("--steps", type=int, default=10000)
     detector.add_argument("--minutes", type=float, help="end after so long, if --steps does not come first")
     detector.add_argument("--batch", type=int, default=16)
@@ -134,8 +136,8 @@ def _detector(args: argparse.Namespace) -> int:
         args.network, args.steps, args.minutes, args.batch, args.crop_px, args.learning_rate, seed=args.seed,
         inversion=args.inversion, variation=args.variation, semantics=not args.no_semantics)
     print(shlex.join(["thermalreid", *sys.argv[1:]]), flush=True)
-    checkpoint = train(recipe, sets, args.out, backbone_weights=args.backbone_weights, device=args.device,
-                       log=lambda line: print(line, flush=True))
+    checkpoint = train(recipe, sets, args.out, backbone_weights=args.backbone_weights, start=args.start,
+                       device=args.device, log=lambda line: print(line, flush=True))
     print(f"trained: {checkpoint}")
     return 0
 

@@ -71,6 +71,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     dataset.add_argument("--depression", type=_range, default=(30.0, 90.0), metavar="LOW:HIGH", help="default 30:90")
     dataset.add_argument("--fov", type=_range, default=(22.0, 45.0), metavar="LOW:HIGH",
                          help="horizontal field of view (default 22:45)")
+    dataset.add_argument("--aim", choices=("car", "person", "bicycle", "dog"), nargs="+", default=[], metavar="CLASS",
+                         help="look near objects of these classes only, each as often (car, person, bicycle, dog; "
+                         "default all, dogs less often)")
     dataset.add_argument("--difference", type=_share, default=1.0, help=_DIFFERENCE)
     dataset.add_argument("--thermal16", action="store_true", help="write radiometric 16-bit pictures too")
     dataset.add_argument("--no-colour", action="store_true", help="leave out the visible band: a third faster")
@@ -219,7 +222,7 @@ def _dataset(args: argparse.Namespace) -> int:
 
     plan = DatasetPlan(tuple(args.maps), args.seed, args.images, args.val_share, args.night_share, args.session_size,
                        args.image_size, args.altitude, args.depression, args.fov, difference=args.difference,
-                       thermal16=args.thermal16, colour=not args.no_colour)
+                       thermal16=args.thermal16, colour=not args.no_colour, aimed_at=tuple(args.aim))
     sessions = make_dataset(plan, args.out, _arguments(args, "maps"), args.workers or default_workers())
     with progress(total=args.images, description="images", unit="image") as bar:
         for count in sessions:

@@ -32,7 +32,7 @@ class DetectionRecipe:
     batch: int = 16
     crop_px: int = 192
     learning_rate: float = 1.5e-3
-    backbone_rate: float = 0.3  # share of the learning rate for pretrained layers
+    backbone_rate: float = 0.3  # share of the learning rate for the layers of a pretrained backbone
     weight_decay: float = 0.02
     ema: float = 0.998
     seed: int = 1
@@ -67,8 +67,9 @@ def build(name: str, backbone_weights: Path | None = None) -> torch.nn.Module:
 
 
 def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, backbone_weights: Path | None = None,
-          device: str = "cpu", log=print, checkpoint_every_s: float = 60.0) -> Path:
-    """Train, resuming from `out/checkpoint.pt` if it is there; returns the path of the checkpoint.
+          start: Path | None = None, device: str = "cpu", log=print, checkpoint_every_s: float = 60.0) -> Path:
+    """Train, resuming from `out/checkpoint.pt` if it is there, else from the network of `start` (a weights.pt or
+    checkpoint.pt of an earlier training), else from nothing but `backbone_weights`; returns the path of the checkpoint.
 
     A checkpoint of another recipe is refused, except that `steps` and `minutes` may change (the schedule is then
     stretched). One line a hundred steps goes to `log` and as JSON to `out/log.jsonl`. Beside the checkpoint lies
@@ -82,10 +83,17 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
     cv2.setNumThreads(0)
     kind = torch.device(device).type
     torch.backends.cudnn.benchmark = True  # all batches are of one size
-    model = build(recipe.network, backbone_weights).to(device, memory_format=torch.channels_last)
+    model = build(recipe.network, backbone_weights)
+    if start is not None and not path.exists():
+        begun_with, told, steps = load_checkpoint(start)
+        if told["network"] != recipe.network:
+            raise ThermalReidError(f"{start}: holds {told['network']}, not {recipe.network}")
+        model.load_state_dict(begun_with.state_dict())
+        log(f"begun with the weights of {start}, {steps} steps")
+    model = model.to(device, memory_format=torch.channels_last)
     averaged = Averaged(model, recipe.ema)
     pretrained = []
-    if backbone_weights is not None and isinstance(model, YoloCompact):
+    if (backbone_weights is not None or start is not None) and isinstance(model, YoloCompact):
         for block in model.backbone.features[: recipe.frozen_blocks]:
             block.requires_grad_(False)
         pretrained = [p for p in model.backbone.parameters() if p.requires_grad]

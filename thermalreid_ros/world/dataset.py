@@ -52,13 +52,15 @@ _LARGEST_M, _SMALLEST_M = 900.0, 320.0  # of districts
 _AIMED_AT = {"car": 0.3, "person": 0.3, "bicycle": 0.27, "dog": 0.13}
 _NIGHT_BELOW, _DAY_ABOVE = np.sin(np.radians(-4.0)), np.sin(np.radians(4.0))  # of the sun
 _POOL = 400  # identities of each class that sessions share, others come in where more are needed
+_ASIDE_M, _ASIDE_SHARE = 8.0, 0.34  # of whom it is aimed at: metres, share of the view's width
 _NEAREST_M = 15.0  # to anything, else the camera is inside of it
 
 
 @dataclass(frozen=True)
 class DatasetPlan:
     """images: in all. val_share: of images. night_share: of sessions. session_size: pictures of a session.
-    altitude_m, depression_deg, fov_deg: ranges. black_hot_share: of sessions."""
+    altitude_m, depression_deg, fov_deg: ranges. black_hot_share: of sessions. aimed_at: classes near one of which, each
+    as often, a picture looks; none: at all of them, at those that are rare less often."""
 
     maps: tuple[Path, ...]
     seed: int
@@ -75,6 +77,7 @@ class DatasetPlan:
     thermal16: bool = False
     colour: bool = True
     supersample: int = 3
+    aimed_at: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -282,7 +285,8 @@ def _aimed(population: Population, plan: DatasetPlan, intrinsics: Intrinsics, ti
     """A camera that looks near someone of a class and not over the edge of the area, if it can be; of three of these
     the one that shows most."""
     bounds, relief = population.city.bounds, population.city.relief
-    name = str(rng.choice(CLASSES, p=[_AIMED_AT[c] for c in CLASSES]))
+    name = str(rng.choice(plan.aimed_at)) if plan.aimed_at else \
+        str(rng.choice(CLASSES, p=[_AIMED_AT[c] for c in CLASSES]))
     some = population.at(time_s, classes=(name,))
     half = 0.5 * np.array([bounds[2] - bounds[0], bounds[3] - bounds[1]])
     middle = np.array(bounds[:2]) + half
@@ -292,10 +296,13 @@ def _aimed(population: Population, plan: DatasetPlan, intrinsics: Intrinsics, ti
     for _ in range(12):
         if some:
             chosen = some[int(rng.integers(len(some)))]
-            aim = np.array([chosen.x, chosen.y]) + rng.normal(0.0, 8.0, 2)
+            aside = rng.normal(0.0, 1.0, 2)
         else:
             aim = middle + half * rng.uniform(-0.7, 0.7, 2)
         altitude, depression = rng.uniform(*plan.altitude_m), np.radians(rng.uniform(*plan.depression_deg))
+        if some:  # no farther aside than a narrow view is wide
+            width = intrinsics.width / intrinsics.fx * altitude / np.sin(depression)
+            aim = np.array([chosen.x, chosen.y]) + min(_ASIDE_M, _ASIDE_SHARE * width) * aside
         yaw, roll = rng.uniform(0.0, 2 * np.pi), np.radians(rng.normal(0.0, 1.0))
         eye = aim - altitude / np.tan(depression) * np.array([np.cos(yaw), np.sin(yaw)])
         pose = Pose.looking([*eye, float(relief.height_m(aim[:1], aim[1:])[0]) + altitude], yaw, depression, roll)
