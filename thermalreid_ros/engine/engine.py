@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import lzma
 import os
 import re
 import time
@@ -225,7 +226,9 @@ class _Loading:
             raise RuntimeError(f"{form} is missing")
         if sha256_of(form) != dict(self.card.extra["int8"]).get("sha256"):
             raise RuntimeError(f"{form} is not the one that its card names")
-        engine = self._engine(form, [EXECUTION_PROVIDERS["cpu_int8"]])
+        # Its large weights lie in the .onnx file beside it.
+        engine = self._engine(lzma.decompress(form.read_bytes()), [EXECUTION_PROVIDERS["cpu_int8"]],
+                              **{"session.model_external_initializers_file_folder_path": str(form.absolute().parent)})
         engine.provider = "cpu_int8"
         return engine
 
@@ -254,7 +257,8 @@ class _Loading:
         rest = [EXECUTION_PROVIDERS[name] for name in ("cuda", "cpu") if name in self.machine.built_in]
         return self._engine(model, [(EXECUTION_PROVIDERS["tensorrt"], options), *rest])
 
-    def _engine(self, model: Path, providers: list) -> OrtEngine:
+    def _engine(self, model: Path | bytes, providers: list, **settings: str) -> OrtEngine:
+        """model: a file, or what is in one. settings: of the session."""
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(4)  # fatal only: faults come back as exceptions, in one line
@@ -263,8 +267,10 @@ class _Loading:
         options.intra_op_num_threads = self.threads
         # Threads that wait by spinning nearly double the processor time and starve the transport beside them.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in settings.items():
+            options.add_session_config_entry(key, value)
         options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
+        session = onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=providers, enable_fallback=0)
         _check_against_card(session, self.card, self.path)
         first = session.get_providers()[0]
         provider = next((name for name, known in EXECUTION_PROVIDERS.items() if known == first), first)

@@ -3,12 +3,14 @@
 `NAME.int8` beside `NAME.onnx` is an ONNX graph whose activations, too, are quantised: convolutions are sums of 8-bit
 products, twice as fast as in floating point. Accelerators run NAME.onnx. The large weights, which lie as bytes in that
 file already, are not repeated: the graph refers to their place there, and the card binds both files by their sums.
+What is left of it, names and scales, is stored compressed (xz), in two thirds of the space.
 
 Needs the `onnx` package (extra `training`); running models does not.
 """
 
 from __future__ import annotations
 
+import lzma
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -170,4 +172,9 @@ def _share_weights(quantised: Path, path: Path) -> Path:
         for key, value in (("location", path.name), ("offset", place), ("length", len(raw))):
             entry = tensor.external_data.add()
             entry.key, entry.value = key, str(value)
-    return write_atomically(path.with_suffix(INT8_SUFFIX), model.SerializeToString(deterministic=True))
+    return write_atomically(path.with_suffix(INT8_SUFFIX), compressed(model.SerializeToString(deterministic=True)))
+
+
+def compressed(graph: bytes) -> bytes:
+    """As the engine reads it; the same bytes of the same graph."""
+    return lzma.compress(graph, check=lzma.CHECK_CRC32, preset=9 | lzma.PRESET_EXTREME)
