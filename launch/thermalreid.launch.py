@@ -34,12 +34,13 @@ def generate_launch_description() -> LaunchDescription:
         argument("camera_pitch_deg", "likewise; 90: straight down from an IMU that lies level"),
         argument("camera_yaw_deg", "likewise"),
         argument("probe_file", "thermal crop of the object to be found; without, probes are awaited on probe/thermal"),
-        argument("probe_class", "class of the object to be found: car, person, bicycle or dog; empty: any"),
+        argument("probe_class", "class of the object to be found: car, person, bicycle or dog; empty: any, or as its "
+                 "photograph is recognised"),
         argument("probe_length_m", "its longest side, where that is known: fused then goes by the size seen, too"),
         argument("probe_length_error", "by which share of it that may be off, a standard deviation"),
         argument("probe_units", "what a pixel of probe_file means; empty: as thermal_units"),
-        argument("probe_photo", "colour photograph of the object to be found, of which thermal probes are made; needs "
-                 "probe_class; without, photographs are awaited on probe/image"),
+        argument("probe_photo", "colour photograph of the object to be found, of which thermal probes are made; "
+                 "without, photographs are awaited on probe/image"),
         argument("method", "how tracks are ranked: thermal_signature, cross_modal_embedding or fused"),
         argument("synthesis", "model of the probe synthesis: name of a shipped one, or path of an .onnx file"),
         argument("air_c", "temperature of the air, for probes made of a photograph"),

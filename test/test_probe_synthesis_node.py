@@ -17,11 +17,12 @@ from sensor_msgs.msg import CompressedImage, Image, NavSatFix
 from std_msgs.msg import Header
 from test_reid_node import Flight, scene
 from test_synthesis import street
-from tiny_models import red_is_warm, shapes_alone
+from tiny_models import red_is_warm, shapes_alone, tells_lengths
 
 from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.msg import ThermalProbe
 from thermalreid_ros.reid.length import ToldLength
+from thermalreid_ros.reid.photograph_length import freed
 from thermalreid_ros.reid.probe import make_probe
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.convert import array_to_image, image_to_array, ns_to_stamp
@@ -121,7 +122,7 @@ def test_probes_are_described_where_there_is_an_embedding(graph, start_node, mod
 
 def test_a_length_that_is_told_travels_with_the_probe(graph, start_node, model, files):
     node = start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, *CAR, "-p", f"probe_files:={files}",
-                      "-p", "count:=1", "-p", "probe_length_m:=4.3")
+                      "-p", "count:=1", "-p", "probe_length_m:=4.3", "-p", "length_model:=''")
     operator = Operator(graph)
     message = operator.probe(1)
     assert (message.length_m, message.length_error) == pytest.approx((4.3, 0.05))
@@ -134,6 +135,33 @@ def test_a_length_that_is_told_travels_with_the_probe(graph, start_node, model, 
     assert operator.set(probe_length_m=0.0).result.successful
     assert message_to_probe(operator.probe(3)).length is None and len(operator.probes) == 3
     assert node.process.poll() is None and "Traceback" not in node.output
+
+
+def test_photographs_tell_the_length_that_nobody_tells(graph, start_node, model, files, tmp_path):
+    known = float(np.log(4.4)), 0.08
+    teller = tells_lengths(tmp_path / "teller.onnx", 4.8, 0.04, known=known)
+    start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, *CAR, "-p", f"probe_files:={files}", "-p",
+               "count:=1", "-p", f"length_model:={teller}")
+    operator = Operator(graph)
+    told = message_to_probe(operator.probe(1)).length
+    expected = freed(np.log(4.8), 0.04, *known, "car")
+    assert (told.metres, told.error) == pytest.approx((expected.metres, expected.error), rel=1e-4)
+    operator.wait_for("length_model", "teller on cpu")
+    operator.wait_for("probe", f"'photograph', car, about {expected.metres:.1f} m long: 2 of 2")
+    assert operator.set(probe_length_m=3.9).result.successful
+    assert message_to_probe(operator.probe(2)).length == ToldLength(3.9, 0.05)
+    assert operator.set(probe_length_m=0.0, probe_class="any").result.successful
+    assert message_to_probe(operator.probe(3)).length is None
+
+
+def test_a_class_that_is_not_given_is_recognised(graph, start_node, model, tmp_path):
+    embedding = shapes_alone(tmp_path / "shapes.onnx", sure_of="bicycle")
+    start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, "-p", "count:=1", "-p", f"embedding:={embedding}")
+    operator = Operator(graph)
+    operator.show(street())
+    assert operator.probe(1).class_name == "bicycle"
+    operator.wait_for("recognised", "bicycle, probability 0.99")
+    operator.wait_for("probe", "'photograph', bicycle: 1 of 1 photograph(s)")
 
 
 def test_photographs_shown_join_those_before_and_a_new_name_begins_another_object(graph, start_node, model):
@@ -177,10 +205,14 @@ def test_the_probe_is_made_again_when_the_hour_changes(graph, start_node, model,
 
 
 def test_faulty_photographs_are_named_and_the_good_one_stays(graph, start_node, model, files, tmp_path):
-    node = start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, "-p", "count:=1")
+    embedding = shapes_alone(tmp_path / "shapes.onnx")
+    node = start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, "-p", "count:=1", "-p",
+                      f"embedding:={embedding}")
     operator = Operator(graph)
     operator.show(street())
-    operator.wait_for("last_refusal", "no class is given, and model 'red' cannot tell it; set probe_class to car, ")
+    operator.wait_for("last_refusal", "no class is given, and the photograph is car with a probability of 0.25 only; "
+                      "set probe_class to car, person, bicycle, dog, or any")
+    assert not operator.probes
     assert operator.set(probe_class="car").result.successful
     operator.show(street())
     operator.probe(1)
@@ -214,7 +246,7 @@ def test_faulty_photographs_are_named_and_the_good_one_stays(graph, start_node, 
 @pytest.mark.parametrize("options, complaint", [
     (("-p", "probe_files:=['/absent.png']", *CAR), "/absent.png: the photograph cannot be read"),
     (("-p", f"probe_files:=['{REPOSITORY / 'config' / 'recordings' / 'hit_uav_night' / 'probe.png'}']", *CAR), "px"),
-    (("-p", "probe_files:=['/any.png']"), "no class is given"),
+    (("-p", "probe_files:=['/any.png']", "-p", "embedding:=''"), "no class is given, and there is no embedding"),
     (("-p", "model:=yolo_compact"), "'yolo_compact' does detection, not synthesis"),
 ])
 def test_a_faulty_start_ends_with_one_line(start_node, model, options, complaint):

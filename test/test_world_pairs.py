@@ -59,3 +59,19 @@ def test_both_bands_show_one_object_in_one_place(folder):
 def test_a_finished_set_is_not_made_again(folder, capsys):
     assert main([*PAIRS, "--out", str(folder)]) == 2
     assert "finished" in capsys.readouterr().err
+
+
+def test_photographs_alone_show_whole_objects_and_tell_their_sizes(tmp_path, capsys):
+    out = tmp_path / "photographs"
+    command = [*PAIRS, "--out", str(out)]
+    command[command.index("--drone") + 1] = "0"
+    assert main(command) == 0
+    with np.load(out / "sessions" / "000_00.npz") as stored:
+        assert "drone" not in stored and "near_second" not in stored
+        count = len(stored["label"])
+        assert count >= 3 and stored["size_m"].shape == (count, 3) and stored["colour"].shape == (count, 128, 128, 3)
+        for mask in stored["mask"]:
+            rows, columns = np.nonzero(mask)
+            assert abs(max(np.ptp(rows), np.ptp(columns)) + 1 - 128 / 1.8) < 8
+    command[command.index("--drone") + 1] = "-1"
+    assert main(command) == 2 and "--drone -1" in capsys.readouterr().err

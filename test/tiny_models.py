@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine.packing import write_card
 
 
@@ -127,9 +128,9 @@ def red_is_warm(path: Path, *, size_px: int = 64) -> Path:
     return path
 
 
-def shapes_alone(path: Path, *, size_px: int = 32, cells: int = 8) -> Path:
+def shapes_alone(path: Path, *, size_px: int = 32, cells: int = 8, sure_of: str = "") -> Path:
     """NAME.onnx and NAME.yaml: an embedding of silhouettes: where a photograph is red, where a thermal crop is warmer
-    than its mean, averaged over cells. It knows no classes."""
+    than its mean, averaged over cells. It knows no classes, or takes everything for one of this class."""
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
@@ -148,7 +149,9 @@ def shapes_alone(path: Path, *, size_px: int = 32, cells: int = 8) -> Path:
              helper.make_node("LpNormalization", ["flat"], ["embedding"], axis=1),
              helper.make_node("Slice", ["flat", "zero", "four", "one"], ["some"]),
              helper.make_node("Mul", ["some", "nothing"], ["none"]),
-             helper.make_node("Softmax", ["none"], ["classes"], axis=1)]
+             helper.make_node("Add", ["none", "prejudice"], ["logits"]),
+             helper.make_node("Softmax", ["logits"], ["classes"], axis=1)]
+    prejudice = [6.0 * (name == sure_of) for name in CLASS_NAMES]
     graph = helper.make_graph(
         nodes, "shapes_alone",
         [helper.make_tensor_value_info("pictures", TensorProto.FLOAT, ["count", 3, size_px, size_px]),
@@ -156,7 +159,8 @@ def shapes_alone(path: Path, *, size_px: int = 32, cells: int = 8) -> Path:
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["count", cells * cells]),
          helper.make_tensor_value_info("classes", TensorProto.FLOAT, ["count", 4])],
         [numpy_helper.from_array(np.int64(value), name) for name, value in {**integers, "four": [4]}.items()]
-        + [numpy_helper.from_array(np.float32(value), name) for name, value in (("half", 0.5), ("nothing", 0.0))])
+        + [numpy_helper.from_array(np.float32(value), name) for name, value in (("half", 0.5), ("nothing", 0.0),
+                                                                             ("prejudice", prejudice))])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -167,5 +171,36 @@ def shapes_alone(path: Path, *, size_px: int = 32, cells: int = 8) -> Path:
                    {"name": "thermal", "shape": ["count"], "typical_shape": [2]}],
         "outputs": [{"name": "embedding", "shape": ["count", cells * cells]},
                     {"name": "classes", "shape": ["count", 4]}],
+        "opset": 17, "training": {"data": "none", "licence": "Apache-2.0"}})
+    return path
+
+
+def tells_lengths(path: Path, metres: float, sigma: float, *, known: tuple[float, float], size_px: int = 32) -> Path:
+    """NAME.onnx and NAME.yaml: says of every photograph that its object is so long, of whatever class. known: mean and
+    spread of ln of the lengths of all classes."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    said = np.tile(np.log(np.float32([metres, sigma])), (1, 4, 1))
+    nodes = [helper.make_node("ReduceMean", ["pictures"], ["mean"], axes=[2, 3], keepdims=0),
+             helper.make_node("Slice", ["mean", "zero", "one", "one"], ["red"]),
+             helper.make_node("Mul", ["red", "nothing"], ["none"]),
+             helper.make_node("Unsqueeze", ["none", "two"], ["row"]),
+             helper.make_node("Add", ["row", "said"], ["length"])]
+    graph = helper.make_graph(
+        nodes, "tells_lengths",
+        [helper.make_tensor_value_info("pictures", TensorProto.FLOAT, ["count", 3, size_px, size_px])],
+        [helper.make_tensor_value_info("length", TensorProto.FLOAT, ["count", 4, 2])],
+        [numpy_helper.from_array(np.int64(value), name) for name, value in (("zero", [0]), ("one", [1]), ("two", [2]))]
+        + [numpy_helper.from_array(np.float32(0.0), "nothing"), numpy_helper.from_array(said, "said")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    write_card(path, {
+        "task": "length", "architecture": "a constant", "classes": list(CLASS_NAMES),
+        "inputs": [{"name": "pictures", "shape": ["count", 3, size_px, size_px], "layout": "NCHW",
+                    "typical_shape": [2, 3, size_px, size_px]}],
+        "outputs": [{"name": "length", "shape": ["count", 4, 2]}],
+        "lengths": {name: dict(zip(("mean", "spread"), known)) for name in CLASS_NAMES},
         "opset": 17, "training": {"data": "none", "licence": "Apache-2.0"}})
     return path

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from thermalreid_ros.evaluation.reid_terms import Models, SetTerms
     from thermalreid_ros.reid.embedding import Embedder
 
-EMBEDDING = "reid_embedding"
+EMBEDDING, LENGTH = "reid_embedding", "photograph_length"
 PAPER, FLOWN = "thermalgan", "thermal_synthesis"
 _KEYS = ("r1", "r5", "r10", "r15", "r20", "nauc20", "nauc")
 
@@ -49,6 +49,8 @@ def add_set_options(parser: argparse.ArgumentParser) -> None:
                         help=f"makes the thermal probes that are fused (default {FLOWN})")
     parser.add_argument("--embedding", default=EMBEDDING, metavar="MODEL",
                         help=f"a shipped model's name or an .onnx file (default {EMBEDDING})")
+    parser.add_argument("--length-model", default=LENGTH, metavar="MODEL",
+                        help=f"tells lengths by photographs, likewise (default {LENGTH})")
     parser.add_argument("--calibration", type=Path, metavar="YAML",
                         help="beta_h of Eq. (1) (default: the shipped one)")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
@@ -61,13 +63,15 @@ def gather_terms(args: argparse.Namespace, synthesizers: tuple[str, ...],
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.evaluation.reid_sets import read_sets
     from thermalreid_ros.evaluation.reid_terms import Models, gather
+    from thermalreid_ros.reid.loading import load_length_teller
     from thermalreid_ros.synthesis import ProbeSynthesizer
 
     sets = read_sets(args.sets, args.photographs)
     models = Models({name: ProbeSynthesizer(load_engine(name, threads=args.threads))
                      for name in dict.fromkeys(synthesizers)}, args.synthesis,
                     embedder_of(args.embedding, args.threads),
-                    {name: embedder_of(name, args.threads) for name in baselines})
+                    {name: embedder_of(name, args.threads) for name in baselines},
+                    load_length_teller(args.length_model, threads=args.threads)[0])
     terms = gather(sets, models, progress)
     if terms.left_out:
         print(f"{len(terms.left_out)} pictures were of no use; the first: {terms.left_out[0]}")
@@ -117,6 +121,8 @@ def _print(figures: dict[str, Any]) -> None:
           f"thermal pictures; {figures['draws']} draws of one picture an identity; percent, mean +- spread over draws")
     if figures["told_length"] is not None:
         print(f"fused is told how long the object is, to within {figures['told_length']:.1%}")
+    elif figures["lengths_by_photograph"]:
+        print(f"{figures['lengths_by_photograph']} photographs tell how long the object is")
     _print_methods(figures, f"mixed gallery of {figures['gallery_size']:.0f}", paper=True)
     same = figures["same_class"]
     _print_methods(same, f"same class, gallery of {same['gallery_size']:.0f}")
@@ -138,7 +144,8 @@ def _print(figures: dict[str, Any]) -> None:
                 [[name, value] for name, value in open_set["detection_and_identification"].items()]))
     shipped = open_set["shipped_threshold"]
     print(f"fused, among {shipped['candidates']} candidates, accepting from probability "
-          f"{shipped['accept_probability']:.3f}: {shipped['detection_and_identification']:.3f} found, "
+          f"{shipped['accept_probability']:.3f} ({shipped['accept_probability_told']:.3f} where the length is told): "
+          f"{shipped['detection_and_identification']:.3f} found, "
           f"{shipped['false_alarms']:.3f} false alarms; ECE {open_set['ece']:.3f}, of the best candidate "
           f"{open_set['ece_of_the_best']:.3f}")
     for name, parts in figures.get("synthesis_figures", {}).items():

@@ -93,7 +93,8 @@ def command(args: argparse.Namespace) -> str:
     parts = ["thermalreid replay", args.bag.name]
     parts += [f"--probe {args.probe.name}"] if args.probe else []
     parts += [f"--probe-class {args.probe_class}"] if args.probe_class else []
-    parts += [f"--probe-length {args.probe_length:g}"] if args.probe_length else []
+    if args.probe_length:
+        parts += [f"--probe-length {args.probe_length:g}", f"--probe-length-error {args.probe_length_error:g}"]
     parts += [f"--map {args.map.name}"] if args.map else []
     parts += [f"--rate {args.rate:g}"] + ([f"--model {args.model}"] if args.model else [])
     parts += [f"--semantics {args.semantics}"] if args.semantics else []

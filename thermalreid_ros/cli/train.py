@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thermalreid_ros.cli import train_objects, train_tiles
-from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.arguments import positive, share
 from thermalreid_ros.errors import ThermalReidError
 
 
@@ -40,6 +40,8 @@ def add_parser(subparsers) -> None:
                           help="ImageNet weights of MobileNetV2 (state dict with keys features.*), for yolo_compact")
     detector.add_argument("--start", type=Path, metavar="weights.pt", help="begin with the network of an earlier "
                           "training")
+    detector.add_argument("--frozen-blocks", type=int, default=2, metavar="N", help="first layers of yolo_compact's "
+                          "pretrained backbone that keep their weights (default 2); 4 halve the time of a step on CPUs")
     detector.add_argument("--steps", type=int, default=10000)
     detector.add_argument("--minutes", type=float, help="end after so long, if --steps does not come first")
     detector.add_argument("--batch", type=int, default=16)
@@ -86,6 +88,8 @@ def add_parser(subparsers) -> None:
                            help="default 2e-4 for geogan, 2e-3 for segmenter_compact")
     segmenter.add_argument("--outlines", type=float, metavar="WEIGHT", help="of outlines in the loss of "
                            "segmenter_compact (default 0.3); 0 halves the time of a step on CPUs")
+    segmenter.add_argument("--visible-share", type=share, metavar="SHARE", help="of a batch in the visible band, where "
+                           "there are such frames (default 0.25)")
     segmenter.add_argument("--seed", type=int, default=1)
     segmenter.add_argument("--device", default="cpu", help="cpu or cuda")
     segmenter.add_argument("--out", type=Path, required=True,
@@ -126,15 +130,16 @@ def _detector(args: argparse.Namespace) -> int:
     margins = _pairs("--box-margin", args.box_margin, count)
     scales = _pairs("--scale", args.scale, count)
     sets = []
-    for images, boxes, share, margin, scale in zip(args.images, args.annotations, shares, margins, scales):
+    for images, boxes, part, margin, scale in zip(args.images, args.annotations, shares, margins, scales):
         labellings = images.parent.parent / "masks" / "semantic"
         frames = read_coco(images, boxes, exclude_dates=tuple(args.exclude_dates), margin=margin,
                            labellings=labellings if labellings.is_dir() and not args.no_semantics else None)
-        sets.append(TrainingSet(frames, share, scale))
+        sets.append(TrainingSet(frames, part, scale))
         print(f"{images}: {len(frames.images)} frames, {'no ' * (frames.labellings is None)}labellings", flush=True)
     recipe = DetectionRecipe(
         args.network, args.steps, args.minutes, args.batch, args.crop_px, args.learning_rate, seed=args.seed,
-        inversion=args.inversion, variation=args.variation, semantics=not args.no_semantics)
+        frozen_blocks=args.frozen_blocks, inversion=args.inversion, variation=args.variation,
+        semantics=not args.no_semantics)
     print(shlex.join(["thermalreid", *sys.argv[1:]]), flush=True)
     checkpoint = train(recipe, sets, args.out, backbone_weights=args.backbone_weights, start=args.start,
                        device=args.device, log=lambda line: print(line, flush=True))
@@ -161,7 +166,8 @@ def _segmenter(args: argparse.Namespace) -> int:
 
     _check_device(args.device, torch)
     recipe = recipe_for(args.network, steps=args.steps, minutes=args.minutes, batch=args.batch,
-                        learning_rate=args.learning_rate, outlines=args.outlines, seed=args.seed)
+                        learning_rate=args.learning_rate, outlines=args.outlines, visible_share=args.visible_share,
+                        seed=args.seed)
     print(shlex.join(["thermalreid", *sys.argv[1:]]), flush=True)
     begun = time.monotonic()
     frames, validation = (read_labelled(args.sets, split, colour=not args.no_colour, limit=args.limit)

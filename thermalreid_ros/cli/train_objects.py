@@ -1,4 +1,4 @@
-"""`thermalreid train synthesis | embedding | baseline`: networks that know one object from another."""
+"""`thermalreid train synthesis | embedding | length | baseline`: networks that know one object from another."""
 
 from __future__ import annotations
 
@@ -18,15 +18,9 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
         parser = parts.add_parser(name, help=text)
         parser.add_argument("--pairs", type=Path, nargs="+", required=True, metavar="DIR",
                             help="sets of `thermalreid world pairs`, finished or not")
-        parser.add_argument("--minutes", type=float, default=60.0, help="of training (default 60)")
-        parser.add_argument("--steps", type=int, default=10**9, help="of training at most")
         parser.add_argument("--batch", type=int, default=64,
                             help="pairs for synthesis, identities for the others (default 64)")
-        parser.add_argument("--learning-rate", type=float, default=2e-4 if name == "synthesis" else 2e-3)
-        parser.add_argument("--seed", type=int, default=1)
-        parser.add_argument("--device", default="cpu", help="cpu or cuda")
-        parser.add_argument("--out", type=Path, required=True,
-                            help="folder of checkpoint, weights and metrics; a checkpoint in it is resumed")
+        _add_course_arguments(parser, 2e-4 if name == "synthesis" else 2e-3)
         if name == "synthesis":
             parser.add_argument("--embedding", type=Path, metavar="WEIGHTS.pt",
                                 help="of `train embedding`: synthesis then learns to be recognised by it")
@@ -37,12 +31,25 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
             parser.add_argument("--width", type=float, default=5 / 32, metavar="SHARE",
                                 help="of ResNet-50's channels (default 0.15625, 0.6 million parameters)")
         parser.set_defaults(part=run)
-    export = parts.add_parser("export-objects", help="trained synthesis and embedding to ONNX models with their cards")
+    length = parts.add_parser("length", help="what tells an object's length by its photograph")
+    length.add_argument("--photographs", type=Path, nargs="+", required=True, metavar="DIR",
+                        help="sets of `thermalreid world pairs`, finished or not, also of photographs alone")
+    length.add_argument("--sketches", type=Path, nargs="+", default=[], metavar="DIR",
+                        help="sets of `thermalreid world sketches`, learned from beside them")
+    length.add_argument("--backbone-weights", type=Path, metavar="FILE",
+                        help="ImageNet weights of MobileNetV2 (state dict with keys features.*)")
+    length.add_argument("--batch", type=int, default=64, help="photographs (default 64)")
+    _add_course_arguments(length, 2e-3)
+    length.set_defaults(part=_length)
+    export = parts.add_parser("export-objects",
+                              help="trained synthesis, embedding and length to ONNX models with their cards")
     export.add_argument("--synthesis", type=Path, metavar="WEIGHTS.pt")
     export.add_argument("--embedding", type=Path, metavar="WEIGHTS.pt")
+    export.add_argument("--length", type=Path, metavar="WEIGHTS.pt")
     _add_card_arguments(export)
     export.add_argument("--out", type=Path, required=True, metavar="DIR",
-                        help="gets thermalgan.onnx, thermal_synthesis.onnx and reid_embedding.onnx")
+                        help="gets thermalgan.onnx and thermal_synthesis.onnx, reid_embedding.onnx, "
+                        "photograph_length.onnx")
     export.set_defaults(part=_export)
     baseline = parts.add_parser("export-baseline", help="a trained baseline to an ONNX model with its card")
     baseline.add_argument("--weights", type=Path, required=True, metavar="WEIGHTS.pt")
@@ -50,6 +57,16 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
     baseline.add_argument("--out", type=Path, required=True, metavar="NAME.onnx",
                           help="`evaluate reid` takes vrai, bot_bs, vrai_retrained and bot_bs_retrained")
     baseline.set_defaults(part=_export_baseline)
+
+
+def _add_course_arguments(parser: argparse.ArgumentParser, learning_rate: float) -> None:
+    parser.add_argument("--minutes", type=float, default=60.0, help="of training (default 60)")
+    parser.add_argument("--steps", type=int, default=10**9, help="of training at most")
+    parser.add_argument("--learning-rate", type=float, default=learning_rate)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--out", type=Path, required=True,
+                        help="folder of checkpoint, weights and metrics; a checkpoint in it is resumed")
 
 
 def _add_card_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +100,25 @@ def _embedding(args: argparse.Namespace) -> int:
     return 0
 
 
+def _length(args: argparse.Namespace) -> int:
+    from thermalreid_ros.training.lengths import LengthRecipe, train
+    from thermalreid_ros.training.photographs import read_photographs
+
+    if args.backbone_weights is not None and not args.backbone_weights.is_file():
+        raise ThermalReidError(f"{args.backbone_weights}: no such file of backbone weights")
+    device = _device(args)
+    photographs = read_photographs(args.photographs, device)
+    sketches = read_photographs(args.sketches, device) if args.sketches else None
+    _log(shlex.join(["thermalreid", *sys.argv[1:]]))
+    _log(f"{len(photographs)} photographs of {photographs.identities} identities, of which "
+         f"{int(photographs.held_out().sum())} are held out; {0 if sketches is None else len(sketches)} sketches")
+    recipe = LengthRecipe(batch=args.batch, learning_rate=args.learning_rate, seed=args.seed)
+    weights = train(recipe, photographs, args.out, sketches=sketches, backbone_weights=args.backbone_weights,
+                    minutes=args.minutes, steps=args.steps, log=_log)
+    print(f"trained: {weights}")
+    return 0
+
+
 def _baseline(args: argparse.Namespace) -> int:
     from thermalreid_ros.training.baselines import BaselineRecipe, train
 
@@ -97,12 +133,12 @@ def _export(args: argparse.Namespace) -> int:
     from thermalreid_ros.training import export_objects
     from thermalreid_ros.training.pairs import read_pairs
 
-    if args.synthesis is None and args.embedding is None:
-        raise ThermalReidError("nothing to export: give --synthesis, --embedding or both")
+    if args.synthesis is None and args.embedding is None and args.length is None:
+        raise ThermalReidError("nothing to export: give --synthesis, --embedding or --length")
     if not args.out.is_dir():
         raise ThermalReidError(f"{args.out}: no such folder to export to")
     written = export_objects.export_trained(read_pairs([args.pairs]), args.out, synthesis=args.synthesis,
-                                            embedding=args.embedding, **_of_card(args))
+                                            embedding=args.embedding, length=args.length, **_of_card(args))
     for path, difference in written.items():
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, differs from torch by {difference:.1e} at most")
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from thermalreid_ros.cli.arguments import positive
 from thermalreid_ros.cli.output import add_json_option, write_json
+from thermalreid_ros.detection.types import CLASS_NAMES
 
 DEFAULT_DATE = "2025-07-15"
 DAY_HOUR, NIGHT_HOUR = 13.0, 1.0  # solar
@@ -99,12 +100,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     pairs.add_argument("--out", type=Path, required=True, metavar="DIR")
     pairs.add_argument("--views", type=positive(int), default=4, metavar="N",
                        help="places and times that each identity is seen at (default 4)")
-    pairs.add_argument("--drone", type=positive(int), default=2, metavar="N",
-                       help="pictures from a drone at each of them (default 2)")
+    pairs.add_argument("--drone", type=int, default=2, metavar="N",
+                       help="pictures from a drone at each of them (default 2); 0: photographs alone")
     pairs.add_argument("--group", type=positive(int), default=48, metavar="N",
                        help="identities that share places and times (default 48)")
     _add_workers(pairs)
     add_json_option(pairs)
+
+    sketches = actions.add_parser("sketches", help="photographs of very many identities, each alone on plain ground")
+    sketches.add_argument("--seed", type=int, default=1)
+    sketches.add_argument("--identities", type=positive(int), required=True, metavar="N",
+                          help="of all classes together, in equal shares")
+    sketches.add_argument("--classes", nargs="+", default=list(CLASS_NAMES), metavar="CLASS",
+                          help=f"of {', '.join(CLASS_NAMES)} (default all)")
+    sketches.add_argument("--views", type=positive(int), default=4, metavar="N", help="of each identity (default 4)")
+    sketches.add_argument("--out", type=Path, required=True, metavar="DIR")
+    _add_workers(sketches)
+    add_json_option(sketches)
 
     physics = actions.add_parser("physics", help="measure the thermal band against the literature: a report")
     physics.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -142,7 +154,7 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     return {"render": _render, "fly": _fly, "dataset": _dataset, "reid-set": _reid_set, "pairs": _pairs,
-            "physics": _physics}[args.action](args)
+            "sketches": _sketches, "physics": _physics}[args.action](args)
 
 
 def _render(args: argparse.Namespace) -> int:
@@ -175,7 +187,6 @@ def _fly(args: argparse.Namespace) -> int:
 
     from thermalreid_ros.camera.geometry import Intrinsics
     from thermalreid_ros.cli.progress import progress
-    from thermalreid_ros.detection.types import CLASS_NAMES
     from thermalreid_ros.errors import ThermalReidError
     from thermalreid_ros.evaluation.flight_bag import Recorder, record_flight
     from thermalreid_ros.world.film import Film, clear_flight, default_workers, render_film, solar_time, unfinished
@@ -262,9 +273,12 @@ def _pairs(args: argparse.Namespace) -> int:
     import numpy as np
 
     from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.errors import ThermalReidError
     from thermalreid_ros.world.film import default_workers
     from thermalreid_ros.world.pairs import PairsPlan, make_pairs
 
+    if args.drone < 0:
+        raise ThermalReidError(f"--drone {args.drone}: give the number of pictures, or 0 for photographs alone")
     plan = PairsPlan(args.map, args.seed, args.identities, args.views, args.drone, args.group, args.size, args.centre,
                      args.difference, np.radians(args.fov), args.image_size)
     sessions = make_pairs(plan, args.out, _arguments(args, "map"), args.workers or default_workers())
@@ -291,6 +305,23 @@ def _city(args: argparse.Namespace) -> Any:
 
 def _hour_of(args: argparse.Namespace) -> float:
     return NIGHT_HOUR if args.night else DAY_HOUR if args.hour is None else args.hour
+
+
+def _sketches(args: argparse.Namespace) -> int:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.errors import ThermalReidError
+    from thermalreid_ros.world.film import default_workers
+    from thermalreid_ros.world.sketches import SketchPlan, make_sketches
+
+    if unknown := set(args.classes) - set(CLASS_NAMES):
+        raise ThermalReidError(f"--classes {min(unknown)}: choose of {', '.join(CLASS_NAMES)}")
+    plan = SketchPlan(args.seed, args.identities, tuple(args.classes), args.views)
+    sessions = make_sketches(plan, args.out, {"seed": args.seed, "identities": args.identities, "classes": args.classes,
+                                              "views": args.views}, args.workers or default_workers())
+    count = sum(progress(sessions, total=len(plan.groups()), description="sessions", unit="session"))
+    write_json(args.json, {"identities": args.identities, "sketches": count})
+    print(f"{args.out}: {count} sketches of {args.identities} identities")
+    return 0
 
 
 def _arguments(args: argparse.Namespace, maps: str) -> dict[str, Any]:

@@ -270,7 +270,8 @@ class _Loading:
         for key, value in settings.items():
             options.add_session_config_entry(key, value)
         options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=providers, enable_fallback=0)
+        session = onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options,
+                                               providers=providers, enable_fallback=0)
         _check_against_card(session, self.card, self.path)
         first = session.get_providers()[0]
         provider = next((name for name, known in EXECUTION_PROVIDERS.items() if known == first), first)

@@ -18,7 +18,7 @@ from thermalreid_ros.files import write_atomically
 
 # Small constants (scales of Resize, thresholds, axes) save nothing, and some operators insist on true
 # constants.
-MIN_ELEMENTS = 256
+MIN_ELEMENTS = 48
 # Bytes pay in large tensors; depthwise filters have a handful of weights a channel, which suffer and save nothing.
 INT8_MIN_ELEMENTS, INT8_MIN_PER_CHANNEL = 2048, 32
 
@@ -58,18 +58,20 @@ def stored(values: np.ndarray, *, int8: bool, axis: int = 0) -> np.ndarray:
     if parts is None:
         return values
     packed, scale = parts
-    return packed.astype(np.float32) if scale is None else packed.astype(np.float32) * scale
+    return packed.astype(np.float32) if scale is None else packed.astype(np.float32) * scale.astype(np.float32)
 
 
 def _parts(values: np.ndarray, int8: bool, axis: int) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """(int8, scales that broadcast), (float16, None), or None for what stays as it is."""
+    """(int8, scales that broadcast, float16 where they are many), (float16, None), or None for what stays as it is."""
     if values.size < MIN_ELEMENTS or np.abs(values).max() > np.finfo(np.float16).max:
         return None
     if int8 and values.ndim >= 2 and values.size >= max(INT8_MIN_ELEMENTS, INT8_MIN_PER_CHANNEL * values.shape[axis]):
         others = tuple(i for i in range(values.ndim) if i != axis)
         scale = np.abs(values).max(others, keepdims=True) / np.float32(127)
         scale[scale == 0] = 1.0
-        return np.rint(values / scale).astype(np.int8), scale
+        if scale.size >= MIN_ELEMENTS and scale.min() >= np.finfo(np.float16).smallest_normal:
+            scale = scale.astype(np.float16)
+        return np.rint(values / scale.astype(np.float32)).clip(-127, 127).astype(np.int8), scale
     return values.astype(np.float16), None
 
 
@@ -102,10 +104,13 @@ def _pack(path: Path, out: Path, int8: bool) -> Packing:
                                            name=f"{tensor.name}_unpack"))
         back = small.astype(np.float32)
         if scale is not None:
-            back *= scale
-            kept.append(numpy_helper.from_array(scale, f"{tensor.name}_scale"))
-            nodes.append(onnx.helper.make_node("Mul", [whole, f"{tensor.name}_scale"], [tensor.name],
-                                               name=f"{tensor.name}_rescale"))
+            back *= scale.astype(np.float32)
+            scales = stored_scales = f"{tensor.name}_scale"
+            if scale.dtype == np.float16:
+                stored_scales += "_fp16"
+                nodes.append(onnx.helper.make_node("Cast", [stored_scales], [scales], to=onnx.TensorProto.FLOAT))
+            kept.append(numpy_helper.from_array(scale, stored_scales))
+            nodes.append(onnx.helper.make_node("Mul", [whole, scales], [tensor.name], name=f"{tensor.name}_rescale"))
         worst = max(worst, float(np.abs(back - values).max() / (np.abs(values).max() or 1.0)))
     nodes += graph.node
     for field, values in ((graph.initializer, kept), (graph.node, nodes)):

@@ -22,7 +22,7 @@ from thermalreid_ros.evaluation.bench import summary
 from thermalreid_ros.reid.embedding import describe_probe
 from thermalreid_ros.reid.fusion import FusedModel
 from thermalreid_ros.reid.gallery import Gallery
-from thermalreid_ros.reid.loading import load_embedder
+from thermalreid_ros.reid.loading import load_embedder, load_length_teller
 from thermalreid_ros.reid.probe import Probe, make_probe
 from thermalreid_ros.reid.reidentifier import FUSED, Reidentifier
 from thermalreid_ros.synthesis import Conditions, ProbeSynthesizer, SynthesisError
@@ -66,6 +66,7 @@ def time_probe(runs: int, *, model: str = "thermal_synthesis", embedding: str = 
     descriptors: `ready`, with the search for the object in the photograph; `boxed`, where a box is given."""
     engine = load_engine(model, providers=providers, threads=threads, log=lambda line: None)
     embedder, told = load_embedder(embedding, providers=providers, threads=threads)
+    teller, tells = load_length_teller("photograph_length", providers=providers, threads=threads)
     synthesizer, conditions = ProbeSynthesizer(engine), Conditions.at(_NOON, 48.4, 15.6, 20.0, 0.4, None)
     photograph, box = _photograph(), (180.0, 160.0, 460.0, 320.0)
     boxed_ms, ready_ms = [], []
@@ -78,16 +79,17 @@ def time_probe(runs: int, *, model: str = "thermal_synthesis", embedding: str = 
         found_s = time.perf_counter()
         made = synthesizer.synthesize(photograph, conditions, box=box, count=PICTURES, class_name="car")
         descriptors = None if embedder is None else describe_probe(embedder, [(photograph, box)], made.squares)
-        make_probe(made.crops, "celsius_f32", "bench", "car", descriptors=descriptors)
+        length = None if teller is None else teller.tell([(photograph, box)], "car")
+        make_probe(made.crops, "celsius_f32", "bench", "car", descriptors=descriptors, length=length)
         ended_s = time.perf_counter()
         boxed_ms.append(1e3 * (ended_s - found_s))
         ready_ms.append(1e3 * (ended_s - began_s))
         if run:
             tick()
-    engine.close()
-    if embedder is not None:
-        embedder.close()
-    return {"model": engine.card.name, "embedding": told, "pictures": PICTURES, "runs": runs,
+    for loaded in (engine, embedder, teller):
+        if loaded is not None:
+            loaded.close()
+    return {"model": engine.card.name, "embedding": told, "length_model": tells, "pictures": PICTURES, "runs": runs,
             "ready_ms": summary(ready_ms[1:]), "boxed_ms": summary(boxed_ms[1:])}
 
 

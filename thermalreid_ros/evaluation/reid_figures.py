@@ -31,6 +31,7 @@ from thermalreid_ros.evaluation.reid_open_set import (
 )
 from thermalreid_ros.evaluation.reid_terms import Evidence, SetTerms
 from thermalreid_ros.reid.fusion import METHODS, SAME_CLASS_SHARE, FusedModel, probability_of
+from thermalreid_ros.reid.length import ToldLength
 
 FALSE_ALARMS = 0.01
 SIGNATURE, EMBEDDING, FUSED = METHODS
@@ -40,8 +41,8 @@ _DIGITS = 4
 @dataclass(frozen=True)
 class Setup:
     """beta_h: of Eq. (1). paper: synthesis of the row thermal_signature. flown: that of fused, as it was fitted. track:
-    thermal pictures of each identity in a gallery. told_length: error of the lengths that are told, see drawn_lengths;
-    None: none are."""
+    thermal pictures of each identity in a gallery. told_length: error of the lengths that somebody tells, see
+    drawn_lengths; None: nobody does."""
 
     model: FusedModel
     beta_h: float
@@ -52,9 +53,12 @@ class Setup:
     seed: int = 0
     told_length: float | None = None
 
-    @property
-    def accept_probability(self) -> float:
-        return self.model.accept_probability if self.told_length is None else self.model.accept_probability_told
+    def told(self, terms: SetTerms) -> tuple[ToldLength | None, ...] | None:
+        """Lengths of the photographs' objects: as somebody tells them, else as the photographs do."""
+        return terms.lengths if self.told_length is None else drawn_lengths(terms, self.told_length, self.seed)
+
+    def accept_probability(self, length: ToldLength | None) -> float:
+        return self.model.accept_probability if length is None else self.model.accept_probability_told
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +84,7 @@ def measure(terms: SetTerms, setup: Setup, progress: Callable = lambda items, **
     figures = {"photographs": len(terms.photographs), "gallery_pictures": len(terms.gallery),
                "identities": len({picture.identity for picture in terms.gallery}), "left_out": len(terms.left_out),
                "draws": setup.draws, "seed": setup.seed, "beta_h": setup.beta_h, "told_length": setup.told_length,
+               "lengths_by_photograph": sum(length is not None for length in terms.lengths or ()),
                "synthesis": {SIGNATURE: setup.paper, FUSED: setup.flown},
                **_compared(outcomes, galleries, labels, False), "missing": missing,
                "same_class": _compared(outcomes, galleries, labels, True)}
@@ -119,9 +124,7 @@ def _evidence(terms: SetTerms, setup: Setup, synthesis: str, share: float | None
                                     picture.class_name)[0] for number, picture in enumerate(terms.photographs)])
     seen = np.stack([setup.model.seen_size(terms.views, name) for name in CLASS_NAMES])
     ratio = None
-    if setup.told_length is not None:
-        told = drawn_lengths(terms, setup.told_length, setup.seed)
-
+    if (told := setup.told(terms)) is not None:
         def ratio(photograph: int, sizes: np.ndarray) -> np.ndarray:
             return setup.model.length_ratio(sizes, told[photograph], terms.photographs[photograph].class_name)
 
@@ -154,7 +157,7 @@ def _ablations(terms: SetTerms, setup: Setup) -> dict[str, Distance | None]:
         f"Eq. (1), {setup.paper}, without histogram": _eq1(paper, 0.0),
         f"Eq. (1), {setup.flown}": _eq1(fused, setup.beta_h),
         "Eq. (1) without synthesis, grey values": _eq1(_evidence(terms, setup, ""), setup.beta_h)}
-    if setup.told_length is not None:
+    if setup.told(terms) is not None:
         rows["fused without the length told"] = fused_distance(fused, setup.model, ("length_ratio",))
     if terms.embedding is None:
         rows.update(dict.fromkeys([name for name in rows if "embedding" in name or name == "fused without class"]))
@@ -200,6 +203,7 @@ def _open_set(terms: SetTerms, setup: Setup, outcomes: Mapping[str, Outcome], ga
                                                                                 outcome.searches.best_other))[0]
              for name, outcome in outcomes.items()}
     rng = np.random.default_rng(setup.seed)
+    told = setup.told(terms) or (None,) * len(terms.photographs)
     count = int(setup.model.candidates_per_true)
     same_class = round(SAME_CLASS_SHARE * count)
     probabilities, truths, best, right = [], [], [], []
@@ -219,14 +223,16 @@ def _open_set(terms: SetTerms, setup: Setup, outcomes: Mapping[str, Outcome], ga
             best += [max(own, with_true.max(initial=0.0)), rest.max(initial=0.0)]
             right += [own > with_true.max(initial=0.0), False]
             searches += 1
-            found += own >= setup.accept_probability and own > with_true.max(initial=0.0)
-            alarms += rest.max(initial=0.0) >= setup.accept_probability
+            least = setup.accept_probability(told[gallery.photograph])
+            found += own >= least and own > with_true.max(initial=0.0)
+            alarms += rest.max(initial=0.0) >= least
     probability, truth = np.concatenate(probabilities), np.concatenate(truths)
     figures = {
         "false_alarms": FALSE_ALARMS,
         "detection_and_identification": {name: round(value, _DIGITS) for name, value in rates.items()},
         "shipped_threshold": {
-            "candidates": count, "accept_probability": setup.accept_probability,
+            "candidates": count, "accept_probability": setup.model.accept_probability,
+            "accept_probability_told": setup.model.accept_probability_told,
             "detection_and_identification": round(found / searches, _DIGITS),
             "false_alarms": round(alarms / searches, _DIGITS)},
         "ece": round(calibration_error(probability, truth), _DIGITS),

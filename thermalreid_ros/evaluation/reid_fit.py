@@ -286,28 +286,31 @@ def _figures(pairs: Pairs, scores: np.ndarray, seed: int) -> dict[str, Any]:
 
 
 def _length_ratios(terms: SetTerms, views: dict[str, np.ndarray], blank: FusedModel, pairs: Pairs, expected: np.ndarray,
-                   fold_of: np.ndarray, seed: int) -> dict[float, np.ndarray]:
-    """(N,), FusedModel.length_ratio of pairs, were lengths told with each of TOLD_ERRORS; by what was fitted on
-    pictures of identities of the other folds than the photograph's."""
+                   fold_of: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """(N,), FusedModel.length_ratio of pairs, were lengths told with each of TOLD_ERRORS, and as photographs tell them;
+    by what was fitted on pictures of identities of the other folds than the photograph's."""
     (who, whom), label = terms.identity, terms.label[0]
     seen, ratios = pairs.terms.size_log_ratio + expected[pairs.photograph], {}
     known = [replace(blank, lengths={**blank.lengths, **fit_lengths(terms, views, fold_of[whom] != fold)})
              for fold in range(FOLDS)]
-    for error in TOLD_ERRORS:
-        told, ratios[error] = drawn_lengths(terms, error, seed), np.empty(len(pairs.who))
+    every = {f"error {error:g}": drawn_lengths(terms, error, seed) for error in TOLD_ERRORS}
+    if terms.lengths is not None:
+        every["by photographs"] = terms.lengths
+    for name, told in every.items():
+        ratios[name] = np.empty(len(pairs.who))
         for photograph in np.unique(pairs.photograph):
             own = pairs.photograph == photograph
-            ratios[error][own] = known[fold_of[who[photograph]]].length_ratio(seen[own], told[photograph],
-                                                                              CLASS_NAMES[label[photograph]])
+            ratios[name][own] = np.nan_to_num(known[fold_of[who[photograph]]].length_ratio(
+                seen[own], told[photograph], CLASS_NAMES[label[photograph]]))
     return ratios
 
 
-def _told_figures(held: Pairs, scores: np.ndarray, ratios: dict[float, np.ndarray], accept: float) -> dict[str, Any]:
-    """By error, what lengths are worth on pairs held out."""
+def _told_figures(held: Pairs, scores: np.ndarray, ratios: dict[str, np.ndarray], accept: float) -> dict[str, Any]:
+    """By who tells them, what lengths are worth on pairs held out."""
     figures: dict[str, Any] = {"accept_probability": accept}
-    for error, ratio in ratios.items():
+    for name, ratio in ratios.items():
         probability, true = probability_of(scores + ratio), held.true
-        figures[f"error {error:g}"] = {
+        figures[name] = {
             "log_loss": _log_loss(held, scores + ratio),
             "auc_same_class": {CLASS_NAMES[label]: _auc_within(held, scores + ratio, label)
                                for label in np.unique(held.label)},

@@ -18,6 +18,8 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.reid_sets import Picture, ReidSets
 from thermalreid_ros.reid.embedding import Embedder
 from thermalreid_ros.reid.fusion import PairTerms, pooled, probe_descriptor
+from thermalreid_ros.reid.length import ToldLength
+from thermalreid_ros.reid.photograph_length import LengthTeller
 from thermalreid_ros.reid.signature import (
     CELSIUS,
     GREY,
@@ -63,7 +65,7 @@ class SetTerms:
 
     signatures: by synthesis model. grey: between grey values of both, no synthesis. embedding: None without the model.
     baselines: (P, G) distances by name, None without the model. views: (G, 4), of the thermal pictures, as
-    fusion.view_features takes them.
+    fusion.view_features takes them. lengths: of the P photographs' objects, as these tell them; None without the model.
     """
 
     photographs: tuple[Picture, ...]
@@ -74,6 +76,7 @@ class SetTerms:
     embedding: EmbeddingTerms | None
     baselines: Mapping[str, np.ndarray | None]
     views: np.ndarray
+    lengths: tuple[ToldLength | None, ...] | None = None
 
     @property
     def identity(self) -> tuple[np.ndarray, np.ndarray]:
@@ -103,12 +106,14 @@ class SetTerms:
 
 @dataclass(frozen=True)
 class Models:
-    """What the terms are made with. synthesizers: by name; the embedding sees the probes of the one called `shown`."""
+    """What the terms are made with. synthesizers: by name; the embedding sees the probes of the one called `shown`.
+    teller: of lengths by photographs."""
 
     synthesizers: Mapping[str, ProbeSynthesizer]
     shown: str
     embedder: Embedder | None = None
     baselines: Mapping[str, Embedder | None] = ()
+    teller: LengthTeller | None = None
 
 
 def gather(sets: ReidSets, models: Models, progress: Progress = lambda items, **_: items) -> SetTerms:
@@ -130,7 +135,8 @@ def gather(sets: ReidSets, models: Models, progress: Progress = lambda items, **
                  1.0 - photographs.descriptors[name] @ gallery.descriptors[name].T
                  for name, embedder in dict(models.baselines).items()}
     return SetTerms(tuple(photographs.pictures), tuple(gallery.pictures), tuple(left_out), photographs.signatures,
-                    photographs.grey, embedding, baselines, np.stack([picture.view for picture in gallery.pictures]))
+                    photographs.grey, embedding, baselines, np.stack([picture.view for picture in gallery.pictures]),
+                    None if models.teller is None else tuple(photographs.lengths))
 
 
 class Evidence:
@@ -233,6 +239,7 @@ class _Photographs:
         self.pictures: list[Picture] = []
         self._gallery, self._models = gallery, models
         rows: dict[str, list] = {name: [] for name in models.synthesizers}
+        self.lengths: list[ToldLength | None] = []
         grey, probes = [], []
         embedders = _embedders(models)
         descriptors: dict[str, list[np.ndarray]] = {name: [] for name in embedders}
@@ -247,6 +254,8 @@ class _Photographs:
                 continue
             self.pictures.append(picture)
             grey.append(_against([signature], gallery.grey, 1))
+            if models.teller is not None:
+                self.lengths.append(models.teller.tell([(pixels, picture.box)], picture.class_name))
             for name, embedder in embedders.items():
                 descriptors[name].append(embedder.embed(own_squares[name], mirrored=True)[0])
             for name, synthesizer in models.synthesizers.items():

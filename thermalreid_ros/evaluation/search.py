@@ -22,7 +22,7 @@ from thermalreid_ros.engine import load_engine
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.replay import MATCH_IOU, iou
 from thermalreid_ros.reid.embedding import describe_probe
-from thermalreid_ros.reid.loading import load_embedder, load_reidentifier
+from thermalreid_ros.reid.loading import load_embedder, load_length_teller, load_reidentifier
 from thermalreid_ros.reid.probe import make_probe
 from thermalreid_ros.reid.reidentifier import Ranking
 from thermalreid_ros.reid.target import CameraPose, Target
@@ -121,10 +121,12 @@ def search(city: City, plan: SearchPlan, *, detector: str = "yolo_compact", prog
     made = ProbeSynthesizer(engine).synthesize(picture, conditions, box=box, class_name=plan.class_name)
     reid, _ = load_reidentifier("centikelvin")
     embedder, _ = load_embedder("reid_embedding")
+    teller, _ = load_length_teller("photograph_length")
     reid.add_probe(make_probe(
         made.crops, "celsius_f32", "photograph", plan.class_name,
         descriptors=None if embedder is None else describe_probe(embedder, [(picture, box)], made.squares),
-        descriptor_model="" if embedder is None else embedder.engine.card.name))
+        descriptor_model="" if embedder is None else embedder.engine.card.name,
+        length=None if teller is None else teller.tell([(picture, box)], plan.class_name)))
     finder, found = Detector(load_engine(detector, log=lambda line: None)), []
     for frame, pose, objects in zip(frames, poses, seen):
         reid.add_pose(plan.intrinsics, pose)

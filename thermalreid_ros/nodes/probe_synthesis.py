@@ -10,18 +10,21 @@ from std_msgs.msg import Header
 
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
+from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.msg import ThermalProbe
+from thermalreid_ros.reid.embedding import CERTAIN, recognise
 from thermalreid_ros.reid.length import ToldLength, told_length
-from thermalreid_ros.reid.loading import load_embedder
+from thermalreid_ros.reid.loading import load_embedder, load_length_teller
 from thermalreid_ros.ros import places, probes, qos
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
 from thermalreid_ros.ros.shared_parameters import LENGTH_PARAMETERS, model_options, provider_parameters
 from thermalreid_ros.ros.probes import BY_CLOCK, UNKNOWN_DEG
 from thermalreid_ros.synthesis import ProbeSynthesizer, SynthesisError
-from thermalreid_ros.synthesis.searched import MOST_PHOTOGRAPHS, Photograph, SearchedObject, boxes_of
+from thermalreid_ros.synthesis.searched import MOST_PHOTOGRAPHS, Made, Photograph, SearchedObject, boxes_of
 
 ANY = "any"
+SET_CLASS = f"set probe_class to {', '.join(CLASS_NAMES)}, or {ANY}"
 LOOK_AT_CLOCK_S = 5.0
 
 
@@ -33,11 +36,13 @@ class ProbeSynthesisNode(ThermalNode):
         Parameter("model", "thermal_synthesis", "name of a shipped model (thermal_synthesis, thermalgan), or path of "
                   "an .onnx file with its card beside it", read_only=True),
         Parameter("embedding", "reid_embedding", "describes probes for reid, likewise; empty: none", read_only=True),
+        Parameter("length_model", "photograph_length", "tells by the photographs how long the object is, where "
+                  "probe_length_m does not, likewise; empty: none", read_only=True),
         *provider_parameters("the models"),
         Parameter("probe_files", ("",), f"colour photographs of the object, {MOST_PHOTOGRAPHS} at most; an empty name: "
                   "none, they come on probe/image"),
-        Parameter("probe_class", "", "class of the object, any where it shall be sought in all; empty: its photographs "
-                  "are refused, for the models cannot tell", choices=("", ANY, *CLASS_NAMES)),
+        Parameter("probe_class", "", "class of the object, any where it shall be sought in all; empty: the embedding "
+                  "recognises it, and where it is in doubt there is no probe", choices=("", ANY, *CLASS_NAMES)),
         *LENGTH_PARAMETERS,
         Parameter("probe_id", "photograph", "name of the object; with a new one, photographs shown before are "
                   "forgotten"),
@@ -58,10 +63,11 @@ class ProbeSynthesisNode(ThermalNode):
         self._engine = load_engine(values.model, **model_options(self))
         self._object = SearchedObject(ProbeSynthesizer(self._engine))
         self._embedder, told = load_embedder(values.embedding, **model_options(self))
+        self._teller, teller = load_length_teller(values.length_model, **model_options(self))
         self._read, self._probe_id, self._hour, self._fix, self._count = None, None, None, None, 0
         self._out = self.publisher(ThermalProbe, "probe/thermal", qos.LATCHED)
         for key, value in (("model", self._engine.card.name), ("provider", self._engine.provider), ("embedding", told),
-                           ("probe", "none: no photograph yet")):
+                           ("length_model", teller), ("probe", "none: no photograph yet")):
             self.diagnostics.note(key, value)
         self.parameters_changed()
 
@@ -89,7 +95,7 @@ class ProbeSynthesisNode(ThermalNode):
         self.every(LOOK_AT_CLOCK_S, self._make)
 
     def release(self) -> None:
-        for name in ("_engine", "_embedder"):
+        for name in ("_engine", "_embedder", "_teller"):
             if (held := self.__dict__.pop(name, None)) is not None:
                 held.close()
 
@@ -105,10 +111,20 @@ class ProbeSynthesisNode(ThermalNode):
         self._make(shown)
 
     def _class_name(self) -> str:
-        if not self.values.probe_class:
-            raise SynthesisError(f"no class is given, and model '{self._engine.card.name}' cannot tell it; set "
-                                 f"probe_class to {', '.join(CLASS_NAMES)}, or {ANY}")
-        return "" if self.values.probe_class == ANY else self.values.probe_class
+        """As it is given, "" where it is not or any is meant. Raises SynthesisError where nothing could tell it."""
+        if not self.values.probe_class and self._embedder is None:
+            raise SynthesisError(f"no class is given, and there is no embedding to tell it; {SET_CLASS}")
+        return self.values.probe_class.removeprefix(ANY)
+
+    def _recognised(self, made: Made) -> str:
+        """The class of what the photographs show. Raises SynthesisError where it is in doubt."""
+        name, probability = recognise(self._embedder, [(photograph.pixels, probes.box) for photograph, probes in
+                                                       zip(made.served, made.probes, strict=True)])
+        if probability < CERTAIN:
+            raise SynthesisError(f"no class is given, and the photograph is {name} with a probability of "
+                                 f"{probability:.2f} only; {SET_CLASS}")
+        self.diagnostics.note("recognised", f"{name}, probability {probability:.2f}")
+        return name
 
     def _length(self) -> ToldLength | None:
         return told_length(self.values.probe_length_m, self.values.probe_length_error,
@@ -128,16 +144,28 @@ class ProbeSynthesisNode(ThermalNode):
         if int(conditions.solar_hour) == self._hour:
             return
         began_s, class_name, length = time.perf_counter(), self._class_name(), self._length()
-        made = self._object.make(conditions, class_name, self.values.count)
-        self.diagnostics.sample("synthesis_ms", 1000.0 * (time.perf_counter() - began_s))
         self._hour = int(conditions.solar_hour)
+        made = self._object.make(conditions, class_name, self.values.count)
+        if made.served and not self.values.probe_class:
+            try:
+                class_name = self._recognised(made)
+            except ThermalReidError as error:
+                self.diagnostics.note("probe", f"none: {error}")
+                if shown is None:
+                    self.diagnostics.refused("photographs", str(error))
+                    return
+                self._object.forget(shown)
+                raise
+            made = self._object.make(conditions, class_name, self.values.count)
+        self.diagnostics.sample("synthesis_ms", 1000.0 * (time.perf_counter() - began_s))
         for photograph, fault in made.faults.items():
             if photograph is not shown:
                 self.diagnostics.refused("photographs", fault)
         if made.crops:
-            self._out.publish(probes.made_to_message(made, Header(stamp=now.to_msg()), self._probe_id, class_name,
-                                                     self._embedder, length))
-            said = probes.summary(made, self._probe_id, class_name, conditions)
+            message = probes.made_to_message(made, Header(stamp=now.to_msg()), self._probe_id, class_name,
+                                             self._embedder, length, self._teller)
+            self._out.publish(message)
+            said = probes.summary(made, self._probe_id, class_name, conditions, message.length_m)
             self.diagnostics.note("probe", said)
             self.get_logger().info(f"probe made: {said}")
         else:

@@ -12,6 +12,7 @@ from thermalreid_ros.reid.calibration import load_beta_h
 from thermalreid_ros.reid.embedding import IN_FLIGHT, Embedder
 from thermalreid_ros.reid.fusion import FusedModel
 from thermalreid_ros.reid.gallery import Gallery
+from thermalreid_ros.reid.photograph_length import LengthTeller
 from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, Reidentifier
 from thermalreid_ros.reid.signature import CELSIUS, scale_for
 
@@ -41,11 +42,27 @@ def load_embedder(model: str, *, needed: bool = False, providers: Sequence[str] 
                   log: Callable[[str], None] = lambda line: None) -> tuple[Embedder | None, str]:
     """(the embedding, what there is to say of it); None where no name is given, or no such model is there and it is not
     needed. Raises EngineError."""
-    if not model:
-        return None, "none is given"
-    if not (needed or (Path(model).is_file() if model.endswith(".onnx") else model in shipped_models())):
-        return None, f"none: no model '{model}'"
+    if fault := "" if needed and model else _why_none(model):
+        return None, fault
     engine = load_engine(model, providers=providers, threads=threads, log=log)
     embedder = Embedder(engine, IN_FLIGHT)
     embedder.warm_up()
     return embedder, f"{engine.card.name} on {engine.provider}"
+
+
+def load_length_teller(model: str, *, providers: Sequence[str] = DEFAULT_PROVIDERS, threads: int = 0,
+                       log: Callable[[str], None] = lambda line: None) -> tuple[LengthTeller | None, str]:
+    """(what tells lengths by photographs, what there is to say of it); None where no name is given or no such model is
+    there. Raises EngineError."""
+    if fault := _why_none(model):
+        return None, fault
+    engine = load_engine(model, providers=providers, threads=threads, log=log)
+    return LengthTeller(engine), f"{engine.card.name} on {engine.provider}"
+
+
+def _why_none(model: str) -> str:
+    """Why a model that may be done without is not there; "" where it is."""
+    if not model:
+        return "none is given"
+    there = Path(model).is_file() if model.endswith(".onnx") else model in shipped_models()
+    return "" if there else f"none: no model '{model}'"

@@ -16,6 +16,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.msg import ThermalProbe
 from thermalreid_ros.reid.embedding import Embedder, describe_probe
 from thermalreid_ros.reid.length import ToldLength
+from thermalreid_ros.reid.photograph_length import LengthTeller
 from thermalreid_ros.ros.convert import NS_PER_S, array_to_image, image_to_array
 from thermalreid_ros.synthesis import Conditions
 from thermalreid_ros.synthesis.photograph import decode_photograph
@@ -40,19 +41,21 @@ def message_to_photograph(message: Image | CompressedImage, name: str, box: Sequ
 
 
 def made_to_message(made: Made, header: Header, probe_id: str, class_name: str,
-                    embedder: Embedder | None = None, length: ToldLength | None = None) -> ThermalProbe:
+                    embedder: Embedder | None = None, length: ToldLength | None = None,
+                    teller: LengthTeller | None = None) -> ThermalProbe:
     """All probes of all photographs, as temperatures in degrees Celsius, with their descriptors where there is an
-    embedding, and the object's length where it is told. Raises CropError where a photograph's box is too small for
-    the embedding."""
+    embedding, and the object's length: as it is told, else as the photographs tell it, where there is a teller. Raises
+    CropError where a photograph's box is too small for the models."""
     message = ThermalProbe(header=header, probe_id=probe_id, class_name=class_name,
                            units=ThermalUnits.CELSIUS_F32.value,
                            images=[array_to_image(crop, "32FC1", header) for crop in made.crops])
+    shown = [(photograph.pixels, probes.box) for photograph, probes in zip(made.served, made.probes, strict=True)]
+    if length is None and teller is not None:
+        length = teller.tell(shown, class_name)
     if length is not None:
         message.length_m, message.length_error = length.metres, length.error
     if embedder is not None:
-        descriptors = describe_probe(embedder, [(photograph.pixels, probes.box) for photograph, probes in
-                                                zip(made.served, made.probes, strict=True)],
-                                     np.concatenate([probes.squares for probes in made.probes]))
+        descriptors = describe_probe(embedder, shown, np.concatenate([probes.squares for probes in made.probes]))
         message.descriptors, message.descriptor_size = descriptors.ravel(), descriptors.shape[1]
         message.descriptor_model = embedder.engine.card.name
     return message
@@ -74,9 +77,10 @@ def conditions_for(now_ns: int, fix: tuple[float, float] | None, values: Any) ->
                          values.cloud_cover, None if values.solar_hour < 0.0 else values.solar_hour)
 
 
-def summary(made: Made, probe_id: str, class_name: str, conditions: Conditions) -> str:
+def summary(made: Made, probe_id: str, class_name: str, conditions: Conditions, length_m: float = 0.0) -> str:
     """One line for a person."""
     means = ", ".join(f"{mean:.1f}" for mean in made.mean_c)
-    return (f"'{probe_id}', {class_name or 'any class'}: {len(made.crops)} of {len(made.probes)} photograph(s), at "
-            f"solar hour {conditions.solar_hour:.1f}, sun {conditions.sun_elevation_deg:.0f} deg, air "
+    size = f", about {length_m:.1f} m long" if length_m else ""
+    return (f"'{probe_id}', {class_name or 'any class'}{size}: {len(made.crops)} of {len(made.probes)} photograph(s), "
+            f"at solar hour {conditions.solar_hour:.1f}, sun {conditions.sun_elevation_deg:.0f} deg, air "
             f"{conditions.air_c:.1f} C, cloud cover {conditions.cloud_cover:.1f}; means {means} C")

@@ -70,6 +70,11 @@ class SearchedObject:
         """Add one more, which may push out the oldest that was shown."""
         self._shown.append(photograph)
 
+    def forget(self, photograph: Photograph) -> None:
+        """Of those that were shown, this one."""
+        if photograph in self._shown:
+            self._shown.remove(photograph)
+
     def forget_shown(self) -> None:
         """Another object is searched now."""
         self._shown.clear()
@@ -85,8 +90,7 @@ class SearchedObject:
             except SynthesisError as error:
                 faults[photograph] = f"{photograph.name}: {str(error).removeprefix('photograph: ')}"
         for photograph in faults:
-            if photograph in self._shown:
-                self._shown.remove(photograph)
+            self.forget(photograph)
         return Made(tuple(served), tuple(made), faults)
 
 

@@ -25,6 +25,11 @@ def warm_cosine(step: int, warmup: int, progress: float) -> float:
     return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def multiplies_bfloat16(device_type: str) -> bool:
+    """Whether half the digits are at least twice as fast: on accelerators, and on CPUs with tile multiplication."""
+    return device_type == "cuda" or (device_type == "cpu" and torch.cpu._is_amx_tile_supported())
+
+
 class Course:
     """Iterate over it for the steps that are left: (number of the step, share of the training that is done, 0 to 1).
 

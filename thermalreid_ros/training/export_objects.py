@@ -17,6 +17,8 @@ from thermalreid_ros.engine import load_engine
 from thermalreid_ros.training.baselines import load_weights as load_baseline
 from thermalreid_ros.training.embedding import colour_batch
 from thermalreid_ros.training.embedding import load_weights as load_embedding
+from thermalreid_ros.training.lengths import LengthNetwork
+from thermalreid_ros.training.lengths import load_weights as load_length
 from thermalreid_ros.training.onnx_file import export_onnx
 from thermalreid_ros.training.pairs import Pairs, celsius, cut, middle_squares
 from thermalreid_ros.training.synthesis import SIZE_PX, Generators, make_batch
@@ -84,6 +86,17 @@ class EmbeddingExport(nn.Module):
         return F.normalize(neck), net.classes(neck).softmax(1)
 
 
+class LengthExport(nn.Module):
+    """A LengthNetwork as it flies: see reid.photograph_length.LengthTeller."""
+
+    def __init__(self, network: LengthNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.network(pictures),)
+
+
 def export_thermalgan(generators: Generators, out: Path, *, photographs: Iterable[np.ndarray], **facts: Any) -> float:
     """Write thermalgan.onnx and its card; returns the largest difference from torch, in kelvin / 40 and mask.
 
@@ -124,11 +137,33 @@ def export_embedding(network: nn.Module, out: Path, *, photographs: Iterable[np.
     return _export(EmbeddingExport(network), out, inputs, card, **facts)
 
 
+def export_length(network: LengthNetwork, out: Path, *, photographs: Iterable[np.ndarray], **facts: Any) -> float:
+    """Write a model for reid.photograph_length.LengthTeller and its card; returns the largest difference from torch.
+
+    photographs: uint8 (S, S, 3); squares to compare on.
+    """
+    size = network.size_px
+    card = {
+        "task": "length", "architecture": "MobileNetV2 to its tenth block, mean and maximum, one layer",
+        "inputs": [{"name": "pictures", "shape": ["count", 3, size, size], "layout": "NCHW",
+                    "typical_shape": [2, 3, size, size], "channels": ["RGB, 0 to 255; normalised in the graph"]}],
+        "outputs": [{"name": "length", "shape": ["count", len(CLASS_NAMES), 2], "meaning": "for each class, were the "
+                     "object of it: ln of the longest side in metres, ln of the standard deviation of that"}],
+        "classes": list(CLASS_NAMES), "crop_margin": MARGIN,
+        "lengths": {name: {"mean": round(float(network.mean[k]), 4), "spread": round(float(network.spread[k]), 4)}
+                    for k, name in enumerate(CLASS_NAMES)},
+    }
+    inputs = [{"pictures": np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32))}
+              for picture in photographs]
+    return _export(LengthExport(network), out, inputs, card, **facts)
+
+
 def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding: Path | None,
-                   about: Mapping[str, Any], data_from: str, int8: bool = False) -> dict[Path, float]:
-    """Export what `train synthesis` and `train embedding` left in weights.pt, with the figures measured there, to
-    models in the folder out: {model: largest difference from torch}. pairs: to compare on, from a set that data_from
-    names. about: data, licence and command, for the cards. int8: store the large weights so."""
+                   length: Path | None = None, about: Mapping[str, Any], data_from: str,
+                   int8: bool = False) -> dict[Path, float]:
+    """Export what `train synthesis`, `train embedding` and `train length` left in weights.pt, with the figures measured
+    there, to models in the folder out: {model: largest difference from torch}. pairs: to compare on, from a set that
+    data_from names. about: data, licence and command, for the cards. int8: store the large weights so."""
     rows = _seen_from_above(pairs)
     written: dict[Path, float] = {}
     if synthesis is not None:
@@ -155,6 +190,13 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
         written[out / "reid_embedding.onnx"] = export_embedding(
             network, out / "reid_embedding.onnx", photographs=photographs, thermal=thermal, int8=int8,
             **_facts(state, about, _ranks(state), f"{len(rows)} crops of each band of {data_from}"))
+    if length is not None:
+        network, state = load_length(length)
+        shares = [{"name": f"{figure} of ln of the length, {name}", "value": own[figure]}
+                  for name, own in state["metrics"]["held_out"].items() for figure in ("spread", "error")]
+        written[out / "photograph_length.onnx"] = export_length(
+            network, out / "photograph_length.onnx", photographs=_crops(pairs, rows, network.size_px)[0], int8=int8,
+            **_facts(state, about, shares, f"{len(rows)} photographs of {data_from}"))
     return written
 
 

@@ -85,10 +85,11 @@ class MobileNetV2(nn.Module):
     def load_imagenet(self, path: Path) -> None:
         """Load ImageNet weights with keys `features.N...`; the classifier is ignored.
 
-        The stem saw (RGB / 255 - mean) / std. A grey image normalised to zero mean and unit variance is the
-        same thing in all three channels, so the three kernels add up.
+        The stem saw (RGB / 255 - mean) / std, which it still wants where `inputs` is 3. A grey image normalised to zero
+        mean and unit variance is the same thing in all three channels, so there the three kernels add up.
         """
         weights = torch.load(path, map_location="cpu", weights_only=True)
         weights = {k: v for k, v in weights.items() if k.startswith("features.") and not k.startswith("features.18.")}
-        weights["features.0.0.weight"] = weights["features.0.0.weight"].sum(1, keepdim=True)
+        if self.features[0][0].in_channels == 1:
+            weights["features.0.0.weight"] = weights["features.0.0.weight"].sum(1, keepdim=True)
         self.load_state_dict(weights)

@@ -19,7 +19,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.confusion import figures
 from thermalreid_ros.maps.classes import CLASS_COUNT, CLASS_NAMES, NO_DATA
 from thermalreid_ros.training.augmentation import Augmentation
-from thermalreid_ros.training.course import warm_cosine
+from thermalreid_ros.training.course import multiplies_bfloat16, warm_cosine
 from thermalreid_ros.training.detection import keep_freed_memory
 from thermalreid_ros.training.labellings import LabelledFrames, radiometric_channels
 from thermalreid_ros.training.segmentation_losses import (
@@ -271,7 +271,7 @@ class _Trainer:
         optimiser.step()
 
     def _autocast(self):
-        return torch.autocast(self.device_type, torch.bfloat16, enabled=_multiplies_bfloat16(self.device_type))
+        return torch.autocast(self.device_type, torch.bfloat16, enabled=multiplies_bfloat16(self.device_type))
 
     def state_dict(self) -> dict:
         return {key: part.state_dict() for key, part in vars(self).items() if hasattr(part, "state_dict")}
@@ -326,11 +326,6 @@ def _progress(recipe: SegmentationRecipe, step: int, seconds: float) -> float:
     """Share of the training that is done, 0 to 1, by the limit that is used up sooner."""
     done = (step / recipe.steps if recipe.steps else 0.0, seconds / (60 * recipe.minutes) if recipe.minutes else 0.0)
     return min(1.0, max(done))
-
-
-def _multiplies_bfloat16(device_type: str) -> bool:
-    """Whether half the digits are at least twice as fast: on accelerators, and on CPUs with tile multiplication."""
-    return device_type == "cuda" or (device_type == "cpu" and torch.cpu._is_amx_tile_supported())
 
 
 def _comparable(recipe: dict) -> dict:

@@ -5,6 +5,9 @@ by, in both bands from the same camera; at a second, in other weather at any hou
 same view is taken in thermal again, and so is the identity from a drone. Every group has several sessions, its views,
 so that each identity is seen in other places, from other sides, at other hours. A session is one file
 (sessions/GROUP_VIEW.npz) of equally sized square crops; a set that was broken off is used as far as it goes.
+
+Without a drone, sets hold photographs alone, each with its object's size and nobody else in them: a fraction of the
+time, for what is learned of many identities and needs no second instant.
 """
 
 from __future__ import annotations
@@ -33,9 +36,10 @@ from thermalreid_ros.world.film import claim_folder, solar_time
 from thermalreid_ros.world.population import Placed, Population
 from thermalreid_ros.world.radiometry import brightness_temperature
 from thermalreid_ros.world.reid_set import PROBE_HOURS, density_of_pictures
-from thermalreid_ros.world.render import Renderer
+from thermalreid_ros.world.render import Capture, Renderer
 from thermalreid_ros.world.sensor import ThermalSensor, ThermalSensorParameters
 from thermalreid_ros.world.sun import sun_direction
+from thermalreid_ros.world.truth import box_of
 from thermalreid_ros.world.views import View, find_view, from_drone, near_by
 from thermalreid_ros.world.weather import Weather
 from thermalreid_ros.world.workers import run_in_order
@@ -43,6 +47,7 @@ from thermalreid_ros.world.workers import run_in_order
 NEAR_PX = 128
 DRONE_PX = 96
 _RENDERED_PX = 192  # of the views near by, averaged to NEAR_PX: the city is sampled once per pixel
+_TRIES, _LEAST_SHARE = 24, 0.85  # of views in which nobody else is, as find_view has them
 _CROWD_M = 60.0  # beyond which others are specks in a view near by, and too many
 #: What the weather and the sun were, columns of the arrays `first` and `second`.
 CONDITIONS = ("solar_hour", "air_c", "cloud_cover", "sin_sun_elevation", "wind_m_s", "wetness")
@@ -51,8 +56,8 @@ CONDITIONS = ("solar_hour", "air_c", "cloud_cover", "sin_sun_elevation", "wind_m
 @dataclass(frozen=True)
 class PairsPlan:
     """identities: of all classes together, in equal shares. views: sessions of each group. drone: pictures from a
-    drone in each session. group: identities that share their sessions. fov_rad: horizontal, of the drone's camera of
-    size_px."""
+    drone in each session; 0: photographs alone. group: identities that share their sessions. fov_rad: horizontal, of
+    the drone's camera of size_px."""
 
     map_path: Path
     seed: int
@@ -155,12 +160,14 @@ class _SessionRenderer:
         shots = []
         for name, number in self._groups[session[0]]:
             own = np.random.default_rng(np.random.SeedSequence([*key, CLASSES.index(name), number]))
-            shot = self._near(population, make_identity(name, number, plan.seed), camera, own)
+            shot = (self._near if plan.drone else self._alone)(population, make_identity(name, number, plan.seed),
+                                                               camera, own)
             if shot is not None:
                 shots.append((shot, own))
-        renderer.set_time(second.when, second.weather)
-        for shot, own in shots:
-            self._again(population, shot, sensor, int(second.when.timestamp()) * 1_000_000_000, own)
+        if plan.drone:
+            renderer.set_time(second.when, second.weather)
+            for shot, own in shots:
+                self._again(population, shot, sensor, int(second.when.timestamp()) * 1_000_000_000, own)
         rows = [shot.row for shot, _ in shots]
         columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
         buffer = io.BytesIO()
@@ -177,10 +184,32 @@ class _SessionRenderer:
         view = find_view(renderer, population.within(_CROWD_M), identity, population.time_s, near_by(), rng)
         if view is None:
             return None
-        view = self._window(view)
+        view = self._window(view, _RENDERED_PX)
         capture = renderer.capture(view.pose, view.intrinsics, view.actors)
         if view.seen(capture) is None:
             return None
+        return self._shot(identity, view, capture, camera, rng)
+
+    def _alone(self, population: _Still, identity: Identity, camera: ColourCameraParameters,
+               rng: np.random.Generator) -> _Shot | None:
+        """The same without anybody else in the picture, and one ray for each pixel of it."""
+        renderer, target = self._renderer, population.where(identity, population.time_s)
+        if target is None:
+            return None
+        draw = near_by()
+        for _ in range(_TRIES):
+            view = self._window(View(*draw(target, rng), [target], 0), NEAR_PX)
+            if not renderer.sees(view.pose, box_of(target)[0]):
+                continue
+            capture = renderer.capture(view.pose, view.intrinsics, view.actors)
+            seen = view.seen(capture)
+            if seen is not None and seen.visible_share > _LEAST_SHARE:
+                return self._shot(identity, view, capture, camera, rng)
+        return None
+
+    @staticmethod
+    def _shot(identity: Identity, view: View, capture: Capture, camera: ColourCameraParameters,
+              rng: np.random.Generator) -> _Shot:
         colour = ColourCamera(camera, view.intrinsics, int(rng.integers(2**31))).capture(
             capture.colour, int(capture.when.timestamp()) * 1_000_000_000)
         mask = (capture.instance == view.target + 1).astype(np.uint8)
@@ -189,17 +218,17 @@ class _SessionRenderer:
                "size_m": np.float32(identity.size_m)}
         return _Shot(identity, view, row)
 
-    def _window(self, view: View) -> View:
-        """The view cut to the square of STORED_MARGIN around its target."""
+    def _window(self, view: View, size_px: int) -> View:
+        """The view cut to the square of STORED_MARGIN around its target, in so many pixels."""
         actor, k = view.actors[view.target], view.intrinsics
         c, s = np.cos(actor.yaw_rad), np.sin(actor.yaw_rad)
         turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
         corners = self._renderer.body(actor).mesh.vertices @ turn.T + (actor.x, actor.y, actor.z)
         pixels = k.project(view.pose.to_camera(corners))
         low, high = pixels.min(axis=0), pixels.max(axis=0)
-        zoom = _RENDERED_PX / (STORED_MARGIN * (high - low).max())
-        left, top = 0.5 * (low + high) - 0.5 * _RENDERED_PX / zoom
-        return replace(view, intrinsics=Intrinsics(_RENDERED_PX, _RENDERED_PX, zoom * k.fx, zoom * k.fy,
+        zoom = size_px / (STORED_MARGIN * (high - low).max())
+        left, top = 0.5 * (low + high) - 0.5 * size_px / zoom
+        return replace(view, intrinsics=Intrinsics(size_px, size_px, zoom * k.fx, zoom * k.fy,
                                                    zoom * (k.cx - left), zoom * (k.cy - top)))
 
     def _again(self, population: _Still, shot: _Shot, sensor: ThermalSensorParameters, stamp_ns: int,

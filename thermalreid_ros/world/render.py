@@ -192,6 +192,12 @@ class Renderer:
         return Capture(radiance.reshape(shape), None if picture is None else picture.reshape(*shape, 3),
                        semantic.reshape(shape), instance, depth.reshape(shape), boxes, pose, intrinsics, self.when)
 
+    def sees(self, pose: Pose, point_m: np.ndarray) -> bool:
+        """Whether nothing of the city stands between a camera and a point."""
+        eye = pose.position_m.astype(np.float32)
+        depth, _ = self._scene.nearest(eye, (np.asarray(point_m, np.float32) - eye)[None])
+        return bool(depth[0] > 1.0)
+
     def body(self, actor: Placed) -> _Body:
         """The actor's mesh in its pose; gaits move in steps of a thirty-second of a cycle. All renderers of a process
         share them: sessions of a data set meet the same identities again and again."""
