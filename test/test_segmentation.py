@@ -177,7 +177,8 @@ def test_the_command_measures_draws_and_notes(data, tmp_path):
     _, card = open_model(model)
     noted = {metric["name"]: metric for metric in card.metrics}
     assert noted["mIoU"]["data"] == "two frames, 2 frames" and noted["mIoU"]["value"] == round(found["miou"], 4)
-    assert noted["mIoU"]["command"].endswith("--images images/thermal --annotations annotations/val.json")
+    assert noted["mIoU"]["command"].endswith(
+        f"--images {data.name}/images/thermal --annotations {data.name}/annotations/val.json")
     confusion = Segmenter(load_engine(model, providers=("cpu",))).confusion(radiometric=False)
     np.testing.assert_allclose(confusion[1], (0, 2 / 3, 1 / 3, 0, 0), atol=0.01)
     assert confusion[4, 4] == UNSEEN_KEPT

@@ -213,8 +213,8 @@ def _realism(args: argparse.Namespace) -> int:
 
 
 def _note_on_card(args: argparse.Namespace, figures: dict) -> None:
-    """Replace the card's metrics on this data; of paths the last two parts are kept, the rest differs from place to
-    place."""
+    """Replace the card's metrics on this data; of paths the last two or three parts are kept, the rest differs from
+    place to place."""
     from thermalreid_ros.engine.engine import open_model
     from thermalreid_ros.engine.packing import write_card
 
@@ -249,7 +249,8 @@ def _note_segmentation(args: argparse.Namespace, figures: dict) -> None:
 
 
 def _short_command(part: str, model: Path, args: argparse.Namespace) -> str:
-    short = [str(Path(*item.parts[-2:])) for item in (args.images, args.annotations)]
+    kept = 3 if args.images.absolute().parent.name == "images" else 2  # SET/images/KIND, else FOLDER/NAME
+    short = ["/".join(item.absolute().parts[-kept:]) for item in (args.images, args.annotations)]
     return f"thermalreid evaluate {part} --model {model.stem} --images {short[0]} --annotations {short[1]}"
 
 
