@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from thermalreid_ros.cli import main
 from thermalreid_ros.world.actors import make_identity
@@ -46,5 +47,6 @@ def test_a_set_is_made_resumed_and_not_made_again(tmp_path, capsys):
         assert stored["identity"][2] == "dog-0000" and int(stored["seed"]) == 4
         np.testing.assert_allclose(stored["size_m"][0], make_identity("car", 0, 4).size_m, rtol=1e-5)
     assert main(command) == 2 and "finished" in capsys.readouterr().err
-    assert main([*command[:-4], "--classes", "cat", "--out", str(tmp_path / "x")]) == 2
-    assert "--classes cat" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command[:-4], "--classes", "cat", "--out", str(tmp_path / "x")])
+    assert "--classes: invalid choice: 'cat'" in capsys.readouterr().err

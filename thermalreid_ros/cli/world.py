@@ -72,9 +72,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     dataset.add_argument("--depression", type=_range, default=(30.0, 90.0), metavar="LOW:HIGH", help="default 30:90")
     dataset.add_argument("--fov", type=_range, default=(22.0, 45.0), metavar="LOW:HIGH",
                          help="horizontal field of view (default 22:45)")
-    dataset.add_argument("--aim", choices=("car", "person", "bicycle", "dog"), nargs="+", default=[], metavar="CLASS",
-                         help="look near objects of these classes only, each as often (car, person, bicycle, dog; "
-                         "default all, dogs less often)")
+    dataset.add_argument("--aim", choices=CLASS_NAMES, nargs="+", default=[], metavar="CLASS",
+                         help="look near objects of these classes only, each as often as it is named (car, person, "
+                         "bicycle, dog; default all, dogs less often)")
     dataset.add_argument("--difference", type=_share, default=1.0, help=_DIFFERENCE)
     dataset.add_argument("--thermal16", action="store_true", help="write radiometric 16-bit pictures too")
     dataset.add_argument("--no-colour", action="store_true", help="leave out the visible band: a third faster")
@@ -108,10 +108,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_json_option(pairs)
 
     sketches = actions.add_parser("sketches", help="photographs of very many identities, each alone on plain ground")
-    sketches.add_argument("--seed", type=int, default=1)
+    sketches.add_argument("--seed", type=_seed, required=True, metavar="N")
     sketches.add_argument("--identities", type=positive(int), required=True, metavar="N",
                           help="of all classes together, in equal shares")
-    sketches.add_argument("--classes", nargs="+", default=list(CLASS_NAMES), metavar="CLASS",
+    sketches.add_argument("--classes", nargs="+", choices=CLASS_NAMES, default=list(CLASS_NAMES), metavar="CLASS",
                           help=f"of {', '.join(CLASS_NAMES)} (default all)")
     sketches.add_argument("--views", type=positive(int), default=4, metavar="N", help="of each identity (default 4)")
     sketches.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -309,12 +309,9 @@ def _hour_of(args: argparse.Namespace) -> float:
 
 def _sketches(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
-    from thermalreid_ros.errors import ThermalReidError
     from thermalreid_ros.world.film import default_workers
     from thermalreid_ros.world.sketches import SketchPlan, make_sketches
 
-    if unknown := set(args.classes) - set(CLASS_NAMES):
-        raise ThermalReidError(f"--classes {min(unknown)}: choose of {', '.join(CLASS_NAMES)}")
     plan = SketchPlan(args.seed, args.identities, tuple(args.classes), args.views)
     sessions = make_sketches(plan, args.out, {"seed": args.seed, "identities": args.identities, "classes": args.classes,
                                               "views": args.views}, args.workers or default_workers())

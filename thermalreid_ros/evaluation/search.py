@@ -138,7 +138,7 @@ def search(city: City, plan: SearchPlan, *, detector: str = "yolo_compact", prog
                                  None if true is None else np.array((true.x, true.y))))
     label, _, number = identity.rpartition("-")
     return Search(make_identity(label, int(number), population.seed).description, picture, box, made.crops,
-                  reid.accept_probability, tuple(found))
+                  found[0].ranking.accept_probability, tuple(found))
 
 
 def _fly(film: Film, seed: int,
