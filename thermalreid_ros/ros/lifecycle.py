@@ -527,9 +527,9 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
         node = node_class()
         if not node.autostart():
             raise node.fault
+        interrupt.raises = False  # one that is broken off half made complains when it is collected
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        interrupt.raises = False
         while rclpy.ok() and not interrupt.came:  # rclpy's own handler wakes the executor
             executor.spin_once()
     except (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException):
