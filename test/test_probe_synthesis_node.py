@@ -162,6 +162,8 @@ def test_a_class_that_is_not_given_is_recognised(graph, start_node, model, tmp_p
     assert operator.probe(1).class_name == "bicycle"
     operator.wait_for("recognised", "bicycle, probability 0.99")
     operator.wait_for("probe", "'photograph', bicycle: 1 of 1 photograph(s)")
+    operator.show(np.random.default_rng(1).integers((0, 100, 0), (40, 140, 40), (99, 99, 3), dtype=np.uint8))
+    operator.wait_for("last_refusal", "photograph 2: no car, person, bicycle or dog was found in it")
 
 
 def test_photographs_shown_join_those_before_and_a_new_name_begins_another_object(graph, start_node, model):

@@ -145,10 +145,10 @@ class ProbeSynthesisNode(ThermalNode):
             return
         began_s, class_name, length = time.perf_counter(), self._class_name(), self._length()
         self._hour = int(conditions.solar_hour)
-        made = self._object.make(conditions, class_name, self.values.count)
-        if made.served and not self.values.probe_class:
+        looked = None if self.values.probe_class else self._object.make(conditions, "", 1)
+        if looked is not None and looked.served:
             try:
-                class_name = self._recognised(made)
+                class_name = self._recognised(looked)
             except ThermalReidError as error:
                 self.diagnostics.note("probe", f"none: {error}")
                 if shown is None:
@@ -156,9 +156,11 @@ class ProbeSynthesisNode(ThermalNode):
                     return
                 self._object.forget(shown)
                 raise
-            made = self._object.make(conditions, class_name, self.values.count)
+        made = self._object.make(conditions, class_name, self.values.count)
+        # What was faulty at the first look is forgotten by the second.
+        faults = made.faults if looked is None else {**looked.faults, **made.faults}
         self.diagnostics.sample("synthesis_ms", 1000.0 * (time.perf_counter() - began_s))
-        for photograph, fault in made.faults.items():
+        for photograph, fault in faults.items():
             if photograph is not shown:
                 self.diagnostics.refused("photographs", fault)
         if made.crops:
@@ -169,9 +171,9 @@ class ProbeSynthesisNode(ThermalNode):
             self.diagnostics.note("probe", said)
             self.get_logger().info(f"probe made: {said}")
         else:
-            self.diagnostics.note("probe", f"none: {list(made.faults.values())[-1]}")
-        if shown in made.faults:
-            raise SynthesisError(made.faults[shown])
+            self.diagnostics.note("probe", f"none: {list(faults.values())[-1]}")
+        if shown in faults:
+            raise SynthesisError(faults[shown])
 
 
 def main() -> int:
