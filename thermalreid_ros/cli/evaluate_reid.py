@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from thermalreid_ros.cli.arguments import positive, share
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 if TYPE_CHECKING:
+    from thermalreid_ros.engine import Engine
     from thermalreid_ros.evaluation.reid_terms import Models, SetTerms
-    from thermalreid_ros.reid.embedding import Embedder
 
+_Kind = TypeVar("_Kind")
 EMBEDDING, LENGTH = "reid_embedding", "photograph_length"
 PAPER, FLOWN = "thermalgan", "thermal_synthesis"
 _KEYS = ("r1", "r5", "r10", "r15", "r20", "nauc20", "nauc")
@@ -63,30 +65,30 @@ def gather_terms(args: argparse.Namespace, synthesizers: tuple[str, ...],
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.evaluation.reid_sets import read_sets
     from thermalreid_ros.evaluation.reid_terms import Models, gather
-    from thermalreid_ros.reid.loading import load_length_teller
+    from thermalreid_ros.reid.embedding import Embedder
+    from thermalreid_ros.reid.photograph_length import LengthTeller
     from thermalreid_ros.synthesis import ProbeSynthesizer
 
     sets = read_sets(args.sets, args.photographs)
     models = Models({name: ProbeSynthesizer(load_engine(name, threads=args.threads))
                      for name in dict.fromkeys(synthesizers)}, args.synthesis,
-                    embedder_of(args.embedding, args.threads),
-                    {name: embedder_of(name, args.threads) for name in baselines},
-                    load_length_teller(args.length_model, threads=args.threads)[0])
+                    _optional(Embedder, args.embedding, args.threads),
+                    {name: _optional(Embedder, name, args.threads) for name in baselines},
+                    _optional(LengthTeller, args.length_model, args.threads))
     terms = gather(sets, models, progress)
     if terms.left_out:
         print(f"{len(terms.left_out)} pictures were of no use; the first: {terms.left_out[0]}")
     return terms, models
 
 
-def embedder_of(model: str, threads: int) -> Embedder | None:
-    """None where no such model is there."""
+def _optional(kind: Callable[[Engine], _Kind], model: str, threads: int) -> _Kind | None:
+    """What runs a model; None where no model of that name is shipped."""
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.engine.engine import shipped_models
-    from thermalreid_ros.reid.embedding import Embedder
 
     if not model.endswith(".onnx") and model not in shipped_models():
         return None
-    return Embedder(load_engine(model, threads=threads))
+    return kind(load_engine(model, threads=threads))
 
 
 def _run(args: argparse.Namespace) -> int:

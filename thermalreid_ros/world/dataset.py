@@ -44,7 +44,7 @@ from thermalreid_ros.world.sensor import GainControl, ThermalSensor, ThermalSens
 from thermalreid_ros.world.sun import sun_direction
 from thermalreid_ros.world.truth import camera_angles_deg, coco_annotation, coco_image, true_objects, write_coco
 from thermalreid_ros.world.weather import Weather
-from thermalreid_ros.world.workers import run_in_order
+from thermalreid_ros.world.workers import run_missing
 
 SPLITS = ("train", "val")
 _STRIP_M = 80.0  # between districts
@@ -118,11 +118,8 @@ def make_dataset(plan: DatasetPlan, out: Path, arguments: Mapping[str, Any], wor
 
 def _rendered(plan: DatasetPlan, out: Path, sessions: list[_Session], arguments: Mapping[str, Any],
               workers: int) -> Iterator[int]:
-    missing = [session for session in sessions if not _session_path(out, session).exists()]
-    done = run_in_order(_SessionRenderer, (plan, out), missing, workers)
-    for session in sessions:
-        if session in missing:
-            next(done)
+    for session in run_missing(_SessionRenderer, (plan, out), sessions,
+                               lambda session: _session_path(out, session).exists(), workers):
         yield session.count
     _write_annotations(plan, out, sessions, arguments)
 

@@ -193,6 +193,12 @@ def unfinished(out: Path, beside: Sequence[str]) -> WorkFolder:
     return folder
 
 
+def refuse_finished(folder: Path) -> None:
+    """ThermalReidError where a set lies there already, whose index.json was written last of all."""
+    if (folder / "index.json").exists():
+        raise ThermalReidError(f"{folder}: holds a finished set already; remove it or choose another place")
+
+
 def claim_folder(folder: Path, arguments: Mapping[str, Any]) -> None:
     """Make a folder for unfinished work, or take one that the same arguments began. ResumeError otherwise."""
     manifest = folder / _MANIFEST

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -26,13 +26,12 @@ import numpy as np
 
 from thermalreid_ros.camera.crops import STORED_MARGIN, square_crop
 from thermalreid_ros.camera.geometry import Intrinsics
-from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.maps.store import ATTRIBUTION
 from thermalreid_ros.world.actors import CLASSES, Identity, make_identity
 from thermalreid_ros.world.city import City, build_city
 from thermalreid_ros.world.colour_camera import ColourCamera, ColourCameraParameters
-from thermalreid_ros.world.film import claim_folder, solar_time
+from thermalreid_ros.world.film import claim_folder, refuse_finished, solar_time
 from thermalreid_ros.world.population import Placed, Population
 from thermalreid_ros.world.radiometry import brightness_temperature
 from thermalreid_ros.world.reid_set import PROBE_HOURS, density_of_pictures
@@ -42,7 +41,7 @@ from thermalreid_ros.world.sun import sun_direction
 from thermalreid_ros.world.truth import box_of
 from thermalreid_ros.world.views import View, find_view, from_drone, near_by
 from thermalreid_ros.world.weather import Weather
-from thermalreid_ros.world.workers import run_in_order
+from thermalreid_ros.world.workers import run_missing
 
 NEAR_PX = 128
 DRONE_PX = 96
@@ -73,8 +72,21 @@ class PairsPlan:
 
     def groups(self) -> list[list[tuple[str, int]]]:
         """The (class, number) of each group's identities."""
-        everyone = [(CLASSES[k % len(CLASSES)], k // len(CLASSES)) for k in range(self.identities)]
-        return [everyone[first:first + self.group] for first in range(0, len(everyone), self.group)]
+        return groups_of(CLASSES, self.identities, self.group)
+
+
+def groups_of(classes: Sequence[str], identities: int, group: int) -> list[list[tuple[str, int]]]:
+    """(class, number) of so many identities, of all classes in equal shares, in groups of so many."""
+    everyone = [(classes[k % len(classes)], k // len(classes)) for k in range(identities)]
+    return [everyone[first:first + group] for first in range(0, len(everyone), group)]
+
+
+def window(k: Intrinsics, pixels: np.ndarray, size_px: int) -> Intrinsics:
+    """The square of STORED_MARGIN around pixels (N, 2) of a picture, as a camera of size_px x size_px."""
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    zoom = size_px / (STORED_MARGIN * (high - low).max())
+    left, top = 0.5 * (low + high) - 0.5 * size_px / zoom
+    return Intrinsics(size_px, size_px, zoom * k.fx, zoom * k.fy, zoom * (k.cx - left), zoom * (k.cy - top))
 
 
 def make_pairs(plan: PairsPlan, out: Path, arguments: Mapping[str, Any], workers: int) -> Iterator[int]:
@@ -83,8 +95,7 @@ def make_pairs(plan: PairsPlan, out: Path, arguments: Mapping[str, Any], workers
 
     Raises ThermalReidError where `out` holds a finished set or something else.
     """
-    if (out / "index.json").exists():
-        raise ThermalReidError(f"{out}: holds a finished set already; remove it or choose another place")
+    refuse_finished(out)
     city = build_city(plan.map_path, centre=plan.centre, size_m=plan.size_m, seed=plan.seed,
                       difference=plan.difference)
     claim_folder(out, arguments)
@@ -94,12 +105,9 @@ def make_pairs(plan: PairsPlan, out: Path, arguments: Mapping[str, Any], workers
 
 def _rendered(plan: PairsPlan, city: City, out: Path, arguments: Mapping[str, Any], workers: int) -> Iterator[int]:
     sessions = [(group, view) for group in range(len(plan.groups())) for view in range(plan.views)]
-    missing = [session for session in sessions if not _path(out, *session).exists()]
-    done = run_in_order(_SessionRenderer, (plan, city, out), missing, workers)
     counts = {}
-    for session in sessions:
-        if session in missing:
-            next(done)
+    for session in run_missing(_SessionRenderer, (plan, city, out), sessions,
+                               lambda session: _path(out, *session).exists(), workers):
         with np.load(_path(out, *session)) as stored:
             counts[_path(out, *session).name] = len(stored["label"])
         yield counts[_path(out, *session).name]
@@ -224,12 +232,7 @@ class _SessionRenderer:
         c, s = np.cos(actor.yaw_rad), np.sin(actor.yaw_rad)
         turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
         corners = self._renderer.body(actor).mesh.vertices @ turn.T + (actor.x, actor.y, actor.z)
-        pixels = k.project(view.pose.to_camera(corners))
-        low, high = pixels.min(axis=0), pixels.max(axis=0)
-        zoom = size_px / (STORED_MARGIN * (high - low).max())
-        left, top = 0.5 * (low + high) - 0.5 * size_px / zoom
-        return replace(view, intrinsics=Intrinsics(size_px, size_px, zoom * k.fx, zoom * k.fy,
-                                                   zoom * (k.cx - left), zoom * (k.cy - top)))
+        return replace(view, intrinsics=window(k, k.project(view.pose.to_camera(corners)), size_px))
 
     def _again(self, population: _Still, shot: _Shot, sensor: ThermalSensorParameters, stamp_ns: int,
                rng: np.random.Generator) -> None:

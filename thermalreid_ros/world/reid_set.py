@@ -24,14 +24,14 @@ from thermalreid_ros.maps.store import ATTRIBUTION
 from thermalreid_ros.world.actors import CLASSES, make_identity
 from thermalreid_ros.world.city import City, build_city
 from thermalreid_ros.world.colour_camera import ColourCameraParameters
-from thermalreid_ros.world.film import claim_folder, solar_time
+from thermalreid_ros.world.film import claim_folder, refuse_finished, solar_time
 from thermalreid_ros.world.population import Density, Population
 from thermalreid_ros.world.render import Renderer
 from thermalreid_ros.world.sensor import ThermalSensor, ThermalSensorParameters
 from thermalreid_ros.world.truth import box_of, camera_angles_deg
 from thermalreid_ros.world.views import find_view, from_drone, near_by, photograph
 from thermalreid_ros.world.weather import Weather
-from thermalreid_ros.world.workers import run_in_order
+from thermalreid_ros.world.workers import run_missing
 
 PROBE_HOURS = (9.0, 16.0)  # solar
 
@@ -76,8 +76,7 @@ def make_reid_set(plan: ReidSetPlan, out: Path, arguments: Mapping[str, Any], wo
 
     Raises ThermalReidError where `out` holds a finished set or something else.
     """
-    if (out / "index.json").exists():
-        raise ThermalReidError(f"{out}: holds a finished set already; remove it or choose another place")
+    refuse_finished(out)
     if plan.identities < len(CLASSES):
         raise ThermalReidError(f"{plan.identities} identities are too few; give at least one for each of the "
                                f"{len(CLASSES)} classes")
@@ -92,12 +91,9 @@ def make_reid_set(plan: ReidSetPlan, out: Path, arguments: Mapping[str, Any], wo
 def _rendered(plan: ReidSetPlan, city: City, out: Path, arguments: Mapping[str, Any], workers: int) -> Iterator[int]:
     sessions = [_Session(kind, number) for kind, count in (("probes", plan.probes), ("gallery", plan.gallery))
                 for number in range(count)]
-    missing = [session for session in sessions if not _session_path(out, session).exists()]
-    done = run_in_order(_SessionRenderer, (plan, city, out), missing, workers)
     entries: dict[str, list] = {"probes": [], "gallery": []}
-    for session in sessions:
-        if session in missing:
-            next(done)
+    for session in run_missing(_SessionRenderer, (plan, city, out), sessions,
+                               lambda session: _session_path(out, session).exists(), workers):
         pictures = json.loads(_session_path(out, session).read_text())
         entries[session.kind] += pictures
         yield len(pictures)

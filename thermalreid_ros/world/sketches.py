@@ -15,21 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from thermalreid_ros.camera.crops import STORED_MARGIN
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
-from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.world.actors import CLASSES, HeatState, Identity, make_identity
 from thermalreid_ros.world.colour_camera import ColourCamera, ColourCameraParameters
 from thermalreid_ros.world.daylight import Daylight
-from thermalreid_ros.world.film import claim_folder
+from thermalreid_ros.world.film import claim_folder, refuse_finished
 from thermalreid_ros.world.materials import Surface, material_arrays
-from thermalreid_ros.world.pairs import NEAR_PX
+from thermalreid_ros.world.pairs import NEAR_PX, groups_of, window
 from thermalreid_ros.world.population import Placed
 from thermalreid_ros.world.raycast import Scene
 from thermalreid_ros.world.textures import texture
 from thermalreid_ros.world.views import near_by
-from thermalreid_ros.world.workers import run_in_order
+from thermalreid_ros.world.workers import run_missing
 
 _LIGHTS = 12  # of a session
 _FINE = 2  # rays per pixel and axis on the object
@@ -51,8 +49,7 @@ class SketchPlan:
 
     def groups(self) -> list[list[tuple[str, int]]]:
         """The (class, number) of each group's identities."""
-        everyone = [(self.classes[k % len(self.classes)], k // len(self.classes)) for k in range(self.identities)]
-        return [everyone[first:first + self.group] for first in range(0, len(everyone), self.group)]
+        return groups_of(self.classes, self.identities, self.group)
 
 
 def make_sketches(plan: SketchPlan, out: Path, arguments: Mapping[str, Any], workers: int) -> Iterator[int]:
@@ -61,8 +58,7 @@ def make_sketches(plan: SketchPlan, out: Path, arguments: Mapping[str, Any], wor
 
     Raises ThermalReidError where `out` holds a finished set or something else.
     """
-    if (out / "index.json").exists():
-        raise ThermalReidError(f"{out}: holds a finished set already; remove it or choose another place")
+    refuse_finished(out)
     claim_folder(out, arguments)
     (out / "sessions").mkdir(exist_ok=True)
     return _drawn(plan, out, arguments, workers)
@@ -70,12 +66,8 @@ def make_sketches(plan: SketchPlan, out: Path, arguments: Mapping[str, Any], wor
 
 def _drawn(plan: SketchPlan, out: Path, arguments: Mapping[str, Any], workers: int) -> Iterator[int]:
     sessions = range(len(plan.groups()))
-    missing = [session for session in sessions if not _path(out, session).exists()]
-    done = run_in_order(_Sketcher, (plan, out), missing, workers)
     total = 0
-    for session in sessions:
-        if session in missing:
-            next(done)
+    for session in run_missing(_Sketcher, (plan, out), sessions, lambda session: _path(out, session).exists(), workers):
         with np.load(_path(out, session)) as stored:
             count = len(stored["label"])
         total += count
@@ -123,15 +115,12 @@ class Body:
     def sketch(self, light: Daylight, rng: np.random.Generator) -> np.ndarray:
         """uint8 (NEAR_PX, NEAR_PX, 3), RGB: the square of STORED_MARGIN around it, from a camera of views.near_by."""
         pose, intrinsics = near_by()(self._actor, rng)
-        pixels = intrinsics.project(pose.to_camera(self._mesh.vertices))
-        low, high = pixels.min(axis=0), pixels.max(axis=0)
-        zoom = NEAR_PX / (STORED_MARGIN * (high - low).max())
-        left, top = 0.5 * (low + high) - 0.5 * NEAR_PX / zoom
-        k = Intrinsics(NEAR_PX, NEAR_PX, zoom * intrinsics.fx, zoom * intrinsics.fy, zoom * (intrinsics.cx - left),
-                       zoom * (intrinsics.cy - top))
+        corners = pose.to_camera(self._mesh.vertices)
+        k = window(intrinsics, intrinsics.project(corners), NEAR_PX)
         scene = self._surroundings(pose, k, light, rng).reshape(NEAR_PX, NEAR_PX, 3)
-        edge = (low - (left, top)) * zoom, (high - (left, top)) * zoom
-        self._lay_over(scene, pose, k, light, np.floor(edge[0]).astype(int), np.ceil(edge[1]).astype(int))
+        pixels = k.project(corners)
+        self._lay_over(scene, pose, k, light, np.floor(pixels.min(axis=0)).astype(int),
+                       np.ceil(pixels.max(axis=0)).astype(int))
         camera = ColourCamera(ColourCameraParameters().varied(rng), k, int(rng.integers(2**31)))
         return camera.capture(scene, 0)
 

@@ -16,6 +16,18 @@ class WorkerError(ThermalReidError):
     """A process that ended before its work was done."""
 
 
+def run_missing(make: Callable[..., Callable[[Any], Any]], arguments: tuple, jobs: Sequence[Any],
+                there: Callable[[Any], bool], workers: int) -> Iterator[Any]:
+    """Each job, in their order, once it is done: those that are not `there` yet as of run_in_order, whose arguments and
+    errors are these, too; the others at once."""
+    missing = [job for job in jobs if not there(job)]
+    done = run_in_order(make, arguments, missing, workers)
+    for job in jobs:
+        if job in missing:
+            next(done)
+        yield job
+
+
 def run_in_order(make: Callable[..., Callable[[Any], Any]], arguments: tuple, jobs: Sequence[Any],
                  workers: int) -> Iterator[Any]:
     """work(job) for each job, in their order, where work = make(*arguments) is made once in each process.
