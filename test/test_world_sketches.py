@@ -1,14 +1,19 @@
 """Sketches: identities alone on plain ground, as photographs of the city show them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from thermalreid_ros.camera.geometry import Intrinsics
 from thermalreid_ros.cli import main
 from thermalreid_ros.world.actors import make_identity
 from thermalreid_ros.world.daylight import Daylight
+from thermalreid_ros.world.film import solar_time
 from thermalreid_ros.world.sketches import Body, SketchPlan
+from thermalreid_ros.world.thermal import ThermalDay
+from thermalreid_ros.world.weather import Weather
 
 SUN = np.float32([0.6, 0.0, 0.8])
 
@@ -34,6 +39,51 @@ def test_the_shadow_lies_away_from_the_sun():
     body = Body(make_identity("person", 1, 3), 0.1, False)
     clear, dull = (body.sketch(Daylight(SUN, cover), np.random.default_rng(5)).astype(float) for cover in (0.0, 1.0))
     assert np.abs(clear / clear.mean() - dull / dull.mean()).max() > 0.2
+
+
+def test_from_above_dark_paint_is_hot_in_the_sun():
+    """Of one body in other paint, at noon of a clear day: the difference is that of its thermal picture."""
+    camera = Intrinsics.from_field_of_view(640, 512, np.radians(32.0))
+    when = solar_time("2025-06-21", 12.5, 0.0)
+    day = ThermalDay(45.0, 0.0, when, Weather.clear())
+    car = next(car for n in range(200) if (car := make_identity("car", n, 3)).style == "saloon" and not car.sunroof)
+    means = []
+    for paint in ((0.012, 0.012, 0.014), (0.74, 0.75, 0.74)):
+        body = Body(replace(car, paint=paint, roof_paint=paint), 0.0, False)
+        frame, box = body.from_above(day, camera, np.random.default_rng(0))
+        x0, y0, x1, y1 = (int(edge) for edge in box)
+        means.append(frame[y0:y1, x0:x1].mean() / 100.0)
+        assert frame.dtype == np.uint16 and 20 < max(x1 - x0, y1 - y0) < 90
+        assert 280.0 < np.median(frame) / 100.0 < 340.0
+    assert means[0] - means[1] > 5.0
+    again = body.from_above(day, camera, np.random.default_rng(0))
+    assert (again[0] == frame).all() and again[1] == box
+
+
+def test_what_shows_too_few_pixels_from_above_is_not_kept():
+    far = Intrinsics.from_field_of_view(640, 512, np.radians(110.0))
+    night = ThermalDay(45.0, 0.0, solar_time("2025-06-21", 1.0, 0.0), Weather.clear())
+    body = Body(make_identity("dog", 0, 3), 0.0, False)
+    assert body.from_above(night, far, np.random.default_rng(2)) is None
+
+
+def test_sketches_with_a_drone_are_read_with_traits(tmp_path, capsys):
+    pytest.importorskip("torch", reason="the training extra is not installed")
+    from thermalreid_ros.training.pairs import read_sketches
+
+    out = tmp_path / "set"
+    command = ["world", "sketches", "--seed", "4", "--identities", "4", "--classes", "car", "--views", "2",
+               "--drone", "2", "--workers", "1", "--out", str(out)]
+    assert main(command) == 0
+    sketches = read_sketches([out])
+    assert len(sketches) == 8 and sketches.identities == 4 and not len(sketches.near)
+    assert sketches.drone.shape == (8, 2, 96, 96) and sketches.colour.shape == (8, 3, 128, 128)
+    assert (sketches.drone_px.amax(1) > 0).all() and 230.0 < float(sketches.drone[0, 0].median()) / 100.0 < 340.0
+    # Views of one identity have its traits, others have others.
+    assert (sketches.traits[0] == sketches.traits[1]).all() and not (sketches.traits[0] == sketches.traits[4]).all()
+    with pytest.raises(SystemExit):
+        main([*command[:-2], "--drone", "-1", "--out", str(tmp_path / "x")])
+    assert "less than 0" in capsys.readouterr().err
 
 
 def test_a_set_is_made_resumed_and_not_made_again(tmp_path, capsys):

@@ -100,7 +100,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     pairs.add_argument("--out", type=Path, required=True, metavar="DIR")
     pairs.add_argument("--views", type=positive(int), default=4, metavar="N",
                        help="places and times that each identity is seen at (default 4)")
-    pairs.add_argument("--drone", type=int, default=2, metavar="N",
+    pairs.add_argument("--drone", type=_count, default=2, metavar="N",
                        help="pictures from a drone at each of them (default 2); 0: photographs alone")
     pairs.add_argument("--group", type=positive(int), default=48, metavar="N",
                        help="identities that share places and times (default 48)")
@@ -114,6 +114,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     sketches.add_argument("--classes", nargs="+", choices=CLASS_NAMES, default=list(CLASS_NAMES), metavar="CLASS",
                           help=f"of {', '.join(CLASS_NAMES)} (default all)")
     sketches.add_argument("--views", type=positive(int), default=4, metavar="N", help="of each identity (default 4)")
+    sketches.add_argument("--drone", type=_count, default=0, metavar="N",
+                          help="thermal pictures from a drone with each view (default 0)")
     sketches.add_argument("--out", type=Path, required=True, metavar="DIR")
     _add_workers(sketches)
     add_json_option(sketches)
@@ -312,9 +314,10 @@ def _sketches(args: argparse.Namespace) -> int:
     from thermalreid_ros.world.film import default_workers
     from thermalreid_ros.world.sketches import SketchPlan, make_sketches
 
-    plan = SketchPlan(args.seed, args.identities, tuple(args.classes), args.views)
+    plan = SketchPlan(args.seed, args.identities, tuple(args.classes), args.views, args.drone)
     sessions = make_sketches(plan, args.out, {"seed": args.seed, "identities": args.identities, "classes": args.classes,
-                                              "views": args.views}, args.workers or default_workers())
+                                              "views": args.views, "drone": args.drone},
+                             args.workers or default_workers())
     count = sum(progress(sessions, total=len(plan.groups()), description="sessions", unit="session"))
     write_json(args.json, {"identities": args.identities, "sketches": count})
     print(f"{args.out}: {count} sketches of {args.identities} identities")
@@ -361,6 +364,13 @@ def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**31:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to {2**31 - 1}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return value
 
 

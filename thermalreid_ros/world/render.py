@@ -44,7 +44,7 @@ _BEYOND = Surface.DRY_GRASS  # what the ground outside of the area is taken for
 _LAMP_SPACING_M = 30.0
 _LAMP_REACH_M = 9.0
 _LONGEST_SHADOW_M = 12.0  # of actors; longer ones, of a sun low in the sky, are cut
-_STROLLING = 0.5  # share of the past in which what moves was in the sun
+STROLLING = 0.5  # share of the past in which what moves was in the sun
 
 
 class RenderError(ThermalReidError):
@@ -130,14 +130,11 @@ class Renderer:
         self._sun = sun_direction(city.latitude_deg, city.longitude_deg, when).astype(np.float32)
         self._daylight = Daylight(self._sun, self.weather.cloud_cover)
         self._air = Atmosphere.of(self.weather, float(solar_hour(city.longitude_deg, when)), day.surroundings_k)
-        # Blotches come from unequal absorption and evaporation: what the sun warms most cools most at night.
-        cover = self.weather.cloud_cover
-        recent = float(np.dot(day.history_irradiance[:4], (0.25, 0.25, 0.5, 1.0)) / 2.0)
-        self._grain = np.float32(0.2 * cover + (1.0 - cover) * (1.35 * min(recent / 500.0, 1.0) - 0.35))
+        self._grain = day.blotches
         self._lamps_on = self._sun[2] < np.sin(np.radians(-1.0))
 
         sunlit = np.zeros((patches.count, HISTORY), np.float32)
-        for block, sun in _sunny_blocks(day):
+        for block, sun in sunny_blocks(day):
             sunlit[:, block] = patches.sunlit(self._scene, sun)
         self._patch_k = day.temperature_k(patches.surface, patches.colour, patches.normal, self._sky_view, sunlit)
         walls = patches.walls
@@ -383,7 +380,7 @@ class _Ground:
         points = self.points.reshape(-1, 3)
         # A bit for each block of the past in which the sun reached the cell.
         self.sunlit = np.zeros(self.sky.shape, np.uint8)
-        for block, sun in _sunny_blocks(day):
+        for block, sun in sunny_blocks(day):
             self.sunlit |= (scene.sunlit(points, self._up, sun).reshape(self.sky.shape) << block).astype(np.uint8)
         kinds, patterns = len(self.present), 1 << HISTORY
         bits = (np.arange(patterns)[:, None] >> np.arange(HISTORY)) & 1
@@ -611,9 +608,9 @@ class _View:
             if colour and renderer._sun[2] > 0:
                 sun = (to_body @ renderer._sun).astype(np.float32)
                 hits.lit[pixel[body.scene.occluded(local, sun)]] = 0.0
-            stays_h = _stay_h(actor)
+            stays_h = stay_h(actor)
             dark = np.zeros(len(pixel), np.uint8)
-            for block, sun in _sunny_blocks(renderer._day):
+            for block, sun in sunny_blocks(renderer._day):
                 if stays_h > 0.5 * (HISTORY_EDGES_H[block] + HISTORY_EDGES_H[block + 1]):
                     hidden = body.scene.occluded(local, (to_body @ sun).astype(np.float32))
                     dark |= (hidden << block).astype(np.uint8)
@@ -649,23 +646,19 @@ class _View:
     def _history(self, place: np.ndarray) -> np.ndarray:
         """Share of each past block that each actor spent in the sun, float32 (A, 7)."""
         renderer = self.renderer
-        sunlit = np.full((len(self.actors), HISTORY), _STROLLING, np.float32)
-        stays_h = np.array([_stay_h(a) for a in self.actors])
+        sunlit = np.full((len(self.actors), HISTORY), STROLLING, np.float32)
+        stays_h = np.array([stay_h(a) for a in self.actors])
         points = place.copy()
         for number, body, _, _ in self.seen:
             points[number, 2] += np.float32(0.7 * body.box[1, 2])
-        for block, sun in _sunny_blocks(renderer._day):
-            young, old = HISTORY_EDGES_H[block:block + 2]
-            share = np.clip((stays_h - young) / (old - young), 0.0, 1.0).astype(np.float32)
+        for block, sun in sunny_blocks(renderer._day):
             lit = ~renderer._scene.occluded(points, sun)
-            sunlit[:, block] += share * (lit - np.float32(_STROLLING))
+            sunlit[:, block] += share_stayed(stays_h, block) * (lit - np.float32(STROLLING))
         return sunlit
 
     def _state(self, actor: Placed, sunlit: np.ndarray):
         """The actor's heat state with the sun it stands in, which heats the cabins of cars."""
-        day = self.renderer._day
-        recent = float(np.dot(sunlit[:3], day.history_irradiance[:3] * (1, 1, 2)) / 4.0)
-        return replace(actor.state, solar_w_m2=recent * max(float(day.history_sun[2, 2]), 0.0))
+        return replace(actor.state, solar_w_m2=self.renderer._day.recent_sun_w_m2(sunlit))
 
     def _rectangle(self, points: np.ndarray, margin_m: float = 0.0) -> tuple[int, int, int, int] | None:
         """Columns and rows (left, right, top, bottom) of the picture that may show world points; None for none."""
@@ -722,16 +715,22 @@ def _picture_rays(intrinsics: Intrinsics, pose: Pose) -> np.ndarray:
     return rays.reshape(-1, 3)
 
 
-def _sunny_blocks(day: ThermalDay) -> Iterator[tuple[int, np.ndarray]]:
+def sunny_blocks(day: ThermalDay) -> Iterator[tuple[int, np.ndarray]]:
     """(number, direction to the sun) of those blocks of the past in which the sun shone."""
     for block in range(HISTORY):
         if day.history_irradiance[block] > 0.0 and day.history_sun[block, 2] > 0.0:
             yield block, day.history_sun[block]
 
 
-def _stay_h(actor: Placed) -> float:
+def stay_h(actor: Placed) -> float:
     """For how many hours an actor has been where it is."""
     return 0.0 if actor.moving else min(actor.state.parked_s / 3600.0, 48.0)
+
+
+def share_stayed(stays_h: np.ndarray, block: int) -> np.ndarray:
+    """float32, the share of a block of the past (ThermalDay) that those have been here who came stays_h ago."""
+    young, old = HISTORY_EDGES_H[block:block + 2]
+    return np.clip((stays_h - young) / (old - young), 0.0, 1.0).astype(np.float32)
 
 
 def _default_colour(surface: np.ndarray) -> np.ndarray:

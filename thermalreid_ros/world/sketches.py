@@ -1,7 +1,8 @@
-"""Sketches: many identities photographed near by, each alone on a plain ground before a wall, by day.
+"""Sketches: many identities photographed near by, each alone on a plain ground before a wall, by day; and, where asked
+for, seen by a drone's thermal camera at another time, in other weather and another state of heat.
 
-The same bodies, paints and light as in the city, without the city: a hundred times as fast, for what must be learned
-of very many identities. Crops are those of `pairs`, and so are the sets: one file a session.
+The same bodies, paints, light and heat as in the city, without the city: a hundred times as fast, for what must be
+learned of very many identities. Crops are those of `pairs`, and so are the sets: one file a session.
 """
 
 from __future__ import annotations
@@ -9,28 +10,38 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from thermalreid_ros.camera.crops import STORED_MARGIN, square_crop
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.world.actors import CLASSES, HeatState, Identity, make_identity
 from thermalreid_ros.world.colour_camera import ColourCamera, ColourCameraParameters
 from thermalreid_ros.world.daylight import Daylight
-from thermalreid_ros.world.film import claim_folder, refuse_finished
+from thermalreid_ros.world.film import claim_folder, refuse_finished, solar_time
 from thermalreid_ros.world.materials import Surface, material_arrays
-from thermalreid_ros.world.pairs import NEAR_PX, groups_of, window
+from thermalreid_ros.world.pairs import DRONE_PX, NEAR_PX, groups_of, window
 from thermalreid_ros.world.population import Placed
-from thermalreid_ros.world.raycast import Scene
+from thermalreid_ros.world.radiometry import Atmosphere
+from thermalreid_ros.world.raycast import OFFSET_M, Scene
+from thermalreid_ros.world.render import HISTORY, STROLLING, share_stayed, stay_h, sunny_blocks
+from thermalreid_ros.world.sensor import ThermalSensor, ThermalSensorParameters
 from thermalreid_ros.world.textures import texture
-from thermalreid_ros.world.views import near_by
+from thermalreid_ros.world.thermal import ThermalDay
+from thermalreid_ros.world.views import from_drone, near_by
+from thermalreid_ros.world.weather import Weather
 from thermalreid_ros.world.workers import run_missing
 
-_LIGHTS = 12  # of a session
+_LIGHTS = 12  # of a session, and as many hours for the drone
+_LATITUDES_DEG = 35.0, 62.0
+_IN_THE_OPEN = 0.6  # share of the places that nothing shades; of the others each past hour is in the sun or is not
 _FINE = 2  # rays per pixel and axis on the object
+_LEAST_PIXELS, _TRIES = 30, 16  # of an object from a drone, as find_view has them, and views that are drawn for that
 _GROUNDS = (Surface.ASPHALT, Surface.PAVING, Surface.CONCRETE, Surface.GRAVEL, Surface.GRASS, Surface.DRY_GRASS,
             Surface.SOIL)
 _WALLS = (Surface.WALL_PLASTER, Surface.WALL_BRICK, Surface.WALL_CONCRETE, Surface.GRASS)
@@ -38,14 +49,18 @@ _WALLS = (Surface.WALL_PLASTER, Surface.WALL_BRICK, Surface.WALL_CONCRETE, Surfa
 
 @dataclass(frozen=True)
 class SketchPlan:
-    """identities: of all these classes together, in equal shares. views: of each identity. group: identities in a
-    session, which share some lights."""
+    """identities: of all these classes together, in equal shares. views: of each identity. drone: pictures from a
+    drone with each view; 0: photographs alone. group: identities in a session, which share some lights and hours.
+    fov_rad: horizontal, of the drone's camera of size_px."""
 
     seed: int
     identities: int
     classes: tuple[str, ...] = CLASSES
     views: int = 4
+    drone: int = 0
     group: int = 96
+    fov_rad: float = np.radians(32.0)
+    size_px: tuple[int, int] = (640, 512)
 
     def groups(self) -> list[list[tuple[str, int]]]:
         """The (class, number) of each group's identities."""
@@ -83,24 +98,41 @@ def _path(out: Path, session: int) -> Path:
 class _Sketcher:
     def __init__(self, plan: SketchPlan, out: Path):
         self._plan, self._out, self._groups = plan, out, plan.groups()
+        self._drone = Intrinsics.from_field_of_view(*plan.size_px, plan.fov_rad)
 
     def __call__(self, session: int) -> int:
-        rng = np.random.default_rng(np.random.SeedSequence([self._plan.seed, 0x5CE, session]))
+        plan = self._plan
+        rng = np.random.default_rng(np.random.SeedSequence([plan.seed, 0x5CE, session]))
         lights = [light_of(rng) for _ in range(_LIGHTS)]
+        days = [day_of(rng) for _ in range(_LIGHTS if plan.drone else 0)]
         rows = []
         for name, number in self._groups[session]:
-            identity = make_identity(name, number, self._plan.seed)
+            identity = make_identity(name, number, plan.seed)
             moving, phase = bool(rng.random() < 0.5), float(rng.random())
             body = Body(identity, phase, moving)
-            for _ in range(self._plan.views):
-                rows.append((CLASSES.index(name), body.sketch(lights[rng.integers(_LIGHTS)], rng),
-                             np.float32(identity.size_m), identity.name))
-        label, colour, size_m, names = zip(*rows)
+            for _ in range(plan.views):
+                row = {"label": CLASSES.index(name), "colour": body.sketch(lights[rng.integers(_LIGHTS)], rng),
+                       "size_m": np.float32(identity.size_m), "identity": identity.name}
+                if plan.drone:
+                    row |= self._seen(identity, days, rng)
+                rows.append(row)
         buffer = io.BytesIO()
-        np.savez(buffer, label=np.array(label), colour=np.stack(colour), size_m=np.stack(size_m),
-                 identity=np.array(names), seed=self._plan.seed)
+        np.savez(buffer, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}, seed=plan.seed)
         write_atomically(_path(self._out, session), buffer.getvalue())
         return len(rows)
+
+    def _seen(self, identity: Identity, days: list[ThermalDay], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """drone (D, DRONE_PX, DRONE_PX), uint16 centikelvin, and drone_px (D,), the object's longest side there before
+        it was enlarged, 0 where it is too small."""
+        crops, pixels = np.zeros((self._plan.drone, DRONE_PX, DRONE_PX), np.uint16), np.zeros(self._plan.drone)
+        for k in range(self._plan.drone):
+            body = Body(identity, float(rng.random()), bool(rng.random() < 0.5))
+            seen = body.from_above(days[rng.integers(len(days))], self._drone, rng)
+            if seen is not None:
+                frame, box = seen
+                crops[k] = square_crop(frame, box, DRONE_PX, STORED_MARGIN)
+                pixels[k] = max(box[2] - box[0], box[3] - box[1])
+        return {"drone": crops, "drone_px": pixels.astype(np.float32)}
 
 
 class Body:
@@ -123,6 +155,76 @@ class Body:
                        np.ceil(pixels.max(axis=0)).astype(int))
         camera = ColourCamera(ColourCameraParameters().varied(rng), k, int(rng.integers(2**31)))
         return camera.capture(scene, 0)
+
+    def from_above(self, day: ThermalDay, camera: Intrinsics, rng: np.random.Generator
+                   ) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
+        """(frame, uint16 (H, W) centikelvin, of views.from_drone; box of the object in it, pixel edges), in a heat
+        state such as one meets, in the open or where something shades it. None where it shows too few pixels."""
+        actor = replace(self._actor, state=self._actor.identity.typical_state(rng, self._actor.moving))
+        draw = from_drone(camera)
+        for _ in range(_TRIES):
+            pose, k = draw(actor, rng)
+            eye = pose.position_m.astype(np.float32)
+            parts = [(np.arange(_FINE * side) + 0.5) / _FINE for side in (k.width, k.height)]
+            rays = _rays(pose, k, *parts)
+            depth, face = self._scene.nearest(eye, rays)
+            hit = np.flatnonzero(face >= 0)
+            if len(hit) >= _LEAST_PIXELS * _FINE**2:
+                break
+        else:
+            return None
+        shaded = (rng.random(HISTORY) < 0.5) & (rng.random() > _IN_THE_OPEN)
+        place, sky_view = 1.0 - shaded.astype(np.float32), np.float32(rng.uniform(0.6, 1.0))
+        radiance = self._warm_ground(actor, pose, k, day, place, sky_view, rng)
+        used, inverse = np.unique(face[hit], return_inverse=True)
+        stays = np.array([share_stayed(np.array(stay_h(actor)), block) for block in range(HISTORY)])
+        sunlit = STROLLING + stays * (place - STROLLING)
+        state = replace(actor.state, solar_w_m2=day.recent_sun_w_m2(sunlit))
+        back_k, back = actor.identity.heat(state, day.air_temperature_k)
+        zone, outward = self._mesh.zone[used], self._normals[used]
+        view = 0.5 * (1.0 + outward[:, 2]) * sky_view
+        kelvin = day.temperature_k(self._mesh.material[used], self._mesh.colour[used], outward, view,
+                                   np.broadcast_to(sunlit, (len(used), HISTORY)), back_k[zone], back[zone])[inverse]
+        rays, surface = rays[hit], self._mesh.material[face[hit]]
+        points, normal = eye + depth[hit, None] * rays, self._normals[face[hit]]
+        grain = texture(surface, points, normal, np.full(len(hit), actor.identity.number, np.uint32),
+                        depth[hit] / np.float32(k.fx))
+        kelvin = kelvin + np.abs(day.blotches) * grain.thermal_offset_k
+        samples = _apparent(day.atmosphere(), surface, kelvin, normal, view[inverse], rays, depth[hit])
+        row, column = np.divmod(hit, _FINE * k.width)
+        pixel = row // _FINE * k.width + column // _FINE
+        cover = np.bincount(pixel, minlength=len(radiance)) / _FINE**2
+        radiance = radiance * (1.0 - cover) + np.bincount(pixel, samples, len(radiance)) / _FINE**2
+        sensor = ThermalSensor(ThermalSensorParameters().varied(rng), k, int(rng.integers(2**31)))
+        frame = sensor.capture(radiance.reshape(k.height, k.width).astype(np.float32),
+                               int(day.when.timestamp()) * 1_000_000_000)
+        rows, columns = np.divmod(np.flatnonzero(cover >= 0.5), k.width)
+        return frame, (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
+
+    def _warm_ground(self, actor: Placed, pose: Pose, k: Intrinsics, day: ThermalDay, place: np.ndarray,
+                     sky_view: np.float32, rng: np.random.Generator) -> np.ndarray:
+        """In-band radiance, float32 (N,), of ground of two kinds, cool where the object has shaded it. place: (7,),
+        share of each past block in which the sun shone there."""
+        rays = _rays(pose, k, np.arange(k.width) + 0.5, np.arange(k.height) + 0.5)
+        eye = pose.position_m.astype(np.float32)
+        depth = -eye[2] / rays[:, 2]
+        points = eye + depth[:, None] * rays
+        away = rng.normal(size=2).astype(np.float32)
+        kinds = rng.choice(len(_GROUNDS), 2)
+        beyond = points[:, :2] @ (away / np.linalg.norm(away)) > rng.normal(0.0, 3.0)
+        surface = np.where(beyond, _GROUNDS[kinds[0]], _GROUNDS[kinds[1]]).astype(np.uint8)
+        sunlit = np.repeat(place[None], len(points), axis=0)
+        for block, sun in sunny_blocks(day):
+            share = share_stayed(np.array(stay_h(actor)), block)
+            if share > 0.0 and place[block] > 0.0:
+                sunlit[:, block] -= share * self._scene.occluded(points + np.float32([0.0, 0.0, OFFSET_M]), sun)
+        up = np.broadcast_to(np.float32([0.0, 0.0, 1.0]), points.shape)
+        kelvin = day.temperature_k(surface, material_arrays().albedo_rgb[surface], up, np.full(len(points), sky_view),
+                                   np.maximum(sunlit, 0.0))
+        grain = texture(surface, points + np.float32([*rng.uniform(-500.0, 500.0, 2), 0.0]), up,
+                        np.zeros(len(points), np.uint32), depth / np.float32(k.fx))
+        kelvin = kelvin + day.blotches * grain.thermal_offset_k
+        return _apparent(day.atmosphere(), surface, kelvin, up, np.full(len(points), sky_view), rays, depth)
 
     def _surroundings(self, pose: Pose, k: Intrinsics, light: Daylight, rng: np.random.Generator) -> np.ndarray:
         """Linear radiance float32 (N, 3): sky, one wall, ground of two kinds with the object's shadow."""
@@ -200,6 +302,24 @@ def light_of(rng: np.random.Generator) -> Daylight:
     elevation, bearing = np.radians(rng.uniform(8.0, 60.0)), rng.uniform(0.0, 2.0 * np.pi)
     sun = np.float32([np.cos(elevation) * np.cos(bearing), np.cos(elevation) * np.sin(bearing), np.sin(elevation)])
     return Daylight(sun, float(rng.choice([0.0, 0.3, 0.7, 1.0])))
+
+
+def day_of(rng: np.random.Generator) -> ThermalDay:
+    """Of any hour of any day somewhere in Europe, in weather as it may well be then."""
+    day = date(2025, 1, 1) + timedelta(days=int(rng.integers(365)))
+    when, latitude_deg = solar_time(day.isoformat(), float(rng.uniform(0.0, 24.0)), 0.0), rng.uniform(*_LATITUDES_DEG)
+    return ThermalDay(latitude_deg, 0.0, when, Weather.typical(latitude_deg, when, int(rng.integers(2**31))))
+
+
+def _apparent(air: Atmosphere, surface: np.ndarray, kelvin: np.ndarray, normal: np.ndarray, sky_view: np.ndarray,
+              rays: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """In-band radiance at the camera of what rays of a depth of one meet, float32 (N,)."""
+    length = np.linalg.norm(rays, axis=1)
+    direction = rays / length[:, None]
+    along = np.einsum("ij,ij->i", normal, direction)
+    normal, along = np.where(along[:, None] > 0, -normal, normal), -np.abs(along)
+    return air.apparent_radiance(surface, kelvin, -along, sky_view, depth * length,
+                                 direction[:, 2] - 2.0 * along * normal[:, 2])
 
 
 def _rays(pose: Pose, k: Intrinsics, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:

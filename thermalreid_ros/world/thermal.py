@@ -158,6 +158,20 @@ class ThermalDay:
         """The air and the sky of the same instant, in the camera's band."""
         return Atmosphere.of(self.weather, self.solar_hour, self.surroundings_k)
 
+    @property
+    def blotches(self) -> np.float32:
+        """What a texture's thermal offset is multiplied by: blotches come from unequal absorption and evaporation, and
+        what the sun warms most cools most at night."""
+        cover = self.weather.cloud_cover
+        recent = float(np.dot(self.history_irradiance[:4], (0.25, 0.25, 0.5, 1.0)) / 2.0)
+        return np.float32(0.2 * cover + (1.0 - cover) * (1.35 * min(recent / 500.0, 1.0) - 0.35))
+
+    def recent_sun_w_m2(self, sunlit: np.ndarray) -> float:
+        """Direct light on level ground over the last hour, of whose blocks these shares (7,) were in the sun: it warms
+        the cabins of cars."""
+        recent = float(np.dot(sunlit[:3], self.history_irradiance[:3] * (1, 1, 2)) / 4.0)
+        return recent * max(float(self.history_sun[2, 2]), 0.0)
+
     def _tables(self) -> None:
         forcing, count = self.forcing, len(MATERIALS)
         # Rows 0..M-1: materials on their own backs; M..2M-1: with nothing behind, for sources that the caller gives.
