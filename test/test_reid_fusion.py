@@ -38,7 +38,7 @@ def model(**changes) -> FusedModel:
            "sizes": {"any": SizeRegression(0.5, 0.7, 0.2, 0.1, np.array([1.0, -2.0]), np.array([0.5, 0, 0, 0, 0, 1])),
                      "dog": SizeRegression(-0.2, 0.3, 0.3, -0.2, np.zeros(0), np.zeros(6))},
            "lengths": {"any": LengthRow(0.1, 0.3), "dog": LengthRow(0.0, 0.1)},
-           "accept_probability": 0.8, "accept_probability_told": 0.9, "candidates_per_true": 20.0,
+           "accept_probability": 0.8, "accept_probability_told": {0.02: 0.9, 0.2: 0.7}, "candidates_per_true": 20.0,
            "descriptor_model": "an_embedding", "synthetic_share": 0.25}
     return FusedModel(**{**own, **changes})
 
@@ -165,10 +165,10 @@ def test_the_size_seen_is_the_diagonal_less_what_the_view_makes_of_it():
     assert model().seen_size(np.stack([view, view])) == pytest.approx([np.log(5.0) - 0.5 * 0.5 - 0.02] * 2)
 
 
-def test_descriptors_are_pooled_and_mixed_into_unit_vectors():
+def test_descriptors_are_pooled_and_mixed_so_that_distances_are_means():
     east, north = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-    assert pooled(np.stack([east, north])) == pytest.approx([0.5**0.5, 0.5**0.5])
-    assert probe_descriptor(east, north, 0.5) == pytest.approx([0.5**0.5, 0.5**0.5])
+    assert pooled(np.stack([east, north])) == pytest.approx([0.5, 0.5])
+    assert probe_descriptor(east, north, 0.25) == pytest.approx([0.75, 0.25])
     assert probe_descriptor(east, north, 0.0) == pytest.approx(east)
     assert probe_descriptor(east, None, 0.5) is east
     assert probe_descriptor(east, np.array([NAN, 0.0]), 0.5) is east
@@ -180,9 +180,18 @@ def test_the_shipped_file_is_whole():
     assert set(CLASS_NAMES) <= shipped.sizes.keys() and 0.0 < shipped.accept_probability < 1.0
     assert all(min(row.weights) >= 0 for rows in shipped.weights.values() for row in rows.values())
     assert 3.0 < np.exp(shipped.expected_size_m(None, "car")[0]) < 7.0
-    assert set(CLASS_NAMES) <= shipped.lengths.keys() and shipped.accept_probability_told > shipped.accept_probability
+    assert set(CLASS_NAMES) <= shipped.lengths.keys() and shipped.least_probability(
+        ToldLength(4.0, 0.02)) > shipped.accept_probability
     golf = shipped.lengths["car"].offset + np.log([3.6, 4.3, 5.2])  # as they are seen
     assert np.argmax(shipped.length_ratio(golf, ToldLength(4.3, 0.02), "car")) == 1
+
+
+def test_the_rougher_a_length_is_told_the_less_must_be_certain():
+    own = model()
+    assert own.least_probability(None) == 0.8
+    assert own.least_probability(ToldLength(4.0, 0.02)) == own.least_probability(ToldLength(4.0, 0.01)) == 0.9
+    assert own.least_probability(ToldLength(4.0, 0.02 * 10**0.5)) == pytest.approx(0.8)
+    assert own.least_probability(ToldLength(4.0, 0.4)) == 0.7
 
 
 def test_the_file_says_what_the_model_does(tmp_path):
@@ -191,7 +200,7 @@ def test_the_file_says_what_the_model_does(tmp_path):
     again = FusedModel.load(path)
     terms = pair(0.9, 0.3, 0.4, 0.8, 0.3)
     assert again.score(terms) == pytest.approx(own.score(terms)) and again.synthetic_share == 0.25
-    assert again.lengths == own.lengths and again.accept_probability_told == 0.9
+    assert again.lengths == own.lengths and again.accept_probability_told == {0.02: 0.9, 0.2: 0.7}
     assert again.expected_size_m(np.array([0.6, 0.1])) == pytest.approx(own.expected_size_m(np.array([0.6, 0.1])))
 
 
@@ -207,7 +216,7 @@ def test_the_file_says_what_the_model_does(tmp_path):
     (lambda content: content.pop("lengths"), "lengths"),
     (lambda content: content["lengths"]["dog"].update(noise=0.0), "noise"),
     (lambda content: content["lengths"].pop("any"), "class 'any'"),
-    (lambda content: content.update(accept_probability_told=0.0), "acceptance"),
+    (lambda content: content.update(accept_probability_told={0.02: 0.0}), "acceptance"),
 ])
 def test_a_damaged_file_is_named_in_one_line(tmp_path, change, complaint):
     content = yaml.safe_load(yaml.safe_dump(model().to_mapping()))

@@ -19,6 +19,7 @@ from thermalreid_ros.files import shipped
 from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.msg import DetectionArray, MatchArray, Target, ThermalProbe
 from thermalreid_ros.reid.fusion import FusedModel
+from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.target import BOX_SLACK, BUILDS
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.convert import array_to_image, detections_to_message, ns_to_stamp, stamp_to_ns
@@ -203,7 +204,8 @@ def test_a_length_that_is_told_is_weighed_and_one_that_cannot_be_is_refused(grap
     last = {m.probe_id: m for m in flight.matches}
     probability = {name: m.matches[0].probability for name, m in last.items()}
     assert probability["child"] < 0.7 * probability["anybody"] < 0.7 * probability["adult"]
-    assert last["child"].accept_probability == pytest.approx(FusedModel.load().accept_probability_told)
+    assert last["child"].accept_probability == pytest.approx(
+        FusedModel.load().least_probability(ToldLength(0.9, 0.1)))
     assert last["anybody"].accept_probability == pytest.approx(1e-9)
     assert node.process.poll() is None and "Traceback" not in node.output
 

@@ -131,7 +131,7 @@ def test_a_length_that_was_told_counts_among_those_of_a_class():
     for name, own, other in (("short", 1, 2), ("long", 2, 1)):
         assert found[name][own].probability > 1.3 * found["untold"][own].probability
         assert found[name][other].probability < 0.5 * found["untold"][other].probability
-        assert reid.rank(name).accept_probability == FUSION.accept_probability_told
+        assert reid.rank(name).accept_probability == FUSION.least_probability(ToldLength(3.6))
     assert found["untold"][2].probability < found["rough"][2].probability < found["long"][2].probability
     assert reid.rank("untold").accept_probability == reid.accept_probability == FUSION.accept_probability
     reid.accept_probability = 0.3

@@ -145,8 +145,10 @@ def _print(figures: dict[str, Any]) -> None:
     print(table(["open set", f"detected and identified at {open_set['false_alarms']:.0%} false alarms"],
                 [[name, value] for name, value in open_set["detection_and_identification"].items()]))
     shipped = open_set["shipped_threshold"]
+    told = ", ".join(f"{value:.3f} where the length is told to within {float(error):.0%}"
+                     for error, value in shipped["accept_probability_told"].items())
     print(f"fused, among {shipped['candidates']} candidates, accepting from probability "
-          f"{shipped['accept_probability']:.3f} ({shipped['accept_probability_told']:.3f} where the length is told): "
+          f"{shipped['accept_probability']:.3f} ({told}): "
           f"{shipped['detection_and_identification']:.3f} found, "
           f"{shipped['false_alarms']:.3f} false alarms; ECE {open_set['ece']:.3f}, of the best candidate "
           f"{open_set['ece_of_the_best']:.3f}")

@@ -57,9 +57,6 @@ class Setup:
         """Lengths of the photographs' objects: as somebody tells them, else as the photographs do."""
         return terms.lengths if self.told_length is None else drawn_lengths(terms, self.told_length, self.seed)
 
-    def accept_probability(self, length: ToldLength | None) -> float:
-        return self.model.accept_probability if length is None else self.model.accept_probability_told
-
 
 @dataclass(frozen=True, eq=False)
 class Measured:
@@ -223,7 +220,7 @@ def _open_set(terms: SetTerms, setup: Setup, outcomes: Mapping[str, Outcome], ga
             best += [max(own, with_true.max(initial=0.0)), rest.max(initial=0.0)]
             right += [own > with_true.max(initial=0.0), False]
             searches += 1
-            least = setup.accept_probability(told[gallery.photograph])
+            least = setup.model.least_probability(told[gallery.photograph])
             found += own >= least and own > with_true.max(initial=0.0)
             alarms += rest.max(initial=0.0) >= least
     probability, truth = np.concatenate(probabilities), np.concatenate(truths)
@@ -232,7 +229,8 @@ def _open_set(terms: SetTerms, setup: Setup, outcomes: Mapping[str, Outcome], ga
         "detection_and_identification": {name: round(value, _DIGITS) for name, value in rates.items()},
         "shipped_threshold": {
             "candidates": count, "accept_probability": setup.model.accept_probability,
-            "accept_probability_told": setup.model.accept_probability_told,
+            "accept_probability_told": {str(error): value for error, value in
+                                        setup.model.accept_probability_told.items()},
             "detection_and_identification": round(found / searches, _DIGITS),
             "false_alarms": round(alarms / searches, _DIGITS)},
         "ece": round(calibration_error(probability, truth), _DIGITS),

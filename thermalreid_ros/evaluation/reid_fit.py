@@ -32,6 +32,7 @@ from thermalreid_ros.reid.fusion import (
     features,
     probability_of,
 )
+from thermalreid_ros.reid.length import ToldLength
 
 #: A drone over a street or a square sees about so many objects at a time.
 CANDIDATES_PER_TRUE = 20.0
@@ -39,7 +40,8 @@ FALSE_ALARMS = 0.01
 FOLDS = 5
 RIDGES = (0.001, 0.01, 0.1, 1.0)
 #: Of lengths that are told in trials: by somebody who looked it up, who knows the kind, who guesses.
-TOLD_ERRORS = (0.02, 0.05, 0.1)
+TOLD_ERRORS = (0.02, 0.05, 0.1, 0.2)
+_BY_PHOTOGRAPHS = "by photographs"
 _LEAST_IDENTITIES = 2 * FOLDS
 _SEARCHES = 200  # drawn for each photograph when the threshold of acceptance is sought
 
@@ -152,7 +154,7 @@ def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, 
     seen = np.stack([less_view(terms.views, views[name]) for name in CLASS_NAMES])
     sizes, expected = fit_sizes(terms, views, fold_of, FOLDS)
     lengths = fit_lengths(terms, views, np.ones(len(terms.gallery), bool))
-    blank = FusedModel(np.zeros(len(FEATURES)), np.ones(len(FEATURES)), {}, sizes, lengths, 1.0, 1.0,
+    blank = FusedModel(np.zeros(len(FEATURES)), np.ones(len(FEATURES)), {}, sizes, lengths, 1.0, {},
                        CANDIDATES_PER_TRUE, descriptor_model, synthetic_share)
     pairs = all_pairs(terms, Evidence(terms, synthesis, beta_h, synthetic_share, expected, seen))
     losses, held_scores = {}, {}
@@ -166,11 +168,13 @@ def fit(terms: SetTerms, synthesis: str, beta_h: float, synthetic_share: float, 
     figures = _figures(held, scores, seed)
     # Where lengths are told the others that come close are few, and fewer still within a fold: among all is sought.
     every = _scores(model, pairs)
-    accept = max(_threshold(pairs, probability_of(every + ratio), seed)
-                 for ratio in _length_ratios(terms, views, blank, pairs, expected, fold_of, seed).values())
-    told = _told_figures(held, scores, _length_ratios(terms, views, blank, held, expected, fold_of, seed), accept)
-    return Fit(replace(model, accept_probability=figures["accept_probability"],
-                       accept_probability_told=told["accept_probability"]),
+    ratios = _length_ratios(terms, views, blank, pairs, expected, fold_of, seed)
+    thresholds = {error: _threshold(pairs, probability_of(every + ratios[_told_by(error)]), seed)
+                  for error in TOLD_ERRORS}
+    model = replace(model, accept_probability=figures["accept_probability"], accept_probability_told=thresholds)
+    told = _told_figures(model, held, scores, _length_ratios(terms, views, blank, held, expected, fold_of, seed),
+                         terms.lengths)
+    return Fit(model,
                {"sizes": {name: {"spread": row.spread, "sigma": row.sigma} for name, row in sizes.items()},
                 "ridge": ridge, "log_loss": losses[ridge], **figures, "length_told": told})
 
@@ -293,9 +297,9 @@ def _length_ratios(terms: SetTerms, views: dict[str, np.ndarray], blank: FusedMo
     seen, ratios = pairs.terms.size_log_ratio + expected[pairs.photograph], {}
     known = [replace(blank, lengths={**blank.lengths, **fit_lengths(terms, views, fold_of[whom] != fold)})
              for fold in range(FOLDS)]
-    every = {f"error {error:g}": drawn_lengths(terms, error, seed) for error in TOLD_ERRORS}
+    every = {_told_by(error): drawn_lengths(terms, error, seed) for error in TOLD_ERRORS}
     if terms.lengths is not None:
-        every["by photographs"] = terms.lengths
+        every[_BY_PHOTOGRAPHS] = terms.lengths
     for name, told in every.items():
         ratios[name] = np.empty(len(pairs.who))
         for photograph in np.unique(pairs.photograph):
@@ -305,11 +309,19 @@ def _length_ratios(terms: SetTerms, views: dict[str, np.ndarray], blank: FusedMo
     return ratios
 
 
-def _told_figures(held: Pairs, scores: np.ndarray, ratios: dict[str, np.ndarray], accept: float) -> dict[str, Any]:
-    """By who tells them, what lengths are worth on pairs held out."""
-    figures: dict[str, Any] = {"accept_probability": accept}
+def _told_by(error: float) -> str:
+    return f"error {error:g}"
+
+
+def _told_figures(model: FusedModel, held: Pairs, scores: np.ndarray, ratios: dict[str, np.ndarray],
+                  lengths: Sequence[ToldLength | None] | None) -> dict[str, Any]:
+    """By who tells them, what lengths are worth on pairs held out. lengths: as photographs tell them."""
+    figures: dict[str, Any] = {}
+    least: dict[str, float | np.ndarray] = {_told_by(error): p for error, p in model.accept_probability_told.items()}
+    if lengths is not None:
+        least[_BY_PHOTOGRAPHS] = np.array([model.least_probability(lengths[n]) for n in held.photograph[held.true]])
     for name, ratio in ratios.items():
-        probability, true = probability_of(scores + ratio), held.true
+        probability, true, accept = probability_of(scores + ratio), held.true, least[name]
         figures[name] = {
             "log_loss": _log_loss(held, scores + ratio),
             "auc_same_class": {CLASS_NAMES[label]: _auc_within(held, scores + ratio, label)

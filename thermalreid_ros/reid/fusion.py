@@ -157,7 +157,7 @@ class FusedModel:
     """means, scales: (6,), of the features over as many true pairs as false ones, so that an unknown term in the place
     of its mean speaks neither for nor against. weights: by WITH_EMBEDDING or WITHOUT_EMBEDDING and class or ANY.
     lengths: by class or ANY. accept_probability: at which one search in a hundred among candidates_per_true others
-    accepts a wrong one; accept_probability_told: where the length is told.
+    accepts a wrong one; accept_probability_told: where the length is told, by the error that it is told with.
     candidates_per_true: the prior, one true candidate among so many, of which SAME_CLASS_SHARE are of its class.
     descriptor_model: the embedding that the sizes and weights belong to, "" where it had none. synthetic_share: of the
     thermal probes in a probe's descriptor, see probe_descriptor.
@@ -169,7 +169,7 @@ class FusedModel:
     sizes: Mapping[str, SizeRegression]
     lengths: Mapping[str, LengthRow]
     accept_probability: float
-    accept_probability_told: float
+    accept_probability_told: Mapping[float, float]
     candidates_per_true: float
     descriptor_model: str = ""
     synthetic_share: float = 0.5
@@ -206,12 +206,15 @@ class FusedModel:
             raise ValueError(f"sizes whose view is not {VIEW_FEATURES} numbers, or whose sigma is not above 0")
         model = cls(np.array([float(row["mean"]) for row in table]), np.array([float(row["scale"]) for row in table]),
                     weights, sizes, lengths, float(content["accept_probability"]),
-                    float(content["accept_probability_told"]), float(content["candidates_per_true"]),
+                    {float(error): float(value) for error, value in content["accept_probability_told"].items()},
+                    float(content["candidates_per_true"]),
                     str(content.get("descriptor_model") or ""), float(content.get("synthetic_share", 0.5)))
         numbers = [*model.means, *model.scales, *(number for rows in weights.values() for row in rows.values()
                                                   for number in (row.bias, *row.weights)),
                    *(number for row in lengths.values() for number in astuple(row))]
-        accepted = (model.accept_probability, model.accept_probability_told)
+        accepted = (model.accept_probability, *model.accept_probability_told.values())
+        if not model.accept_probability_told or min(model.accept_probability_told) <= 0.0:
+            raise ValueError("no acceptance where lengths are told, or one of errors that are not above 0")
         if not np.isfinite(numbers).all() or (model.scales <= 0).any() or not 0.0 < min(accepted) <= max(accepted) <= 1:
             raise ValueError("numbers that are not finite, scales that are not above 0, or no acceptance from 0 to 1")
         if any(row.noise <= 0.0 for row in lengths.values()):
@@ -226,7 +229,7 @@ class FusedModel:
         return {
             "candidates_per_true": self.candidates_per_true,
             "accept_probability": rounded(self.accept_probability),
-            "accept_probability_told": rounded(self.accept_probability_told),
+            "accept_probability_told": {error: rounded(value) for error, value in self.accept_probability_told.items()},
             "descriptor_model": self.descriptor_model,
             "synthetic_share": self.synthetic_share,
             "features": {name: {"mean": rounded(mean), "scale": rounded(scale)}
@@ -239,6 +242,14 @@ class FusedModel:
                       for name, row in self.sizes.items()},
             "lengths": {name: {"offset": rounded(row.offset), "noise": rounded(row.noise)}
                         for name, row in self.lengths.items()}}
+
+    def least_probability(self, length: ToldLength | None) -> float:
+        """From which on a match is accepted: lengths told roughly leave fewer candidates that come close to certain, by
+        the logarithm of the error between those that were fitted, and as for the last of them beyond."""
+        if length is None:
+            return self.accept_probability
+        errors = sorted(self.accept_probability_told)
+        return float(np.interp(np.log(length.error), np.log(errors), [self.accept_probability_told[e] for e in errors]))
 
     def score(self, terms: PairTerms, class_name: str = "") -> np.ndarray:
         """float64 (N,), log-odds that each candidate is the probe's object, calibrated for one true candidate among
@@ -301,10 +312,9 @@ def view_features(views: np.ndarray) -> np.ndarray:
 
 
 def pooled(descriptors: np.ndarray) -> np.ndarray:
-    """(D,), the unit vector in the middle of unit vectors (n, D): of the photographs of a probe, or the crops of a
-    track."""
-    mean = np.asarray(descriptors, np.float32).mean(axis=0)
-    return mean / max(float(np.linalg.norm(mean)), 1e-9)
+    """(D,), the mean of unit vectors (n, D), of the photographs of a probe, or the crops of a track: distances from it
+    are the means of theirs."""
+    return np.asarray(descriptors, np.float32).mean(axis=0)
 
 
 def probe_descriptor(photograph: np.ndarray, probes: np.ndarray | None, synthetic_share: float) -> np.ndarray:
@@ -312,5 +322,4 @@ def probe_descriptor(photograph: np.ndarray, probes: np.ndarray | None, syntheti
     probes made of them, pooled; of the photographs alone where there are none, or they are not finite."""
     if probes is None or not np.isfinite(probes).all():
         return photograph
-    mixed = (1.0 - synthetic_share) * photograph + synthetic_share * probes
-    return mixed / max(float(np.linalg.norm(mixed)), 1e-9)
+    return (1.0 - synthetic_share) * photograph + synthetic_share * probes

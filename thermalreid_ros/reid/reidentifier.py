@@ -127,8 +127,7 @@ class Reidentifier:
     def _least_probability(self, length: ToldLength | None) -> float:
         if self._fusion is None or self._scale is not CELSIUS:
             return NAN
-        return self._accept_probability or (self._fusion.accept_probability if length is None else
-                                            self._fusion.accept_probability_told)
+        return self._accept_probability or self._fusion.least_probability(length)
 
     def add_probe(self, probe: Probe) -> None:
         """Search for this object from now on; a probe of the same name is replaced, and the oldest of more
