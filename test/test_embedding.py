@@ -9,13 +9,14 @@ from thermalreid_ros.synthesis import Conditions, ProbeSynthesizer
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed")
 
-from thermalreid_ros.training.embedding import EmbeddingNetwork  # noqa: E402
+from thermalreid_ros.training.embedding import EmbeddingNetwork, Told, log_ratios  # noqa: E402
 from thermalreid_ros.training.export_objects import (  # noqa: E402
     export_conditional,
     export_embedding,
     export_thermalgan,
 )
 from thermalreid_ros.training.synthesis import Generators  # noqa: E402
+from thermalreid_ros.training.traits import COMPONENTS  # noqa: E402
 
 FACTS = {"data_from": "noise", "training": {"data": "none", "licence": "Apache-2.0"}}
 
@@ -27,11 +28,7 @@ def noise(*shape: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def network() -> EmbeddingNetwork:
     torch.manual_seed(0)
-    network = EmbeddingNetwork().eval()
-    for neck in network.necks:  # each band's own
-        neck.running_mean.normal_(std=0.3)
-        neck.running_var.uniform_(0.5, 2.0)
-    return network
+    return EmbeddingNetwork().eval()
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +44,34 @@ def test_the_network_is_small_and_gives_unit_vectors(network):
     with torch.no_grad():
         vector = network.thermal(torch.randn(2, 1, 96, 96) * 3 + 15)
     torch.testing.assert_close(vector.norm(dim=1), torch.ones(2))
+
+
+def test_likenesses_are_log_likelihood_ratios(network):
+    """Products of vectors across bands, in nats, are those of the traits of one class, and equal classes add 0.06."""
+    torch.manual_seed(1)
+    logits = torch.full((5, 4), -40.0)
+    logits[:, 2] = 40.0
+    told = [Told(logits, torch.randn(5, 4, COMPONENTS)) for _ in range(2)]
+    vectors = [network.vectors(one, band) for band, one in enumerate(told)]
+    for vector in vectors:
+        torch.testing.assert_close(vector.norm(dim=1), torch.ones(5))
+    likeness = (vectors[0] @ vectors[1].T - 0.06) / network.nat
+    expected = log_ratios(told[0].traits[:, 2], told[1].traits[:, 2], torch.full((5,), 2), network.ratio)
+    torch.testing.assert_close(likeness, expected, atol=2e-3, rtol=1e-3)
+    # As of two normal measurements that explain 0.6 and 0.3 of a unit variance.
+    x, y, rho2 = told[0].traits[0, 2], told[1].traits[1, 2], 0.6 * 0.3
+    joint = torch.distributions.MultivariateNormal(torch.zeros(2), torch.tensor([[0.6, rho2], [rho2, 0.3]]))
+    apart = torch.distributions.Normal(0.0, torch.tensor([0.6, 0.3]).sqrt())
+    pairs = torch.stack([x, y], 1)
+    ratio = joint.log_prob(pairs) - apart.log_prob(pairs).sum(1) + 0.5 * np.log(1 - rho2)
+    assert float(ratio.sum()) == pytest.approx(float(expected[0, 1].detach()), abs=1e-3)
+
+
+def test_other_classes_are_unlike(network):
+    logits = torch.tensor([[9.0, 0, 0, 0], [0, 9.0, 0, 0]])
+    told = Told(logits, torch.randn(2, 4, COMPONENTS))
+    likeness = network.vectors(told, 0) @ network.vectors(told, 1).T
+    assert float(likeness.detach().diagonal().min()) > float(likeness.detach()[0, 1]) + 0.03
 
 
 def test_the_absolute_temperature_is_lost_on_purpose(network):
@@ -65,13 +90,14 @@ def test_both_bands_fly_as_they_were_trained(network, embedder):
         np.testing.assert_allclose(embedder.embed(crops), vectors.numpy(), atol=5e-3)
     mirrored = embedder.embed(thermal, mirrored=True)
     np.testing.assert_allclose(mirrored, embedder.embed(thermal[:, :, ::-1], mirrored=True), atol=1e-4)
-    np.testing.assert_allclose(np.linalg.norm(mirrored, axis=1), 1.0, atol=1e-5)
+    turned = embedder.embed(np.ascontiguousarray(thermal[:, :, ::-1]))
+    np.testing.assert_allclose(mirrored, 0.5 * (embedder.embed(thermal) + turned), atol=1e-5)
     np.testing.assert_allclose(embedder.describe(colour)[1].sum(axis=1), 1.0, atol=1e-5)
 
 
 def test_nothing_is_embedded_as_nothing(embedder):
     frame = np.random.default_rng(2).normal(10.0, 4.0, (100, 120)).astype(np.float32)
-    assert embedder.embed(embedder.thermal_squares(frame, [])).shape == (0, 128)
+    assert embedder.embed(embedder.thermal_squares(frame, [])).shape == (0, EmbeddingNetwork.dimensions)
     assert embedder.thermal_squares(frame, [(10, 20, 30, 60), (-5, -5, 12, 9)]).shape == (2, 96, 96)
 
 

@@ -24,20 +24,24 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
         if name == "synthesis":
             parser.add_argument("--embedding", type=Path, metavar="WEIGHTS.pt",
                                 help="of `train embedding`: synthesis then learns to be recognised by it")
+        else:
+            _add_sketches(parser)
+        if name == "embedding":
+            _add_backbone(parser)
         elif name == "baseline":
             parser.add_argument("--network", required=True, help="vrai or bot_bs")
             parser.add_argument("--bands", required=True, help="visible: learned on photographs alone, as the paper "
                                 "used it; cross: on photographs and thermal crops, as the embedding")
             parser.add_argument("--width", type=float, default=5 / 32, metavar="SHARE",
                                 help="of ResNet-50's channels (default 0.15625, 0.6 million parameters)")
+            parser.add_argument("--start", type=Path, metavar="WEIGHTS.pt",
+                                help="of such a training before: begin with its network")
         parser.set_defaults(part=run)
     length = parts.add_parser("length", help="what tells an object's length by its photograph")
     length.add_argument("--photographs", type=Path, nargs="+", required=True, metavar="DIR",
                         help="sets of `thermalreid world pairs`, finished or not, also of photographs alone")
-    length.add_argument("--sketches", type=Path, nargs="+", default=[], metavar="DIR",
-                        help="sets of `thermalreid world sketches`, learned from beside them")
-    length.add_argument("--backbone-weights", type=Path, metavar="FILE",
-                        help="ImageNet weights of MobileNetV2 (state dict with keys features.*)")
+    _add_sketches(length)
+    _add_backbone(length)
     length.add_argument("--batch", type=int, default=64, help="photographs (default 64)")
     _add_course_arguments(length, 2e-3)
     length.set_defaults(part=_length)
@@ -57,6 +61,16 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
     baseline.add_argument("--out", type=Path, required=True, metavar="NAME.onnx",
                           help="`evaluate reid` takes vrai, bot_bs, vrai_retrained and bot_bs_retrained")
     baseline.set_defaults(part=_export_baseline)
+
+
+def _add_sketches(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sketches", type=Path, nargs="+", default=[], metavar="DIR",
+                        help="sets of `thermalreid world sketches`, learned from beside them")
+
+
+def _add_backbone(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backbone-weights", type=Path, metavar="FILE",
+                        help="ImageNet weights of MobileNetV2 (state dict with keys features.*)")
 
 
 def _add_course_arguments(parser: argparse.ArgumentParser, learning_rate: float) -> None:
@@ -94,8 +108,10 @@ def _synthesis(args: argparse.Namespace) -> int:
 def _embedding(args: argparse.Namespace) -> int:
     from thermalreid_ros.training.embedding import EmbeddingRecipe, train
 
+    _check_backbone(args)
     recipe = EmbeddingRecipe(identities=args.batch, learning_rate=args.learning_rate, seed=args.seed)
-    weights = train(recipe, _pairs(args), args.out, minutes=args.minutes, steps=args.steps, log=_log)
+    weights = train(recipe, _pairs(args, traits=True), args.out, sketches=_sketches(args),
+                    backbone_weights=args.backbone_weights, minutes=args.minutes, steps=args.steps, log=_log)
     print(f"trained: {weights}")
     return 0
 
@@ -104,8 +120,7 @@ def _length(args: argparse.Namespace) -> int:
     from thermalreid_ros.training.lengths import LengthRecipe, train
     from thermalreid_ros.training.photographs import read_photographs
 
-    if args.backbone_weights is not None and not args.backbone_weights.is_file():
-        raise ThermalReidError(f"{args.backbone_weights}: no such file of backbone weights")
+    _check_backbone(args)
     device = _device(args)
     photographs = read_photographs(args.photographs, device)
     sketches = read_photographs(args.sketches, device) if args.sketches else None
@@ -124,7 +139,8 @@ def _baseline(args: argparse.Namespace) -> int:
 
     recipe = BaselineRecipe(args.network, args.bands, args.width, identities=args.batch,
                             learning_rate=args.learning_rate, seed=args.seed)
-    weights = train(recipe, _pairs(args), args.out, minutes=args.minutes, steps=args.steps, log=_log)
+    weights = train(recipe, _pairs(args), args.out, sketches=_sketches(args), start=args.start, minutes=args.minutes,
+                    steps=args.steps, log=_log)
     print(f"trained: {weights}")
     return 0
 
@@ -168,10 +184,25 @@ def _device(args: argparse.Namespace) -> str:
     return args.device
 
 
-def _pairs(args: argparse.Namespace):
+def _check_backbone(args: argparse.Namespace) -> None:
+    if args.backbone_weights is not None and not args.backbone_weights.is_file():
+        raise ThermalReidError(f"{args.backbone_weights}: no such file of backbone weights")
+
+
+def _sketches(args: argparse.Namespace):
+    from thermalreid_ros.training.pairs import read_sketches
+
+    if not args.sketches:
+        return None
+    sketches = read_sketches(args.sketches, _device(args))
+    _log(f"{len(sketches)} sketches of {sketches.identities} identities")
+    return sketches
+
+
+def _pairs(args: argparse.Namespace, traits: bool = False):
     from thermalreid_ros.training.pairs import read_pairs
 
-    pairs = read_pairs(args.pairs, _device(args))
+    pairs = read_pairs(args.pairs, _device(args), traits=traits)
     _log(shlex.join(["thermalreid", *sys.argv[1:]]))
     _log(f"{len(pairs)} pairs of {pairs.identities} identities; {int(pairs.held_out().sum())} pairs are held out")
     return pairs

@@ -81,8 +81,7 @@ class Embedder:
             out = self.engine.run({"pictures": pictures, "thermal": np.full(len(pictures), thermal, np.float32)})
             vector, probability = out["embedding"], out["classes"]
             if mirrored:
-                vector = vector[:len(part)] + vector[len(part):]
-                vector = vector / np.maximum(np.linalg.norm(vector, axis=1, keepdims=True), 1e-9)
+                vector = 0.5 * (vector[:len(part)] + vector[len(part):])
                 probability = probability[:len(part)]
             vectors.append(vector)
             classes.append(probability)

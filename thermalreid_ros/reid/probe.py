@@ -29,8 +29,9 @@ class ProbeError(ThermalReidError):
 class Probe:
     """One object to be found. class_name: "" is any class. signatures: one for each of its K crops.
 
-    descriptors: float32 (P + K, D), unit vectors of the P photographs that the crops were made of, then of the crops;
-    (0, 0) without. descriptor_model: name of the embedding that made them. length: None where nobody told it.
+    descriptors: float32 (P + K, D), of unit length at most, of the P photographs that the crops were made of, then of
+    the crops; (0, 0) without. descriptor_model: name of the embedding that made them. length: None where nobody told
+    it.
     """
 
     probe_id: str
@@ -42,7 +43,7 @@ class Probe:
 
     @property
     def photograph(self) -> np.ndarray | None:
-        """float32 (D,), unit vector in the middle of those of the photographs; None where there are none."""
+        """float32 (D,), pooled of the photographs'; None where there are none."""
         rows = self.descriptors[:max(len(self.descriptors) - len(self.signatures), 0)]
         return pooled(rows) if len(rows) else None
 

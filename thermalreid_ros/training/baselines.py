@@ -41,7 +41,8 @@ from torch import nn
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
-from thermalreid_ros.training.course import Course, warm_cosine
+from thermalreid_ros.training.course import Course, multiplies_bfloat16, warm_cosine
+from thermalreid_ros.training.detection import keep_freed_memory
 from thermalreid_ros.training.embedding import (
     IdentitySampler,
     ThermalView,
@@ -83,6 +84,7 @@ class BaselineRecipe:
     centre_weight: float = 5e-4
     centre_rate: float = 0.5
     near_share: float = 0.3  # of thermal pictures that are taken near by
+    pairs_share: float = 0.3  # of the identities in a batch, those of pairs where there are sketches, too
     warmup: int = 100  # steps until the full learning rate
     alone: float = 0.2  # share of the training that identity and class have to themselves
     ema: float = 0.998
@@ -186,6 +188,19 @@ class BaselineNetwork(nn.Module):
     def thermal(self, thermal: torch.Tensor) -> torch.Tensor:
         return F.normalize(self.necks[-1](self.pooled(self.stems[-1](self.thermal_channels(thermal)))))
 
+    def recognised(self, colour: torch.Tensor) -> torch.Tensor:
+        """(N,), numbers of the likeliest classes of photographs."""
+        return self.classes(self.necks[0](self.pooled(self.stems[0](self.colour_channels(colour))))).argmax(1)
+
+    def flown(self, pictures: torch.Tensor, thermal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(unit vectors, probabilities of classes) of pictures (N, 3, S, S), of which thermal (N,) tells the band:
+        first convolution and neck of both run, be they the same or not: they cost little, and one graph serves both."""
+        hot = thermal.view(-1, 1) > 0.5
+        pooled = self.pooled(torch.where(hot[..., None, None], self.stems[-1](self.thermal_channels(pictures[:, :1])),
+                                         self.stems[0](self.colour_channels(pictures))))
+        neck = torch.where(hot, self.necks[-1](pooled), self.necks[0](pooled))
+        return F.normalize(neck), self.classes(neck).softmax(1)
+
 
 class _Centres(nn.Module):
     """Centre loss (Wen et al. 2016): each identity's centre follows its features, and they are drawn to it."""
@@ -227,6 +242,16 @@ class _Trainer:
         self.optimiser = torch.optim.AdamW(decayed(self.parameters, recipe.weight_decay), lr=recipe.learning_rate,
                                            fused=self.device.type == "cuda")
 
+    def begin_with(self, weights: Path) -> None:
+        """Take the network of a baseline that was trained before. ThermalReidError where it is another one."""
+        network, state = load_weights(weights)
+        own, other = ({name: recipe[name] for name in ("network", "bands", "width")}
+                      for recipe in (asdict(self.recipe), state["recipe"]))
+        if own != other:
+            raise ThermalReidError(f"{weights}: weights of {other}; this is a training of {own}")
+        for model in (self.model, self.averaged.model):
+            model.load_state_dict(network.state_dict())
+
     def parts(self) -> dict:
         """What a checkpoint holds."""
         return {"model": self.model, "heads": self.heads, "centres": self.centres, "averaged": self.averaged.model,
@@ -245,7 +270,7 @@ class _Trainer:
         if recipe.bands == "cross":
             shown.append(model.thermal_channels(
                 thermal_batch(self.pairs, rows[1].flatten(), recipe.near_share, SIZE_PX)))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=multiplies_bfloat16(self.device.type)):
             first = torch.cat([stem(picture.contiguous(memory_format=torch.channels_last))
                                for stem, picture in zip(model.stems, shown)])
             pooled, logits = model.pooled_with_parts(first)
@@ -262,8 +287,9 @@ class _Trainer:
             terms["centre"] = self.centres(pooled, identity)
             loss = loss + share * recipe.centre_weight * terms["centre"]
         else:
-            mask = cut(self.pairs.mask[photographs].float(), squares, SIZE_PX)
-            terms["parts"] = part_loss(logits[:len(photographs)], mask)
+            masked = torch.nonzero(photographs < len(self.pairs.mask))[:, 0]  # of sketches there are no masks
+            mask = cut(self.pairs.mask[photographs[masked]].float(), squares[masked], SIZE_PX)
+            terms["parts"] = part_loss(logits[masked], mask)
             loss = loss + terms["parts"]
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -286,19 +312,27 @@ class _Trainer:
         return sum(F.relu(self.recipe.margin + gap).mean() for gap in gaps) / len(self.model.branches)
 
 
-def train(recipe: BaselineRecipe, pairs: Pairs, out: Path, *, minutes: float, steps: int = 10**9,
+def train(recipe: BaselineRecipe, pairs: Pairs, out: Path, *, sketches: Pairs | None = None,
+          start: Path | None = None, minutes: float, steps: int = 10**9,
           log: Callable[[str], None] = print, checkpoint_every_s: float = 60.0) -> Path:
     """Train for so many minutes or steps, going on from `out/checkpoint.pt`; returns the path of `out/weights.pt`,
     the averaged network at half precision. The identities held out (Pairs.held_out) are measured on at the end:
     `out/metrics.json`, figures of embedding.evaluate, and for photographs among photographs under "visible".
+    sketches: learned from beside the pairs. start: weights of such a baseline to begin with, in place of chance.
 
     ThermalReidError where a checkpoint of another recipe is there.
     """
     torch.manual_seed(recipe.seed)
     torch.backends.cudnn.benchmark = True
+    keep_freed_memory()
     training = pairs.only(~pairs.held_out())
+    if sketches is not None:
+        training = training.with_sketches(sketches)
     sampler, trainer = IdentitySampler(training, recipe), _Trainer(recipe, training)
-    course = Course(out, trainer.parts(), asdict(recipe), device=trainer.device, minutes=minutes, steps=steps, log=log,
+    if start is not None:
+        trainer.begin_with(start)
+    facts = {**asdict(recipe), "sketches": sketches is not None, "start": start is not None}
+    course = Course(out, trainer.parts(), facts, device=trainer.device, minutes=minutes, steps=steps, log=log,
                     checkpoint_every_s=checkpoint_every_s)
     for step, progress in course:
         rows = torch.from_numpy(np.stack(sampler(step))).to(trainer.device, non_blocking=True)
@@ -309,12 +343,13 @@ def train(recipe: BaselineRecipe, pairs: Pairs, out: Path, *, minutes: float, st
         colour = embed_pairs(model, held_out)[0]
         figures["visible"] = ranked(1.0 - (colour @ colour.T).numpy(), np.arange(len(colour)), held_out)
         figures |= evaluate(model, held_out)
-    figures |= {"training": {"pairs": len(training), "identities": training.identities, "steps": course.step,
+    figures |= {"training": {"pairs": int((~pairs.held_out()).sum()), "sketches": 0 if sketches is None else
+                             len(sketches), "identities": training.identities, "steps": course.step,
                              "images_seen": 2 * course.step * recipe.identities * recipe.each, "seed": recipe.seed,
                              "losses": course.losses()}}
     write_atomically(out / "metrics.json", json.dumps(figures, indent=1) + "\n")
     log(json.dumps(figures))
-    return write_weights(model, out, recipe=asdict(recipe), step=course.step, metrics=figures)
+    return write_weights(model, out, recipe=facts, step=course.step, metrics=figures)
 
 
 def load_weights(path: Path) -> tuple[BaselineNetwork, dict]:

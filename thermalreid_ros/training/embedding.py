@@ -1,15 +1,19 @@
 """Training of the cross-modal embedding: one network for colour photographs and thermal crops.
 
-After CAJ (Ye et al. 2021, channel augmented joint learning) and AGW: batches of P identities with photographs and
-thermal pictures of each, identity softmax on a batch-normalised neck (BNNeck, Luo et al. 2019), hardest triplets across
-bands, and centres of both bands drawn together (hetero-centre triplet, Liu et al. 2020). Colour is augmented by
-channels: one channel or grey in place of three, so that no colour can be trusted alone. The photographs and the
-thermal pictures of an identity in a batch come from different places and times, as in the field: from one session the
-background alone would tell. Thermal pictures of the near view are the modality between.
+Both bands share the network but for a first convolution and a last layer of their own. It learns to tell what shows of
+an object in both, its traits (training/traits.py), from either band. What it tells of two pictures is compared as the
+log-likelihood ratio of two noisy measurements of one normal variable (the two-covariance model of Ioffe 2006, PLDA),
+which identity across bands then sharpens: cross-entropy over the likenesses of a batch, hardest triplets, and centres
+of both bands (hetero-centre triplets, Liu et al. 2020), as AGW and CAJ have them (Ye et al. 2021). Colour is augmented
+by channels (CAJ): one channel or grey in place of three, so that no colour can be trusted alone. The photographs and
+the thermal pictures of an identity in a batch come from different places and times, as in the field: from one session
+the background alone would tell. Thermal pictures of the near view are the modality between. Identities are learned by
+the thousand from sketches, what a street does to their pictures from pairs.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -27,7 +31,8 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.cmc import cmc_figures, guessing, over_draws, true_rank
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.training.course import Course, warm_cosine
-from thermalreid_ros.training.mobilenet import InvertedResidual
+from thermalreid_ros.training.detection import keep_freed_memory
+from thermalreid_ros.training.mobilenet import MobileNetV2
 from thermalreid_ros.training.pairs import (
     Pairs,
     celsius,
@@ -37,30 +42,38 @@ from thermalreid_ros.training.pairs import (
     soften,
     vary_light,
 )
+from thermalreid_ros.training.traits import COMPONENTS
 from thermalreid_ros.training.weights import Averaged, decayed, load_averaged, write_weights
 
 SIZE_PX = 96
-DIMENSIONS = 128
-#: expansion, channels, repeats, stride: MobileNetV2 at width 0.5 with finer features at its end, where thermal objects
-#: of 20 px still have some.
-_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 48, 3, 1), (6, 64, 3, 2), (6, 96, 2, 1))
+_BLOCKS = 11  # of MobileNetV2: 64 channels at stride 16
+_FROZEN = 3  # of those behind the first convolution, which keep their pretrained weights as it does
 _RING = 0.12  # share of the crop's side that counts as surroundings, at each edge
+_CLASSES = len(CLASS_NAMES)
+_MOST_TOLD = 4.0  # length of a vector of traits that is told at most, in spreads
+#: Of the unit vectors: what equal classes are alike by, likeness of a nat, what the parts of one picture alone are
+#: multiplied by. They leave something of the unit for the last component, whatever is told.
+_CLASS_SHARE, _NAT, _CONSTANT = 0.06, 0.01, 0.35
 
 
 @dataclass(frozen=True)
 class EmbeddingRecipe:
     """Everything that decides the result besides the data and the time. identities: in a batch, each with `each`
-    photographs and as many thermal pictures."""
+    photographs and as many thermal pictures. pairs_share: of the identities in a batch, those of pairs where there are
+    sketches, too. backbone_rate: share of the learning rate for pretrained layers."""
 
     identities: int = 64
-    each: int = 4
+    each: int = 1
     learning_rate: float = 2e-3
+    backbone_rate: float = 0.5
     weight_decay: float = 0.02
-    margin: float = 0.3
-    temperature: float = 0.1
-    near_share: float = 0.3  # of thermal pictures that are taken near by
+    dropout: float = 0.1
+    margin: float = 1.0
+    near_share: float = 0.15  # of thermal pictures that are taken near by
+    pairs_share: float = 0.3
+    traits: float = 0.3  # weight of their squared error
     warmup: int = 100  # steps until the full learning rate
-    alone: float = 0.2  # share of the training that identity and class have to themselves
+    alone: float = 0.1  # share of the training that traits and class have to themselves
     ema: float = 0.998
     seed: int = 1
 
@@ -84,82 +97,163 @@ class ThermalView(nn.Module):
                           torch.tanh(0.5 * against / (contrast + 0.3))], 1)
 
 
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What is told of N pictures: logits (N, C) of classes, traits (N, C, COMPONENTS), were they of each class: the
+    mean of what is believed, near 0 where the picture shows little."""
+
+    logits: torch.Tensor
+    traits: torch.Tensor
+
+    def only(self, rows: slice) -> Told:
+        return Told(self.logits[rows], self.traits[rows])
+
+
 class EmbeddingNetwork(nn.Module):
-    """Pictures (N, 3, 96, 96) to unit vectors (N, 128). Each band has a first convolution of its own.
+    """Pictures (N, 3, 96, 96) to unit vectors (N, dimensions), whose products across bands are likenesses.
 
     colour: RGB, 0 to 255. thermal: degrees Celsius in one channel (N, 1, ...), seen as ThermalView shows them.
+
+    A log-likelihood ratio of traits x of a photograph and y of a thermal picture, each the mean of a normal belief, is
+    sum(c x y - a x^2 / 2 - b y^2 / 2) but for a constant; a, b, c follow from how much of the traits' variance either
+    band explains, and are learned. Vectors hold probabilities of classes, sqrt(c) x for each class, the squares once
+    against a constant of the other band, and what is missing to the unit in a component of the band's own.
     """
 
-    dimensions = DIMENSIONS
+    dimensions = _CLASSES * (1 + COMPONENTS) + 4
+    nat = _NAT
 
-    def __init__(self):
+    def __init__(self, dropout: float = 0.0):
         super().__init__()
-        self.size_px = SIZE_PX
-        self.stems = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(inplace=True))
-            for _ in range(2))
-        blocks, c_in = [], 16
-        for expansion, channels, repeats, stride in _STAGES:
-            for i in range(repeats):
-                blocks.append(InvertedResidual(c_in, channels, stride if i == 0 else 1, expansion))
-                c_in = channels
-        blocks += [nn.Conv2d(c_in, 320, 1, bias=False), nn.BatchNorm2d(320), nn.ReLU6(inplace=True)]
-        self.features = nn.Sequential(*blocks)
-        self.power = nn.Parameter(torch.tensor(3.0))
-        self.reduce = nn.Linear(320, DIMENSIONS, bias=False)
-        # Without scale and shift, and of each band by itself: a common one can be shrunk until all crops are one point,
-        # or spent on telling the bands apart, and both please triplets that are not solved yet.
-        self.necks = nn.ModuleList(nn.BatchNorm1d(DIMENSIONS, affine=False) for _ in range(2))
-        self.classes = nn.Linear(DIMENSIONS, len(CLASS_NAMES))
+        self.size_px, self._pretrained = SIZE_PX, False
+        backbone = MobileNetV2(inputs=3).features[:_BLOCKS]
+        self.stems = nn.ModuleList([backbone[0], copy.deepcopy(backbone[0])])
+        self.features = backbone[1:]
+        self.mix = nn.Sequential(nn.Conv2d(64, 192, 1, bias=False), nn.BatchNorm2d(192), nn.ReLU(inplace=True))
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleList(nn.Linear(384, _CLASSES * (1 + COMPONENTS)) for _ in range(2))
+        # ln of a, b and c: as if photographs explained 0.6 of the variance and thermal pictures 0.3.
+        start = torch.tensor([0.3, 0.6, 1.0]).log() - math.log(1.0 - 0.3 * 0.6)
+        self.ratio = nn.Parameter(start.view(3, 1, 1).repeat(1, _CLASSES, COMPONENTS))
         self.thermal_channels = ThermalView(self.size_px)
+        for name, values in (("grey", (123.675, 116.28, 103.53)), ("contrast", (58.395, 57.12, 57.375))):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+
+    def load_imagenet(self, path: Path) -> None:
+        """Begin with ImageNet weights of MobileNetV2, a state dict with keys features.N..."""
+        whole = MobileNetV2(inputs=3)
+        whole.load_imagenet(path)
+        for stem in self.stems:
+            stem.load_state_dict(whole.features[0].state_dict())
+        self.features.load_state_dict(whole.features[1:_BLOCKS].state_dict())
+        self._pretrained = True
+
+    def train(self, mode: bool = True):
+        """Statistics of pretrained layers stay as they are: batches are small, and of two bands."""
+        super().train(mode)
+        for module in (*self.stems.modules(), *self.features.modules()) if self._pretrained else ():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
 
     def colour_channels(self, colour: torch.Tensor) -> torch.Tensor:
-        return colour / 127.5 - 1.0
+        return (colour - self.grey) / self.contrast
 
-    def pooled(self, first: torch.Tensor) -> torch.Tensor:
-        """(N, 128) before the necks, of what a stem made."""
-        seen = self.features(first).float().clamp(min=1e-4)
-        power = self.power.clamp(1.0, 8.0)
-        with torch.autocast(first.device.type, enabled=False):
-            return self.reduce(seen.pow(power).mean((2, 3)).pow(1.0 / power))
+    def described(self, first: torch.Tensor) -> torch.Tensor:
+        """float32 (N, 384) of what a stem made."""
+        for block in self.features:
+            first = block(first)
+        seen = self.mix(first).float()
+        return self.dropout(torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], 1))
+
+    def told(self, described: torch.Tensor, band: int) -> Told:
+        """band: 0 colour, 1 thermal."""
+        with torch.autocast(described.device.type, enabled=False):
+            logits, traits = self.heads[band](described).split((_CLASSES, _CLASSES * COMPONENTS), 1)
+        traits = traits.view(-1, _CLASSES, COMPONENTS)
+        length = traits.square().sum(2, keepdim=True)
+        return Told(logits, traits / (1.0 + length / _MOST_TOLD**2).sqrt())
+
+    def vectors(self, told: Told, band: int) -> torch.Tensor:
+        """(N, dimensions) of what was told of pictures of a band."""
+        probability = told.logits.softmax(1)
+        own, common = self.ratio[band].exp(), self.ratio[2].exp()
+        squares = 0.5 * _NAT * (probability * (own * told.traits.square()).sum(2)).sum(1, keepdim=True)
+        parts = [_CLASS_SHARE**0.5 * probability,
+                 (probability[..., None] * (_NAT * common).sqrt() * told.traits).flatten(1)]
+        constant = torch.full_like(squares, _CONSTANT)
+        alone = [constant, -squares / _CONSTANT]
+        parts += alone if band == 0 else alone[::-1]
+        given = torch.cat(parts, 1)
+        # What is told is bounded so that the unit is enough; were it not, the vector would be a little shorter.
+        given = given / given.square().sum(1, keepdim=True).clamp(min=1.0).sqrt()
+        missing = (1.0 - given.square().sum(1, keepdim=True)).clamp(min=0.0).sqrt()
+        none = torch.zeros_like(missing)
+        return torch.cat([given, *((missing, none) if band == 0 else (none, missing))], 1)
+
+    def seen(self, pictures: torch.Tensor, band: int) -> Told:
+        channels = self.colour_channels if band == 0 else self.thermal_channels
+        return self.told(self.described(self.stems[band](channels(pictures))), band)
 
     def colour(self, colour: torch.Tensor) -> torch.Tensor:
-        return F.normalize(self.necks[0](self.pooled(self.stems[0](self.colour_channels(colour)))))
+        return self.vectors(self.seen(colour, 0), 0)
 
     def thermal(self, thermal: torch.Tensor) -> torch.Tensor:
-        return F.normalize(self.necks[1](self.pooled(self.stems[1](self.thermal_channels(thermal)))))
+        return self.vectors(self.seen(thermal, 1), 1)
 
-    def both(self, colour: torch.Tensor, thermal: torch.Tensor) -> torch.Tensor:
-        """(2, N, 128) behind the necks, of as many crops of either band: they share the normalisation between."""
+    def recognised(self, colour: torch.Tensor) -> torch.Tensor:
+        """(N,), numbers of the likeliest classes of photographs."""
+        return self.seen(colour, 0).logits.argmax(1)
+
+    def flown(self, pictures: torch.Tensor, thermal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(unit vectors, probabilities of classes) of pictures (N, 3, S, S), of which thermal (N,) tells the band:
+        first and last layers of both run, they cost little, and one graph serves both."""
+        hot = thermal.view(-1, 1) > 0.5
+        first = torch.where(hot[..., None, None], self.stems[1](self.thermal_channels(pictures[:, :1])),
+                            self.stems[0](self.colour_channels(pictures)))
+        described = self.described(first)
+        told = [self.told(described, band) for band in (0, 1)]
+        return (torch.where(hot, self.vectors(told[1], 1), self.vectors(told[0], 0)),
+                torch.where(hot, told[1].logits, told[0].logits).softmax(1))
+
+    def both(self, colour: torch.Tensor, thermal: torch.Tensor) -> tuple[Told, Told]:
+        """Of as many crops of either band, in one run of the shared layers."""
         first = torch.cat([self.stems[0](self.colour_channels(colour)), self.stems[1](self.thermal_channels(thermal))])
-        return torch.stack([neck(half) for neck, half in zip(self.necks, self.pooled(first).chunk(2))])
+        halves = self.described(first).chunk(2)
+        return self.told(halves[0], 0), self.told(halves[1], 1)
 
 
 class IdentitySampler:
     """Batches of identities: rows of the pairs for photographs and for thermal pictures, never of one session.
 
-    recipe: says how many `identities` and how many pictures of `each`, and the `seed`.
+    recipe: says how many `identities` and how many pictures of `each`, and the `seed`; where sketches have been joined
+    to the pairs, also the `pairs_share`.
     """
 
     def __init__(self, pairs: Pairs, recipe: Any):
         identity, label = pairs.identity.cpu().numpy(), pairs.label.cpu().numpy()
-        rows = [np.flatnonzero(identity == number) for number in range(pairs.identities)]
+        order = np.argsort(identity, kind="stable")
+        rows = np.split(order, np.flatnonzero(np.diff(identity[order])) + 1)
         self._rows = [own for own in rows if len(own) >= 2]
         if len(self._rows) < 2:
             raise ThermalReidError("no two identities were seen in two places each; make a larger set of pairs")
         kinds = np.array([label[own[0]] for own in self._rows])
-        self._by_class = [np.flatnonzero(kinds == k) for k in np.unique(kinds)]
+        drawn = np.array([own[0] >= len(pairs.near) for own in self._rows])  # sketches
+        share = recipe.pairs_share if drawn.any() else 1.0
+        self._pools = [[(np.flatnonzero((kinds == k) & (drawn == sketched)), part)
+                        for sketched, part in ((False, share), (True, 1.0 - share)) if part > 0.0]
+                       for k in np.unique(kinds)]
         self._recipe = recipe
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """(rows of photographs (P, K), rows of thermal pictures (P, K)), of all classes alike: in a batch of one class,
         normalisation takes away what the class has in common, which no flight does. The same step, the same batch."""
         recipe, rng = self._recipe, np.random.default_rng((self._recipe.seed, step))
-        share = -(-recipe.identities // len(self._by_class))
-        chosen = rng.permutation(np.concatenate([rng.choice(pool, min(share, len(pool)), replace=False)
-                                                 for pool in self._by_class]))[:recipe.identities]
+        share = -(-recipe.identities // len(self._pools))
+        chosen = rng.permutation(np.concatenate([rng.choice(pool, min(round(part * share), len(pool)), replace=False)
+                                                 for pools in self._pools for pool, part in pools]))
         colour, thermal = [], []
-        for number in chosen:
+        for number in chosen[:recipe.identities]:
             own = rng.permutation(self._rows[number])
             split = rng.integers(1, len(own)) if len(own) < 4 else len(own) // 2
             colour.append(rng.choice(own[:split], recipe.each))
@@ -191,14 +285,14 @@ def varied_colour_batch(pairs: Pairs, rows: torch.Tensor, squares: torch.Tensor,
     return 255.0 * _erase(colour).clamp(0.0, 1.0)
 
 
-def _one_channel(colour: torch.Tensor) -> torch.Tensor:
-    """CAJ's channel augmentation: as it is, red, green or blue alone, or grey, in equal shares."""
+def _one_channel(colour: torch.Tensor, as_it_is: float = 0.5) -> torch.Tensor:
+    """CAJ's channel augmentation: red, green or blue alone, or grey, in equal shares, but for some as they are."""
     count = len(colour)
     grey = torch.tensor([0.299, 0.587, 0.114], device=colour.device)
     weights = torch.cat([torch.eye(3, device=colour.device), grey[None]])[
         torch.randint(4, (count,), device=colour.device)]
     single = (colour * weights[:, :, None, None]).sum(1, keepdim=True).expand_as(colour)
-    keep = (torch.rand(count, device=colour.device) < 0.2).view(-1, 1, 1, 1)
+    keep = (torch.rand(count, device=colour.device) < as_it_is).view(-1, 1, 1, 1)
     return torch.where(keep, colour, single)
 
 
@@ -223,11 +317,12 @@ def thermal_batch(pairs: Pairs, rows: torch.Tensor, near_share: float, size_px: 
     views = pairs.drone_px.shape[1]
     view = torch.randint(views, (count,), device=device)
     view = torch.where(pairs.drone_px[rows, view] > 0, view, pairs.drone_px[rows].argmax(1))
-    near = (torch.rand(count, device=device) < near_share) | (pairs.drone_px[rows, view] <= 0)
+    near = ((torch.rand(count, device=device) < near_share) | (pairs.drone_px[rows, view] <= 0)) & (
+        rows < len(pairs.near))  # sketches have none, and are all seen by a drone
     squares = random_squares(count, device, turn_deg=15.0, stretch=0.08, shift=0.12)
     drone = cut(celsius(pairs.drone[rows, view])[:, None], squares, size_px)
     instant = torch.randint(2, (count,), device=device)
-    close = cut(celsius(pairs.near[rows, instant])[:, None], squares, size_px)
+    close = cut(celsius(pairs.near[rows.clamp(max=len(pairs.near) - 1), instant])[:, None], squares, size_px)
     close = soften(close, torch.empty(count, device=device).uniform_(14.0, size_px))
     thermal = torch.where(near.view(-1, 1, 1, 1), close, drone)
     blurred = torch.rand(count, device=device) < 0.3
@@ -245,91 +340,116 @@ def hardest_gap(distance: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
     return distance.masked_fill(~same, -math.inf).amax(1) - distance.masked_fill(same, math.inf).amin(1)
 
 
-def embedding_losses(colour: torch.Tensor, thermal: torch.Tensor, recipe: EmbeddingRecipe) -> dict[str, torch.Tensor]:
-    """Hardest triplets across bands, centre triplets, and cross-entropy over likenesses, of what comes out of the
-    necks, float32 (P, K, D) of both bands. All are of unit vectors: hardest distances of free ones outweigh the other
-    losses by far at the start, when they tell nothing."""
+def log_ratios(colour: torch.Tensor, thermal: torch.Tensor, label: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
+    """(N, M) log-likelihood ratios, but for a constant, of traits (N, K) of photographs and (M, K) of thermal pictures;
+    row n is that of label[n]'s class. ratio: as of EmbeddingNetwork."""
+    of_colour, of_thermal, common = ratio.exp()[:, label]  # (3, N, K)
+    return (colour * common) @ thermal.T - 0.5 * (of_colour * colour.square()).sum(1, keepdim=True) \
+        - 0.5 * of_thermal @ thermal.square().T
+
+
+def embedding_losses(colour: torch.Tensor, thermal: torch.Tensor, label: torch.Tensor, ratio: torch.Tensor,
+                     margin: float) -> dict[str, torch.Tensor]:
+    """Cross-entropy over likenesses, hardest triplets across bands and centre triplets, of the traits (P, K, D) that
+    were told of K pictures of each of P identities in either band, each as of its own class. Likenesses are log_ratios;
+    identities are compared with those of their class, label (P,)."""
     p, k, _ = colour.shape
-    colour, thermal = F.normalize(colour, dim=2), F.normalize(thermal, dim=2)
-    each = torch.arange(p, device=colour.device).repeat_interleave(k)
+    device = colour.device
+    each = torch.arange(p, device=device).repeat_interleave(k)
     same = each[:, None] == each
-    distance = torch.cdist(colour.flatten(0, 1), thermal.flatten(0, 1))
-    hard = sum(F.softplus(hardest_gap(table, same)).mean() for table in (distance, distance.T))
-    centres = F.normalize(torch.cat([colour.mean(1), thermal.mean(1)]))
-    between = torch.cdist(centres, centres)
-    who = torch.arange(p, device=colour.device).repeat(2)
-    other_band = torch.cat([torch.diagonal(between[:p, p:]), torch.diagonal(between[p:, :p])])
-    nearest = between.masked_fill(who[:, None] == who, math.inf).amin(1)
-    centre = F.relu(recipe.margin + other_band - nearest).mean()
-    likeness = colour.flatten(0, 1) @ thermal.flatten(0, 1).T / recipe.temperature
-    target = same.float() / k
-    contrast = -0.5 * ((F.log_softmax(likeness, 1) * target).sum(1).mean()
-                       + (F.log_softmax(likeness.T, 1) * target).sum(1).mean())
+    rivals = label[each][:, None] == label[each]
+    likeness = log_ratios(colour.flatten(0, 1), thermal.flatten(0, 1), label[each], ratio)
+    tables = [likeness.masked_fill(~rivals, -math.inf), likeness.T.masked_fill(~rivals, -math.inf)]
+    contrast = -0.5 * sum((F.log_softmax(table, 1).masked_fill(~same, 0.0)).sum(1).mean() / k for table in tables)
+    hard = sum(F.softplus(hardest_gap(-table, same)).mean() for table in tables)
+    centres = log_ratios(colour.mean(1), thermal.mean(1), label, ratio)
+    apart = (label[:, None] != label) | torch.eye(p, dtype=torch.bool, device=device)
+    centre = sum(F.relu(margin + table.masked_fill(apart, -math.inf).amax(1) - torch.diagonal(centres)).mean()
+                 for table in (centres, centres.T))
     return {"triplet": hard, "centre": centre, "contrast": contrast}
 
 
 def share_across(progress: float, alone: float) -> float:
-    """Weight, 0 to 1, of the losses across bands; identity and class are alone for such a share of the training. From
-    the start at full weight these losses keep identity and class from being learned at all: as long as features mean
-    nothing, their gradients are large and point anywhere."""
+    """Weight, 0 to 1, of the losses across bands; traits and class are alone for such a share of the training. From
+    the start at full weight these losses keep them from being learned at all: as long as features mean nothing, their
+    gradients are large and point anywhere."""
     return min(max(progress / alone - 1.0, 0.0), 1.0)
 
 
-def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, minutes: float, steps: int = 10**9,
+def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, sketches: Pairs | None = None,
+          backbone_weights: Path | None = None, minutes: float, steps: int = 10**9,
           log: Callable[[str], None] = print, checkpoint_every_s: float = 60.0) -> Path:
     """Train for so many minutes or steps, going on from `out/checkpoint.pt`; returns the path of `out/weights.pt`,
     the averaged network at half precision. The identities held out (Pairs.held_out) are measured on at the end:
     `out/metrics.json`.
+    pairs: with their traits. sketches: learned from beside them. backbone_weights: of ImageNet, see
+    EmbeddingNetwork.load_imagenet; without, the first layers are trained, too.
 
     ThermalReidError where a checkpoint of another recipe is there.
     """
+    keep_freed_memory()
     device = pairs.colour.device
     kind = device.type
     torch.manual_seed(recipe.seed)
     torch.backends.cudnn.benchmark = True
     training = pairs.only(~pairs.held_out())
+    if sketches is not None:
+        training = training.with_sketches(sketches)
     sampler = IdentitySampler(training, recipe)
-    model = EmbeddingNetwork().to(device, memory_format=torch.channels_last).train()
-    heads = nn.Linear(DIMENSIONS, training.identities, bias=False).to(device)
-    nn.init.normal_(heads.weight, std=0.01)
+    model = EmbeddingNetwork(recipe.dropout)
+    if backbone_weights is not None:
+        model.load_imagenet(backbone_weights)
+        for part in (*model.stems, *model.features[:_FROZEN]):
+            part.requires_grad_(False)
+    model = model.to(device, memory_format=torch.channels_last).train()
     averaged = Averaged(model, recipe.ema)
-    parameters = [*model.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(decayed(parameters, recipe.weight_decay), lr=recipe.learning_rate,
-                                  fused=kind == "cuda")
-    course = Course(out, {"model": model, "heads": heads, "averaged": averaged.model, "optimiser": optimiser},
-                    asdict(recipe), device=device, minutes=minutes, steps=steps, log=log,
-                    checkpoint_every_s=checkpoint_every_s)
+    backbone = [parameter for part in (model.stems, model.features) for parameter in part.parameters()
+                if parameter.requires_grad]
+    fresh = [parameter for name, parameter in model.named_parameters() if not name.startswith(("stems.", "features."))]
+    rate = 1.0 if backbone_weights is None else recipe.backbone_rate
+    optimiser = torch.optim.AdamW([{**group, "scale": scale} for parameters, scale in ((fresh, 1.0), (backbone, rate))
+                                   for group in decayed(parameters, recipe.weight_decay)],
+                                  lr=recipe.learning_rate, fused=kind == "cuda")
+    facts = {**asdict(recipe), "sketches": sketches is not None, "pretrained": backbone_weights is not None}
+    course = Course(out, {"model": model, "averaged": averaged.model, "optimiser": optimiser}, facts, device=device,
+                    minutes=minutes, steps=steps, log=log, checkpoint_every_s=checkpoint_every_s)
+    # On CPUs the gradients of depthwise convolutions are several times slower at half precision.
+    half = torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
     for step, progress in course:
-        rate = warm_cosine(step, recipe.warmup, progress)
         for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * rate
+            group["lr"] = recipe.learning_rate * group["scale"] * warm_cosine(step, recipe.warmup, progress)
         rows = torch.from_numpy(np.stack(sampler(step))).to(device, non_blocking=True)
         p, k = rows.shape[1:]
         colour = varied_colour_batch(training, rows[0].flatten(), colour_squares(p * k, device), SIZE_PX)
         colour = colour.contiguous(memory_format=torch.channels_last)
         thermal = thermal_batch(training, rows[1].flatten(), recipe.near_share, SIZE_PX)
-        with torch.autocast(kind, torch.bfloat16):
-            both = model.both(colour, thermal)
-        neck = both.float().flatten(0, 1)
-        identity, label = (column[rows.flatten()] for column in (training.identity, training.label))
-        terms = {"identity": F.cross_entropy(heads(neck), identity, label_smoothing=0.1),
-                 "class": F.cross_entropy(model.classes(neck), label)}
-        terms |= embedding_losses(*neck.view(2, p, k, -1), recipe)
-        loss = terms["identity"] + terms["class"] + share_across(progress, recipe.alone) * (
-            0.5 * terms["triplet"] + terms["centre"] + terms["contrast"])
+        with half:
+            told = model.both(colour, thermal)
+        each = torch.arange(p * k, device=device)
+        own, terms = [], {"traits": 0.0, "class": 0.0}
+        for one, numbers in zip(told, rows.flatten(1)):
+            label = training.label[numbers]
+            own.append(one.traits[each, label])
+            terms["traits"] = terms["traits"] + 0.5 * (own[-1] - training.traits[numbers]).square().sum(1).mean()
+            terms["class"] = terms["class"] + F.cross_entropy(one.logits, label)
+        terms |= embedding_losses(*(part.view(p, k, -1) for part in own), training.label[rows[0, :, 0]], model.ratio,
+                                  recipe.margin)
+        loss = recipe.traits * terms["traits"] + terms["class"] + share_across(progress, recipe.alone) * (
+            0.1 * terms["triplet"] + 0.1 * terms["centre"] + terms["contrast"])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 10.0)
+        nn.utils.clip_grad_norm_([*fresh, *backbone], 10.0)
         optimiser.step()
         averaged.update(step)
         course.note(terms)
     figures = evaluate(averaged.model, pairs.only(pairs.held_out())) if pairs.held_out().any() else {}
-    figures |= {"training": {"pairs": len(training), "identities": training.identities, "steps": course.step,
+    figures |= {"training": {"pairs": int((~pairs.held_out()).sum()), "sketches": 0 if sketches is None else
+                             len(sketches), "identities": training.identities, "steps": course.step,
                              "images_seen": 2 * course.step * recipe.identities * recipe.each, "seed": recipe.seed,
                              "losses": course.losses()}}
     write_atomically(out / "metrics.json", json.dumps(figures, indent=1) + "\n")
     log(json.dumps(figures))
-    return write_weights(averaged.model, out, recipe=asdict(recipe), step=course.step, metrics=figures)
+    return write_weights(averaged.model, out, recipe=facts, step=course.step, metrics=figures)
 
 
 @torch.no_grad()
@@ -350,10 +470,12 @@ def embed_pairs(model: nn.Module, pairs: Pairs, batch: int = 256) -> tuple[torch
 
 def evaluate(model: nn.Module, pairs: Pairs, draws: int = 20) -> dict:
     """The figures of `ranked` for photographs against pictures from a drone. Also the share of photographs whose class
-    is recognised. model: as of embed_pairs, with `classes`."""
+    is recognised. model: as of embed_pairs, with `recognised`."""
     colour, drone = embed_pairs(model, pairs)
     with torch.no_grad():
-        recognised = (model.cpu().classes(colour * model.dimensions**0.5).argmax(1) == pairs.label.cpu()).float().mean()
+        everyone = torch.arange(len(pairs), device=pairs.label.device)
+        found = torch.cat([model.recognised(colour_batch(pairs, rows, model.size_px)) for rows in everyone.split(256)])
+        recognised = (found == pairs.label).float().mean()
     present = (pairs.drone_px > 0).cpu().numpy()
     columns = np.flatnonzero(present.ravel())
     distance = 1.0 - (colour @ drone.flatten(0, 1).T).numpy()[:, columns]

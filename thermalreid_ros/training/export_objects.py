@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from thermalreid_ros.camera.crops import MARGIN
@@ -26,7 +25,7 @@ from thermalreid_ros.training.synthesis import load_weights as load_generators
 from thermalreid_ros.training.synthesizers import EXCESS_SCALE_K, MEAN_SCALE_K, RELATIVE_SCALE_K, conditions_of
 
 MAX_DIFFERENCE = 1e-3  # ONNX against torch, in units of the outputs' scales
-_EMBEDDING = "MobileNetV2 of width 0.5 with one first convolution per band, GeM pooling, BNNeck"
+_EMBEDDING = "MobileNetV2 to its tenth block, first convolution and last layer of each band; traits as in PLDA"
 _BASELINES = {
     "vrai": "VRAI: ResNet-50 of width {width:g}, features averaged and pooled by weighted parts, a BNNeck for both, ",
     "bot_bs": "BoT-BS: ResNet-50 of width {width:g}, last stride 1, averaged features, BNNeck, "}
@@ -76,14 +75,7 @@ class EmbeddingExport(nn.Module):
         self.network = network
 
     def forward(self, pictures: torch.Tensor, thermal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        net = self.network
-        # First convolution and neck of both bands run, be they the same or not: they cost little, and one graph serves
-        # both.
-        hot = thermal.view(-1, 1) > 0.5
-        pooled = net.pooled(torch.where(hot[..., None, None], net.stems[-1](net.thermal_channels(pictures[:, :1])),
-                                        net.stems[0](net.colour_channels(pictures))))
-        neck = torch.where(hot, net.necks[-1](pooled), net.necks[0](pooled))
-        return F.normalize(neck), net.classes(neck).softmax(1)
+        return self.network.flown(pictures, thermal)
 
 
 class LengthExport(nn.Module):

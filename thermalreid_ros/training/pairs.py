@@ -1,4 +1,4 @@
-"""Sets of `thermalreid world pairs` on the training device, and batches of them, varied there."""
+"""Sets of `thermalreid world pairs` and `sketches` on the training device, and batches of them, varied there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ import torch.nn.functional as F
 
 from thermalreid_ros.camera.crops import MARGIN, STORED_MARGIN
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.training.traits import traits_of
+from thermalreid_ros.world.pairs import CONDITIONS, NEAR_PX
 
 #: Every so many identity numbers of a class are held out for validation.
 HELD_OUT_EVERY = 8
 _COLUMNS = ("label", "colour", "mask", "near_first", "near_second", "drone", "drone_px")
+_OF_PAIRS, _STORED_OF_PAIRS = ("mask", "near", "conditions"), ("near_first", "near_second")
 
 
 @dataclass(eq=False)
@@ -27,7 +30,11 @@ class Pairs:
     (N, 2, 128, 128), the same view at the photograph's instant and at another. drone: int32 (N, D, 96, 96) at that
     other instant; drone_px: (N, D), longest side of the object there before it was enlarged, 0 where there is none.
     conditions: float32 (N, 2, 6) of the two instants, columns as world.pairs.CONDITIONS. label: (N,), class.
-    identity: (N,), 0 to identities - 1. number: (N,), of the identity within its class.
+    identity: (N,), 0 to identities - 1. number: (N,), of the identity within its class. traits: float32
+    (N, traits.COMPONENTS), or (N, 0) where they were not asked for.
+
+    Of sketches there are no masks, near views and conditions: where they have been joined to pairs, those have fewer
+    rows, which are the first.
     """
 
     colour: torch.Tensor
@@ -39,6 +46,7 @@ class Pairs:
     label: torch.Tensor
     identity: torch.Tensor
     number: torch.Tensor
+    traits: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.label)
@@ -49,53 +57,79 @@ class Pairs:
 
     def only(self, chosen: torch.Tensor) -> Pairs:
         """Those of a bool mask (N,), identities numbered anew."""
-        rows = {name: getattr(self, name)[chosen] for name in self.__dataclass_fields__}
+        rows = {name: (column := getattr(self, name))[chosen[:len(column)]] for name in self.__dataclass_fields__}
         rows["identity"] = torch.unique(rows["identity"], return_inverse=True)[1]
         return Pairs(**rows)
+
+    def with_sketches(self, sketches: Pairs) -> Pairs:
+        """These, then the sketches, whose identities are others."""
+        columns = {name: torch.cat([getattr(self, name), getattr(sketches, name)])
+                   for name in self.__dataclass_fields__ if name not in _OF_PAIRS}
+        columns["identity"][len(self):] += self.identities
+        return Pairs(**columns, **{name: getattr(self, name) for name in _OF_PAIRS})
 
     def held_out(self) -> torch.Tensor:
         """bool (N,): pairs of the identities kept for validation."""
         return self.number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def read_pairs(folders: Sequence[Path], device: str = "cpu") -> Pairs:
-    """All finished sessions of sets, also of unfinished ones. ThermalReidError where a folder holds none or a
-    damaged one."""
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in (*_COLUMNS, "conditions", "key")}
+def read_pairs(folders: Sequence[Path], device: str = "cpu", *, traits: bool = False) -> Pairs:
+    """All finished sessions of sets, also of unfinished ones. traits: tell them, too, which takes seconds.
+    ThermalReidError where a folder holds none or a damaged one."""
+    return _read(folders, device, _COLUMNS, traits, "pairs")
+
+
+def read_sketches(folders: Sequence[Path], device: str = "cpu") -> Pairs:
+    """Those of sets of `thermalreid world sketches --drone N` whose object a drone saw, with their traits. Errors as of
+    read_pairs."""
+    return _read(folders, device, [name for name in _COLUMNS if name not in (*_OF_PAIRS, *_STORED_OF_PAIRS)], True,
+                 "sketches --drone 2")
+
+
+def _read(folders: Sequence[Path], device: str, names: Sequence[str], traits: bool, maker: str) -> Pairs:
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in (*names, "conditions", "key")}
     for folder in folders:
         paths = sorted((Path(folder) / "sessions").glob("*.npz"))
         if not paths:
-            raise ThermalReidError(f"{folder}: no pairs in it; make some with `thermalreid world pairs`")
+            raise ThermalReidError(f"{folder}: no pairs in it; make some with `thermalreid world {maker}`")
         for path in paths:
             try:
                 with np.load(path) as stored:
-                    count = len(stored["label"])
-                    if not count:
+                    seen = np.arange(len(stored["label"]))
+                    if "mask" not in names:
+                        seen = seen[(stored["drone_px"] > 0).any(axis=1)]
+                    if not len(seen):
                         continue
-                    for name in _COLUMNS:
-                        columns[name].append(stored[name])
-                    columns["conditions"].append(np.repeat(np.stack([stored["first"], stored["second"]])[None], count,
-                                                           axis=0))
-                    columns["key"].append(np.array([f"{stored['seed']}/{name}" for name in stored["identity"]]))
+                    for name in names:
+                        columns[name].append(stored[name][seen])
+                    columns["conditions"].append(
+                        np.repeat(np.stack([stored["first"], stored["second"]])[None], len(seen), axis=0)
+                        if "mask" in names else np.zeros((0, 2, len(CONDITIONS)), np.float32))
+                    columns["key"].append(np.array([f"{stored['seed']}/{name}" for name in stored["identity"][seen]]))
             except (OSError, ValueError, KeyError) as error:
-                raise ThermalReidError(f"{path}: damaged ({error}); remove it and make it again") from None
+                raise ThermalReidError(f"{path}: damaged, or of another kind of set ({error}); make it with "
+                                       f"`thermalreid world {maker}`") from None
     if not columns["label"]:
         raise ThermalReidError(f"{', '.join(map(str, folders))}: nothing was seen in any session")
     views = min(array.shape[1] for array in columns["drone"])
     columns["drone"] = [array[:, :views] for array in columns["drone"]]
     columns["drone_px"] = [array[:, :views] for array in columns["drone_px"]]
     table = {name: np.concatenate(parts) for name, parts in columns.items()}
-    _, identity = np.unique(table["key"], return_inverse=True)
+    keys, identity = np.unique(table["key"], return_inverse=True)
     number = np.array([int(key.rsplit("-", 1)[1]) for key in table["key"]])
-    near = np.stack([table["near_first"], table["near_second"]], axis=1)
+    if "mask" in names:
+        near, mask = np.stack([table["near_first"], table["near_second"]], axis=1), table["mask"]
+    else:
+        near, mask = np.zeros((0, 2, NEAR_PX, NEAR_PX)), np.zeros((0, NEAR_PX, NEAR_PX), np.uint8)
 
     def put(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    return Pairs(put(table["colour"]).permute(0, 3, 1, 2).contiguous(), put(table["mask"])[:, None],
+    return Pairs(put(table["colour"]).permute(0, 3, 1, 2).contiguous(), put(mask)[:, None],
                  put(near.astype(np.int32)), put(table["drone"].astype(np.int32)), put(table["drone_px"]),
                  put(table["conditions"].astype(np.float32)), put(table["label"].astype(np.int64)),
-                 put(identity.astype(np.int64)), put(number))
+                 put(identity.astype(np.int64)), put(number),
+                 put(traits_of(keys.tolist())[identity] if traits else np.zeros((len(number), 0), np.float32)))
 
 
 def celsius(centikelvin: torch.Tensor) -> torch.Tensor:

@@ -228,7 +228,7 @@ class _Trainer:
         own = F.interpolate(made[half:][usable] * EXCESS_SCALE_K + air, size=(side, side), mode="area")
         with torch.no_grad():
             gallery = self.embedding.thermal(drone)
-        likeness = self.embedding.thermal(own) @ gallery.T / 0.1
+        likeness = self.embedding.thermal(own) @ gallery.T / self.embedding.nat
         same = pairs.identity[rows][:, None] == pairs.identity[rows]
         likeness = likeness.masked_fill(same & ~torch.eye(len(rows), dtype=torch.bool, device=same.device), -1e4)
         return F.cross_entropy(likeness, torch.arange(len(rows), device=same.device))
