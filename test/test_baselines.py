@@ -158,6 +158,19 @@ def test_an_interrupted_training_ends_as_one_that_was_not(folder, tmp_path, smal
         torch.testing.assert_close(resumed["averaged"][name], value, msg=name)
 
 
+def test_a_training_begins_with_another_of_its_kind(folder, tmp_path, small, capsys):
+    command = ["train", "baseline", "--network", "vrai", "--bands", "cross", "--pairs", str(folder), "--steps", "1",
+               "--batch", "4", "--learning-rate", "1e-9"]
+    assert main([*command, "--out", str(tmp_path / "first")]) == 0
+    weights = tmp_path / "first" / "weights.pt"
+    assert main([*command, "--start", str(weights), "--seed", "5", "--out", str(tmp_path / "second")]) == 0
+    first, second = (baselines.load_weights(tmp_path / name / "weights.pt")[0] for name in ("first", "second"))
+    torch.testing.assert_close(second.reduce[0].weight, first.reduce[0].weight, atol=1e-4, rtol=1e-2)
+    command[command.index("vrai")] = "bot_bs"
+    assert main([*command, "--start", str(weights), "--out", str(tmp_path / "third")]) == 2
+    assert "weights of {'network': 'vrai'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("network, bands", [("bot_bs", "cross"), ("vrai", "visible")])
 def test_baselines_fly_as_they_were_trained(folder, tmp_path, small, network, bands, capsys):
     run, out = tmp_path / "run", tmp_path / f"{network}.onnx"

@@ -11,8 +11,17 @@ from thermalreid_ros.errors import ThermalReidError
 torch = pytest.importorskip("torch", reason="the training extra is not installed")
 
 from thermalreid_ros.training import embedding, synthesis  # noqa: E402
-from thermalreid_ros.training.pairs import cut, middle_squares, random_squares, read_pairs, soften  # noqa: E402
+from thermalreid_ros.training.lengths import LengthNetwork  # noqa: E402
+from thermalreid_ros.training.pairs import (  # noqa: E402
+    cut,
+    middle_squares,
+    random_squares,
+    read_pairs,
+    read_sketches,
+    soften,
+)
 from thermalreid_ros.training.synthesizers import UNet, conditions_of, ssim  # noqa: E402
+from thermalreid_ros.training.weights import write_weights  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +182,62 @@ def test_shapes_are_learned_in_a_few_steps(tmp_path, monkeypatch):
                     log=lambda line: None)
     losses = json.loads((tmp_path / "run" / "metrics.json").read_text())["training"]["losses"]
     assert losses["class"] < 2 * 0.6 * np.log(4)  # of both bands
+
+
+@pytest.fixture(scope="module")
+def sketches(tmp_path_factory):
+    """12 cars in 2 views each, of which the last is never seen from above."""
+    out, rng = tmp_path_factory.mktemp("sketches"), np.random.default_rng(0)
+    (out / "sessions").mkdir()
+    names = [f"car-{number // 2:04d}" for number in range(24)]
+    pixels = np.full((24, 2), 40, np.float32)
+    pixels[22:] = 0
+    np.savez(out / "sessions" / "0000.npz", label=np.zeros(24, np.int64), identity=np.array(names), seed=8,
+             colour=rng.integers(60, 90, (24, 128, 128, 3), dtype=np.uint8), drone_px=pixels,
+             drone=rng.integers(28000, 29000, (24, 2, 96, 96), dtype=np.uint16), size_m=np.ones((24, 3), np.float32))
+    return out
+
+
+def test_sketches_are_learned_from_beside_pairs(folder, sketches):
+    pairs, drawn = read_pairs([folder], traits=True), read_sketches([sketches])
+    assert len(drawn) == 22 and drawn.identities == 11 and len(drawn.near) == 0
+    both = pairs.with_sketches(drawn)
+    assert len(both) == 94 and both.identities == 47 and len(both.near) == len(both.mask) == 72
+    assert (both.traits[72:] == drawn.traits).all() and int(both.identity[72:].min()) == 36
+    cars = both.only(both.label == 0)
+    assert len(cars) == 18 + 22 and len(cars.near) == 18 and cars.identities == 20
+    sampler = embedding.IdentitySampler(both, embedding.EmbeddingRecipe(identities=16, each=1, pairs_share=0.5))
+    for step in range(5):
+        colour, thermal = sampler(step)
+        assert ((colour >= 72) == (thermal >= 72)).all() and int((colour >= 72).sum()) == 2  # half of the cars
+    torch.manual_seed(0)
+    crops = embedding.thermal_batch(both, torch.tensor([0, 80, 90]), 1.0, 96)
+    assert crops.shape == (3, 1, 96, 96) and float(crops.mean()) < 40.0
+    with pytest.raises(ThermalReidError, match="world sketches --drone"):
+        read_sketches([folder / "sessions"])
+
+
+def test_what_tells_lengths_is_begun_with(folder, sketches, tmp_path, capsys):
+    torch.manual_seed(3)
+    length = LengthNetwork(3)
+    (tmp_path / "length").mkdir()
+    weights = write_weights(length, tmp_path / "length", recipe={"kinds": 3}, step=0, metrics={})
+    network = embedding.EmbeddingNetwork()
+    network.load_length(weights)
+    picture = torch.randint(0, 256, (2, 3, 96, 96)).float()
+    network.eval(), length.eval()
+    with torch.no_grad():
+        begun = network.described(network.stems[0](network.colour_channels(picture)))
+        torch.testing.assert_close(begun, length.described(picture), atol=1e-2, rtol=1e-2)
+    command = ["train", "embedding", "--pairs", str(folder), "--sketches", str(sketches), "--length", str(weights),
+               "--batch", "8", "--steps", "1", "--out", str(tmp_path / "run")]
+    assert main(command) == 0
+    assert "22 sketches of 11 identities" in capsys.readouterr().out
+    trained = embedding.load_weights(tmp_path / "run" / "weights.pt")[0]
+    torch.testing.assert_close(trained.stems[0][1].running_var, network.stems[0][1].running_var)
+    command[command.index(str(weights))] = str(folder / "sessions" / "000_00.npz")
+    assert main([*command[:-1], str(tmp_path / "other")]) == 2
+    assert "000_00.npz" in capsys.readouterr().err
 
 
 def test_faults_are_named_in_one_line(folder, tmp_path, capsys):

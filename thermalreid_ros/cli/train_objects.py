@@ -27,7 +27,8 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
         else:
             _add_sketches(parser)
         if name == "embedding":
-            _add_backbone(parser)
+            parser.add_argument("--length", type=Path, metavar="WEIGHTS.pt",
+                                help="of `train length`: begin with what it knows of photographs")
         elif name == "baseline":
             parser.add_argument("--network", required=True, help="vrai or bot_bs")
             parser.add_argument("--bands", required=True, help="visible: learned on photographs alone, as the paper "
@@ -41,7 +42,8 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
     length.add_argument("--photographs", type=Path, nargs="+", required=True, metavar="DIR",
                         help="sets of `thermalreid world pairs`, finished or not, also of photographs alone")
     _add_sketches(length)
-    _add_backbone(length)
+    length.add_argument("--backbone-weights", type=Path, metavar="FILE",
+                        help="ImageNet weights of MobileNetV2 (state dict with keys features.*)")
     length.add_argument("--batch", type=int, default=64, help="photographs (default 64)")
     _add_course_arguments(length, 2e-3)
     length.set_defaults(part=_length)
@@ -66,11 +68,6 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
 def _add_sketches(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sketches", type=Path, nargs="+", default=[], metavar="DIR",
                         help="sets of `thermalreid world sketches`, learned from beside them")
-
-
-def _add_backbone(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backbone-weights", type=Path, metavar="FILE",
-                        help="ImageNet weights of MobileNetV2 (state dict with keys features.*)")
 
 
 def _add_course_arguments(parser: argparse.ArgumentParser, learning_rate: float) -> None:
@@ -108,10 +105,9 @@ def _synthesis(args: argparse.Namespace) -> int:
 def _embedding(args: argparse.Namespace) -> int:
     from thermalreid_ros.training.embedding import EmbeddingRecipe, train
 
-    _check_backbone(args)
     recipe = EmbeddingRecipe(identities=args.batch, learning_rate=args.learning_rate, seed=args.seed)
     weights = train(recipe, _pairs(args, traits=True), args.out, sketches=_sketches(args),
-                    backbone_weights=args.backbone_weights, minutes=args.minutes, steps=args.steps, log=_log)
+                    length=args.length, minutes=args.minutes, steps=args.steps, log=_log)
     print(f"trained: {weights}")
     return 0
 
@@ -120,7 +116,8 @@ def _length(args: argparse.Namespace) -> int:
     from thermalreid_ros.training.lengths import LengthRecipe, train
     from thermalreid_ros.training.photographs import read_photographs
 
-    _check_backbone(args)
+    if args.backbone_weights is not None and not args.backbone_weights.is_file():
+        raise ThermalReidError(f"{args.backbone_weights}: no such file of backbone weights")
     device = _device(args)
     photographs = read_photographs(args.photographs, device)
     sketches = read_photographs(args.sketches, device) if args.sketches else None
@@ -139,8 +136,8 @@ def _baseline(args: argparse.Namespace) -> int:
 
     recipe = BaselineRecipe(args.network, args.bands, args.width, identities=args.batch,
                             learning_rate=args.learning_rate, seed=args.seed)
-    weights = train(recipe, _pairs(args), args.out, sketches=_sketches(args), start=args.start, minutes=args.minutes,
-                    steps=args.steps, log=_log)
+    weights = train(recipe, _pairs(args, traits=bool(args.sketches)), args.out, sketches=_sketches(args),
+                    start=args.start, minutes=args.minutes, steps=args.steps, log=_log)
     print(f"trained: {weights}")
     return 0
 
@@ -182,11 +179,6 @@ def _device(args: argparse.Namespace) -> str:
     if args.device != "cpu" and not torch.cuda.is_available():
         raise ThermalReidError(f"--device {args.device}: torch sees no accelerator here; use --device cpu")
     return args.device
-
-
-def _check_backbone(args: argparse.Namespace) -> None:
-    if args.backbone_weights is not None and not args.backbone_weights.is_file():
-        raise ThermalReidError(f"{args.backbone_weights}: no such file of backbone weights")
 
 
 def _sketches(args: argparse.Namespace):

@@ -32,6 +32,7 @@ from thermalreid_ros.evaluation.cmc import cmc_figures, guessing, over_draws, tr
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.training.course import Course, warm_cosine
 from thermalreid_ros.training.detection import keep_freed_memory
+from thermalreid_ros.training.lengths import load_weights as load_length
 from thermalreid_ros.training.mobilenet import MobileNetV2
 from thermalreid_ros.training.pairs import (
     Pairs,
@@ -139,13 +140,14 @@ class EmbeddingNetwork(nn.Module):
         for name, values in (("grey", (123.675, 116.28, 103.53)), ("contrast", (58.395, 57.12, 57.375))):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
 
-    def load_imagenet(self, path: Path) -> None:
-        """Begin with ImageNet weights of MobileNetV2, a state dict with keys features.N..."""
-        whole = MobileNetV2(inputs=3)
-        whole.load_imagenet(path)
+    def load_length(self, path: Path) -> None:
+        """Begin with the layers of a network that was trained to tell lengths by photographs (lengths.LengthNetwork):
+        it knows kinds by their shapes already."""
+        length = load_length(path)[0]
         for stem in self.stems:
-            stem.load_state_dict(whole.features[0].state_dict())
-        self.features.load_state_dict(whole.features[1:_BLOCKS].state_dict())
+            stem.load_state_dict(length.features[0].state_dict())
+        self.features.load_state_dict(length.features[1:].state_dict())
+        self.mix.load_state_dict(length.mix.state_dict())
         self._pretrained = True
 
     def train(self, mode: bool = True):
@@ -377,13 +379,13 @@ def share_across(progress: float, alone: float) -> float:
 
 
 def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, sketches: Pairs | None = None,
-          backbone_weights: Path | None = None, minutes: float, steps: int = 10**9,
+          length: Path | None = None, minutes: float, steps: int = 10**9,
           log: Callable[[str], None] = print, checkpoint_every_s: float = 60.0) -> Path:
     """Train for so many minutes or steps, going on from `out/checkpoint.pt`; returns the path of `out/weights.pt`,
     the averaged network at half precision. The identities held out (Pairs.held_out) are measured on at the end:
     `out/metrics.json`.
-    pairs: with their traits. sketches: learned from beside them. backbone_weights: of ImageNet, see
-    EmbeddingNetwork.load_imagenet; without, the first layers are trained, too.
+    pairs: with their traits. sketches: learned from beside them. length: weights to begin with, see
+    EmbeddingNetwork.load_length; without, the first layers are trained, too.
 
     ThermalReidError where a checkpoint of another recipe is there.
     """
@@ -397,8 +399,8 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, sketches: Pairs |
         training = training.with_sketches(sketches)
     sampler = IdentitySampler(training, recipe)
     model = EmbeddingNetwork(recipe.dropout)
-    if backbone_weights is not None:
-        model.load_imagenet(backbone_weights)
+    if length is not None:
+        model.load_length(length)
         for part in (*model.stems, *model.features[:_FROZEN]):
             part.requires_grad_(False)
     model = model.to(device, memory_format=torch.channels_last).train()
@@ -406,11 +408,11 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, sketches: Pairs |
     backbone = [parameter for part in (model.stems, model.features) for parameter in part.parameters()
                 if parameter.requires_grad]
     fresh = [parameter for name, parameter in model.named_parameters() if not name.startswith(("stems.", "features."))]
-    rate = 1.0 if backbone_weights is None else recipe.backbone_rate
+    rate = 1.0 if length is None else recipe.backbone_rate
     optimiser = torch.optim.AdamW([{**group, "scale": scale} for parameters, scale in ((fresh, 1.0), (backbone, rate))
                                    for group in decayed(parameters, recipe.weight_decay)],
                                   lr=recipe.learning_rate, fused=kind == "cuda")
-    facts = {**asdict(recipe), "sketches": sketches is not None, "pretrained": backbone_weights is not None}
+    facts = {**asdict(recipe), "sketches": sketches is not None, "pretrained": length is not None}
     course = Course(out, {"model": model, "averaged": averaged.model, "optimiser": optimiser}, facts, device=device,
                     minutes=minutes, steps=steps, log=log, checkpoint_every_s=checkpoint_every_s)
     # On CPUs the gradients of depthwise convolutions are several times slower at half precision.

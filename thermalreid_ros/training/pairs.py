@@ -62,9 +62,12 @@ class Pairs:
         return Pairs(**rows)
 
     def with_sketches(self, sketches: Pairs) -> Pairs:
-        """These, then the sketches, whose identities are others."""
-        columns = {name: torch.cat([getattr(self, name), getattr(sketches, name)])
-                   for name in self.__dataclass_fields__ if name not in _OF_PAIRS}
+        """These, then the sketches, whose identities are others; as many views from a drone as either have. Traits of
+        both must have been told."""
+        views = min(self.drone.shape[1], sketches.drone.shape[1])
+        parts = [{name: getattr(part, name) for name in part.__dataclass_fields__} |
+                 {"drone": part.drone[:, :views], "drone_px": part.drone_px[:, :views]} for part in (self, sketches)]
+        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name not in _OF_PAIRS}
         columns["identity"][len(self):] += self.identities
         return Pairs(**columns, **{name: getattr(self, name) for name in _OF_PAIRS})
 
