@@ -106,9 +106,6 @@ class Told:
     logits: torch.Tensor
     traits: torch.Tensor
 
-    def only(self, rows: slice) -> Told:
-        return Told(self.logits[rows], self.traits[rows])
-
 
 class EmbeddingNetwork(nn.Module):
     """Pictures (N, 3, 96, 96) to unit vectors (N, dimensions), whose products across bands are likenesses.
