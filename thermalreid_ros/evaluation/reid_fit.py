@@ -38,7 +38,7 @@ from thermalreid_ros.reid.length import ToldLength
 CANDIDATES_PER_TRUE = 20.0
 FALSE_ALARMS = 0.01
 FOLDS = 5
-RIDGES = (0.001, 0.01, 0.1, 1.0)
+RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)
 #: Of lengths that are told in trials: by somebody who looked it up, who knows the kind, who guesses.
 TOLD_ERRORS = (0.02, 0.05, 0.1, 0.2)
 _BY_PHOTOGRAPHS = "by photographs"
