@@ -216,7 +216,7 @@ def _weights(pairs: Pairs) -> np.ndarray:
 
 
 def _fit_weights(blank: FusedModel, pairs: Pairs, ridge: float) -> FusedModel:
-    columns = features(pairs.terms, np.array([blank.sizes[name].sigma for name in CLASS_NAMES])[pairs.label])
+    columns = features(pairs.terms)
     true = pairs.true
     with np.errstate(invalid="ignore"):
         halves = [np.nan_to_num(_moments(columns[chosen], pairs.weight[chosen])) for chosen in (true, ~true)]

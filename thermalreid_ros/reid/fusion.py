@@ -25,10 +25,10 @@ FILE_NAME = "reid_fusion.yaml"
 METHODS = ("thermal_signature", "cross_modal_embedding", "fused")
 #: Weights for a probe whose class is not known.
 ANY = "any"
-#: Of evidence, oriented so that more of it speaks against the candidate: class_doubt is -ln(p / (1 - p)), size_misfit
-#: ln(1 + (r / sigma)^2) of the size's log-ratio r, as of errors that are mostly small and at times anything; size_gap
-#: r^2, by which things of another kind are told.
-FEATURES = ("histogram", "mser", "embedding", "class_doubt", "size_misfit", "size_gap")
+#: Of evidence, oriented so that more of it speaks against the candidate: class_doubt is -ln(p / (1 - p)), size_gap r^2
+#: of the size's log-ratio r, by which things of another kind are told. Within a class a size is evidence where a length
+#: is known, by its likelihood ratio; against the class's mean it would only favour what is of average size.
+FEATURES = ("histogram", "mser", "embedding", "class_doubt", "size_gap")
 WITH_EMBEDDING, WITHOUT_EMBEDDING = "with_embedding", "without_embedding"
 
 VIEW_FEATURES = 6
@@ -87,17 +87,17 @@ class PairTerms:
         return replace(self, **{name: np.full(len(self), np.nan, np.float32) for name in names})
 
 
-def features(terms: PairTerms, size_sigma: float | np.ndarray) -> np.ndarray:
-    """float64 (N, 6), columns as FEATURES, NaN where the term is. size_sigma: of the expected size, of all or (N,)."""
+def features(terms: PairTerms) -> np.ndarray:
+    """float64 (N, 5), columns as FEATURES, NaN where the term is."""
     probability = np.clip(terms.class_probability.astype(np.float64), _LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY)
     size = terms.size_log_ratio.astype(np.float64)
     return np.column_stack([terms.histogram, terms.mser, terms.embedding, np.log1p(-probability) - np.log(probability),
-                            np.log1p((size / size_sigma) ** 2), np.minimum(np.abs(size), _MOST_GAP) ** 2])
+                            np.minimum(np.abs(size), _MOST_GAP) ** 2])
 
 
 @dataclass(frozen=True)
 class Weights:
-    """bias: log-odds of an average pair. weights: (6,), none negative, of the features less their means over scales."""
+    """bias: log-odds of an average pair. weights: (5,), none negative, of the features less their means over scales."""
 
     bias: float
     weights: tuple[float, ...]
@@ -154,7 +154,7 @@ def _log_normal(value: np.ndarray, variance: float | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FusedModel:
-    """means, scales: (6,), of the features over as many true pairs as false ones, so that an unknown term in the place
+    """means, scales: (5,), of the features over as many true pairs as false ones, so that an unknown term in the place
     of its mean speaks neither for nor against. weights: by WITH_EMBEDDING or WITHOUT_EMBEDDING and class or ANY.
     lengths: by class or ANY. accept_probability: at which one search in a hundred among candidates_per_true others
     accepts a wrong one; accept_probability_told: where the length is told, by the error that it is told with.
@@ -254,7 +254,7 @@ class FusedModel:
     def score(self, terms: PairTerms, class_name: str = "") -> np.ndarray:
         """float64 (N,), log-odds that each candidate is the probe's object, calibrated for one true candidate among
         candidates_per_true. class_name: of the probe, "" unknown."""
-        columns = features(terms, (self.sizes.get(class_name) or self.sizes[ANY]).sigma)
+        columns = features(terms)
         standard = np.where(np.isfinite(columns), (columns - self.means) / self.scales, 0.0)
         scores = np.empty(len(terms))
         for kind, chosen in ((WITH_EMBEDDING, np.isfinite(terms.embedding)),
