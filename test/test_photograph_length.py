@@ -191,6 +191,10 @@ def test_trained_exported_and_told(folder, torch, tmp_path):
     assert (found is None) == (expected is None)
     if found is not None:
         assert found.log == pytest.approx(expected.log, abs=0.05)
+    assert export_length(network, path, photographs=squares, told=["car"], **facts) < 1e-3
+    of_cars = LengthTeller(load_engine(path, providers=("cpu",)))
+    assert of_cars.engine.card.extra["lengths"].keys() == {"car"}
+    assert of_cars.tell([(pictures[0], _box(pictures[0]))], "person") is None
     card = teller.engine.card
     lost = replace(card, extra={key: value for key, value in card.extra.items() if key != "lengths"})
     object.__setattr__(teller.engine, "card", lost)

@@ -25,6 +25,7 @@ from thermalreid_ros.training.synthesis import load_weights as load_generators
 from thermalreid_ros.training.synthesizers import EXCESS_SCALE_K, MEAN_SCALE_K, RELATIVE_SCALE_K, conditions_of
 
 MAX_DIFFERENCE = 1e-3  # ONNX against torch, in units of the outputs' scales
+_LEAST_TOLD = 0.2  # share of the variance of a class's lengths: where less is told, over other towns nothing is
 _EMBEDDING = "MobileNetV2 to its tenth block, first convolution and last layer of each band; traits as in PLDA"
 _BASELINES = {
     "vrai": "VRAI: ResNet-50 of width {width:g}, features averaged and pooled by weighted parts, a BNNeck for both, ",
@@ -129,10 +130,11 @@ def export_embedding(network: nn.Module, out: Path, *, photographs: Iterable[np.
     return _export(EmbeddingExport(network), out, inputs, card, **facts)
 
 
-def export_length(network: LengthNetwork, out: Path, *, photographs: Iterable[np.ndarray], **facts: Any) -> float:
+def export_length(network: LengthNetwork, out: Path, *, photographs: Iterable[np.ndarray],
+                  told: Iterable[str] = CLASS_NAMES, **facts: Any) -> float:
     """Write a model for reid.photograph_length.LengthTeller and its card; returns the largest difference from torch.
 
-    photographs: uint8 (S, S, 3); squares to compare on.
+    photographs: uint8 (S, S, 3); squares to compare on. told: classes whose lengths it tells.
     """
     size = network.size_px
     card = {
@@ -143,7 +145,7 @@ def export_length(network: LengthNetwork, out: Path, *, photographs: Iterable[np
                      "object of it: ln of the longest side in metres, ln of the standard deviation of that"}],
         "classes": list(CLASS_NAMES), "crop_margin": MARGIN,
         "lengths": {name: {"mean": round(float(network.mean[k]), 4), "spread": round(float(network.spread[k]), 4)}
-                    for k, name in enumerate(CLASS_NAMES)},
+                    for k, name in enumerate(CLASS_NAMES) if name in told},
     }
     inputs = [{"pictures": np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32))}
               for picture in photographs]
@@ -184,11 +186,13 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
             **_facts(state, about, _ranks(state), f"{len(rows)} crops of each band of {data_from}"))
     if length is not None:
         network, state = load_length(length)
+        told = [name for name, own in state["metrics"]["held_out"].items()
+                if own["error"] ** 2 <= (1.0 - _LEAST_TOLD) * own["spread"] ** 2]
         shares = [{"name": f"{figure} of ln of the length, {name}", "value": own[figure]}
                   for name, own in state["metrics"]["held_out"].items() for figure in ("spread", "error")]
         written[out / "photograph_length.onnx"] = export_length(
             network, out / "photograph_length.onnx", photographs=_crops(pairs, rows, network.size_px)[0], int8=int8,
-            **_facts(state, about, shares, f"{len(rows)} photographs of {data_from}"))
+            told=told, **_facts(state, about, shares, f"{len(rows)} photographs of {data_from}"))
     return written
 
 
