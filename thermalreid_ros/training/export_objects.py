@@ -25,7 +25,7 @@ from thermalreid_ros.training.synthesis import load_weights as load_generators
 from thermalreid_ros.training.synthesizers import EXCESS_SCALE_K, MEAN_SCALE_K, RELATIVE_SCALE_K, conditions_of
 
 MAX_DIFFERENCE = 1e-3  # ONNX against torch, in units of the outputs' scales
-_LEAST_TOLD = 0.2  # share of the variance of a class's lengths: where less is told, over other towns nothing is
+_LEAST_TOLD = 1 / 3  # share of the variance of a class's lengths: where less is told, over other towns it misleads
 _EMBEDDING = "MobileNetV2 to its tenth block, first convolution and last layer of each band; traits as in PLDA"
 _BASELINES = {
     "vrai": "VRAI: ResNet-50 of width {width:g}, features averaged and pooled by weighted parts, a BNNeck for both, ",
