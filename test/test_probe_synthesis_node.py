@@ -163,7 +163,7 @@ def test_a_class_that_is_not_given_is_recognised(graph, start_node, model, tmp_p
     operator = Operator(graph)
     operator.show(street())
     assert operator.probe(1).class_name == "bicycle"
-    operator.wait_for("recognised", "bicycle, probability 0.99")
+    operator.wait_for("recognised", "bicycle, probability 0.999")
     operator.wait_for("probe", "'photograph', bicycle: 1 of 1 photograph(s)")
     operator.show(np.random.default_rng(1).integers((0, 100, 0), (40, 140, 40), (99, 99, 3), dtype=np.uint8))
     operator.wait_for("last_refusal", "photograph 2: no car, person, bicycle or dog was found in it")
@@ -261,8 +261,8 @@ def test_a_faulty_start_ends_with_one_line(start_node, model, options, complaint
 
 
 def test_the_searched_object_is_found_by_its_made_probes(graph, start_node, model, files):
-    """Of people at 23, 31.5 and 42 C, before 20 C, the one that is as warm as the model says comes first."""
-    start_node("reid", "-p", f"thermal_units:={ThermalUnits.CENTIKELVIN.value}")
+    """Of people at 23, 31.5 and 42 C, before 20 C, the one that is as warm as the model says comes first by Eq. (1)."""
+    start_node("reid", "-p", f"thermal_units:={ThermalUnits.CENTIKELVIN.value}", "-p", "method:=thermal_signature")
     start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, "-p", "probe_class:=person", "-p", "count:=1",
                "-p", f"probe_files:=['{files[0]}']")
     flight = Flight(graph)

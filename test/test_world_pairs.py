@@ -74,4 +74,6 @@ def test_photographs_alone_show_whole_objects_and_tell_their_sizes(tmp_path, cap
             rows, columns = np.nonzero(mask)
             assert abs(max(np.ptp(rows), np.ptp(columns)) + 1 - 128 / 1.8) < 8
     command[command.index("--drone") + 1] = "-1"
-    assert main(command) == 2 and "--drone -1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "--drone: -1 is less than 0" in capsys.readouterr().err

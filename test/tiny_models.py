@@ -151,7 +151,7 @@ def shapes_alone(path: Path, *, size_px: int = 32, cells: int = 8, sure_of: str 
              helper.make_node("Mul", ["some", "nothing"], ["none"]),
              helper.make_node("Add", ["none", "prejudice"], ["logits"]),
              helper.make_node("Softmax", ["logits"], ["classes"], axis=1)]
-    prejudice = [6.0 * (name == sure_of) for name in CLASS_NAMES]
+    prejudice = [8.0 * (name == sure_of) for name in CLASS_NAMES]
     graph = helper.make_graph(
         nodes, "shapes_alone",
         [helper.make_tensor_value_info("pictures", TensorProto.FLOAT, ["count", 3, size_px, size_px]),

@@ -275,12 +275,9 @@ def _pairs(args: argparse.Namespace) -> int:
     import numpy as np
 
     from thermalreid_ros.cli.progress import progress
-    from thermalreid_ros.errors import ThermalReidError
     from thermalreid_ros.world.film import default_workers
     from thermalreid_ros.world.pairs import PairsPlan, make_pairs
 
-    if args.drone < 0:
-        raise ThermalReidError(f"--drone {args.drone}: give the number of pictures, or 0 for photographs alone")
     plan = PairsPlan(args.map, args.seed, args.identities, args.views, args.drone, args.group, args.size, args.centre,
                      args.difference, np.radians(args.fov), args.image_size)
     sessions = make_pairs(plan, args.out, _arguments(args, "map"), args.workers or default_workers())

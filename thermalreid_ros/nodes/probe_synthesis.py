@@ -122,8 +122,8 @@ class ProbeSynthesisNode(ThermalNode):
                                                        zip(made.served, made.probes, strict=True)])
         if probability < CERTAIN:
             raise SynthesisError(f"no class is given, and the photograph is {name} with a probability of "
-                                 f"{probability:.2f} only; {SET_CLASS}")
-        self.diagnostics.note("recognised", f"{name}, probability {probability:.2f}")
+                                 f"{probability:.3f} only; {SET_CLASS}")
+        self.diagnostics.note("recognised", f"{name}, probability {probability:.3f}")
         return name
 
     def _length(self) -> ToldLength | None:

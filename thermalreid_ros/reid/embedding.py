@@ -10,8 +10,9 @@ from thermalreid_ros.camera.crops import square_crop
 from thermalreid_ros.engine import Engine, EngineError
 
 TASK = "embedding"
-#: Probability from which on a class that `recognise` tells is right in 98 of 100 photographs.
-CERTAIN = 0.9
+#: Probability from which on a class that `recognise` tells is believed: networks are surer than they are right, most of
+#: all of pictures of nothing.
+CERTAIN = 0.998
 IN_FLIGHT = 8  # crops in one run: more are no faster on a processor, and what the largest run needs is kept for good
 
 
