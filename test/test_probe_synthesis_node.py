@@ -215,7 +215,7 @@ def test_faulty_photographs_are_named_and_the_good_one_stays(graph, start_node, 
                       f"embedding:={embedding}")
     operator = Operator(graph)
     operator.show(street())
-    operator.wait_for("last_refusal", "no class is given, and the photograph is car with a probability of 0.25 only; "
+    operator.wait_for("last_refusal", "no class is given, and the photograph is car with a probability of 0.250 only; "
                       "set probe_class to car, person, bicycle, dog, or any")
     assert not operator.probes
     assert operator.set(probe_class="car").result.successful
