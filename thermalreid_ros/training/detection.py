@@ -17,7 +17,7 @@ from thermalreid_ros.training.course import warm_cosine
 from thermalreid_ros.training.detectors import NETWORKS, YoloCompact
 from thermalreid_ros.training.frames import CropSampler, TrainingSet
 from thermalreid_ros.training.losses import compact_loss, semantic_loss
-from thermalreid_ros.training.weights import Averaged, decayed, write_state
+from thermalreid_ros.training.weights import Averaged, scaled, set_rate, write_state
 
 _HALVED_FROM = 256  # weights.pt: tensors of fewer elements stay as they are
 
@@ -99,8 +99,7 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
         pretrained = [p for p in model.backbone.parameters() if p.requires_grad]
     known = {id(p) for p in pretrained}
     fresh = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    groups = [{**group, "scale": scale} for parameters, scale in ((fresh, 1.0), (pretrained, recipe.backbone_rate))
-              for group in decayed(parameters, recipe.weight_decay)]
+    groups = scaled(((fresh, 1.0), (pretrained, recipe.backbone_rate)), recipe.weight_decay)
     optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate, betas=(0.9, 0.999),
                                   fused=kind == "cuda")
     step, seconds = 0, 0.0
@@ -129,8 +128,7 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
     while not ends:
         progress = recipe.progress(step, time.monotonic() - begun)
         rate = warm_cosine(step, recipe.warmup, progress)
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * group["scale"] * rate
+        set_rate(optimiser, recipe.learning_rate * rate)
         crops = sampler(step, recipe.batch)
         with torch.autocast(kind, torch.bfloat16):
             output = model(crops.thermal.contiguous(memory_format=torch.channels_last), crops.semantics)

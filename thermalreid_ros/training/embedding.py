@@ -33,7 +33,7 @@ from thermalreid_ros.files import write_atomically
 from thermalreid_ros.training.course import Course, warm_cosine
 from thermalreid_ros.training.detection import keep_freed_memory
 from thermalreid_ros.training.lengths import load_weights as load_length
-from thermalreid_ros.training.mobilenet import MobileNetV2
+from thermalreid_ros.training.mobilenet import IMAGENET_MEAN, IMAGENET_STD, MobileNetV2
 from thermalreid_ros.training.pairs import (
     Pairs,
     celsius,
@@ -44,7 +44,7 @@ from thermalreid_ros.training.pairs import (
     vary_light,
 )
 from thermalreid_ros.training.traits import COMPONENTS
-from thermalreid_ros.training.weights import Averaged, decayed, load_averaged, write_weights
+from thermalreid_ros.training.weights import Averaged, load_averaged, scaled, set_rate, write_weights
 
 SIZE_PX = 96
 _BLOCKS = 11  # of MobileNetV2: 64 channels at stride 16
@@ -134,7 +134,7 @@ class EmbeddingNetwork(nn.Module):
         start = torch.tensor([0.3, 0.6, 1.0]).log() - math.log(1.0 - 0.3 * 0.6)
         self.ratio = nn.Parameter(start.view(3, 1, 1).repeat(1, _CLASSES, COMPONENTS))
         self.thermal_channels = ThermalView(self.size_px)
-        for name, values in (("grey", (123.675, 116.28, 103.53)), ("contrast", (58.395, 57.12, 57.375))):
+        for name, values in (("grey", IMAGENET_MEAN), ("contrast", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
 
     def load_length(self, path: Path) -> None:
@@ -406,8 +406,7 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, sketches: Pairs |
                 if parameter.requires_grad]
     fresh = [parameter for name, parameter in model.named_parameters() if not name.startswith(("stems.", "features."))]
     rate = 1.0 if length is None else recipe.backbone_rate
-    optimiser = torch.optim.AdamW([{**group, "scale": scale} for parameters, scale in ((fresh, 1.0), (backbone, rate))
-                                   for group in decayed(parameters, recipe.weight_decay)],
+    optimiser = torch.optim.AdamW(scaled(((fresh, 1.0), (backbone, rate)), recipe.weight_decay),
                                   lr=recipe.learning_rate, fused=kind == "cuda")
     facts = {**asdict(recipe), "sketches": sketches is not None, "pretrained": length is not None}
     course = Course(out, {"model": model, "averaged": averaged.model, "optimiser": optimiser}, facts, device=device,
@@ -415,8 +414,7 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, sketches: Pairs |
     # On CPUs the gradients of depthwise convolutions are several times slower at half precision.
     half = torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
     for step, progress in course:
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * group["scale"] * warm_cosine(step, recipe.warmup, progress)
+        set_rate(optimiser, recipe.learning_rate * warm_cosine(step, recipe.warmup, progress))
         rows = torch.from_numpy(np.stack(sampler(step))).to(device, non_blocking=True)
         p, k = rows.shape[1:]
         colour = varied_colour_batch(training, rows[0].flatten(), colour_squares(p * k, device), SIZE_PX)

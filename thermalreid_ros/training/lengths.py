@@ -23,10 +23,10 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.training.course import Course, warm_cosine
 from thermalreid_ros.training.detection import keep_freed_memory
-from thermalreid_ros.training.mobilenet import MobileNetV2
+from thermalreid_ros.training.mobilenet import IMAGENET_MEAN, IMAGENET_STD, MobileNetV2
 from thermalreid_ros.training.pairs import cut, middle_squares, random_squares, vary_light
 from thermalreid_ros.training.photographs import Photographs
-from thermalreid_ros.training.weights import Averaged, decayed, load_averaged, read_state, write_weights
+from thermalreid_ros.training.weights import Averaged, load_averaged, read_state, scaled, set_rate, write_weights
 
 SIZE_PX = 96
 _BLOCKS = 11  # of MobileNetV2: 64 channels at stride 16
@@ -34,7 +34,6 @@ _FROZEN = 3  # first ones that keep their pretrained weights
 _LEAST_LOG_SD = -2.5  # of what the class's own spread is 1 of: no photograph tells more
 _SCALES = 0.5, 4.0  # standard deviations are corrected by no more than this
 _GREY = 0.15  # share of the photographs that are shown without colours
-_IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _CLASSES = len(CLASS_NAMES)
 
 
@@ -72,8 +71,8 @@ class LengthNetwork(nn.Module):
         self.longest = nn.Linear(384, 2 * _CLASSES)
         # For the training alone:
         self.sides, self.kind = nn.Linear(384, 3 * _CLASSES), nn.Linear(384, kinds)
-        self.register_buffer("grey", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("contrast", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1))
+        self.register_buffer("grey", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("contrast", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         # Of each class, in units of whose spread all is said. scale: by how much errors are larger than said.
         for name, value in (("mean", torch.zeros(_CLASSES)), ("spread", torch.ones(_CLASSES)),
                             ("scale", torch.ones(_CLASSES)), ("side_mean", torch.zeros(_CLASSES, 3)),
@@ -163,9 +162,8 @@ def train(recipe: LengthRecipe, photographs: Photographs, out: Path, *, sketches
     backbone = [parameter for parameter in network.features.parameters() if parameter.requires_grad]
     fresh = [parameter for name, parameter in network.named_parameters() if not name.startswith("features.")]
     rate = 1.0 if backbone_weights is None else recipe.backbone_rate
-    groups = [{**group, "scale": scale} for parameters, scale in ((fresh, 1.0), (backbone, rate))
-              for group in decayed(parameters, recipe.weight_decay)]
-    optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    optimiser = torch.optim.AdamW(scaled(((fresh, 1.0), (backbone, rate)), recipe.weight_decay),
+                                  lr=recipe.learning_rate)
     facts = {**asdict(recipe), "shares": list(recipe.shares), "kinds": len(training.kinds),
              "pretrained": backbone_weights is not None}
     course = Course(out, {"network": network, "averaged": averaged.model, "optimiser": optimiser}, facts, device=device,
@@ -178,8 +176,7 @@ def train(recipe: LengthRecipe, photographs: Photographs, out: Path, *, sketches
     # On CPUs the gradients of depthwise convolutions are several times slower at half precision.
     half = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     for step, progress in course:
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * group["scale"] * warm_cosine(step, recipe.warmup, progress)
+        set_rate(optimiser, recipe.learning_rate * warm_cosine(step, recipe.warmup, progress))
         rows = torch.cat([pool[torch.randint(len(pool), (count,), device=device)] for pool, count in pools])
         squares = random_squares(len(rows), device, turn_deg=6.0, shift=0.06, stretch=0.02)
         colour = _varied(cut(training.colour[rows].float(), squares, SIZE_PX))

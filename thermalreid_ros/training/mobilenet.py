@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+#: Of RGB from 0 to 255, as published ImageNet weights want it normalised.
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 #: expansion, channels, repeats, stride of the first repeat (Sandler et al. 2018, table 2)
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 

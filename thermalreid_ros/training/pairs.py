@@ -18,8 +18,8 @@ from thermalreid_ros.world.pairs import CONDITIONS, NEAR_PX
 
 #: Every so many identity numbers of a class are held out for validation.
 HELD_OUT_EVERY = 8
-_COLUMNS = ("label", "colour", "mask", "near_first", "near_second", "drone", "drone_px")
-_OF_PAIRS, _STORED_OF_PAIRS = ("mask", "near", "conditions"), ("near_first", "near_second")
+_OF_ALL, _STORED_OF_PAIRS = ("label", "colour", "drone", "drone_px"), ("mask", "near_first", "near_second")
+_OF_PAIRS = "mask", "near", "conditions"  # fields that sketches have no rows of
 
 
 @dataclass(eq=False)
@@ -79,17 +79,17 @@ class Pairs:
 def read_pairs(folders: Sequence[Path], device: str = "cpu", *, traits: bool = False) -> Pairs:
     """All finished sessions of sets, also of unfinished ones. traits: tell them, too, which takes seconds.
     ThermalReidError where a folder holds none or a damaged one."""
-    return _read(folders, device, _COLUMNS, traits, "pairs")
+    return _read(folders, device, traits, sketches=False)
 
 
 def read_sketches(folders: Sequence[Path], device: str = "cpu") -> Pairs:
     """Those of sets of `thermalreid world sketches --drone N` whose object a drone saw, with their traits. Errors as of
     read_pairs."""
-    return _read(folders, device, [name for name in _COLUMNS if name not in (*_OF_PAIRS, *_STORED_OF_PAIRS)], True,
-                 "sketches --drone 2")
+    return _read(folders, device, traits=True, sketches=True)
 
 
-def _read(folders: Sequence[Path], device: str, names: Sequence[str], traits: bool, maker: str) -> Pairs:
+def _read(folders: Sequence[Path], device: str, traits: bool, sketches: bool) -> Pairs:
+    names, maker = (_OF_ALL, "sketches --drone 2") if sketches else (_OF_ALL + _STORED_OF_PAIRS, "pairs")
     columns: dict[str, list[np.ndarray]] = {name: [] for name in (*names, "conditions", "key")}
     for folder in folders:
         paths = sorted((Path(folder) / "sessions").glob("*.npz"))
@@ -99,15 +99,15 @@ def _read(folders: Sequence[Path], device: str, names: Sequence[str], traits: bo
             try:
                 with np.load(path) as stored:
                     seen = np.arange(len(stored["label"]))
-                    if "mask" not in names:
+                    if sketches:
                         seen = seen[(stored["drone_px"] > 0).any(axis=1)]
                     if not len(seen):
                         continue
                     for name in names:
                         columns[name].append(stored[name][seen])
                     columns["conditions"].append(
-                        np.repeat(np.stack([stored["first"], stored["second"]])[None], len(seen), axis=0)
-                        if "mask" in names else np.zeros((0, 2, len(CONDITIONS)), np.float32))
+                        np.zeros((0, 2, len(CONDITIONS)), np.float32) if sketches else
+                        np.repeat(np.stack([stored["first"], stored["second"]])[None], len(seen), axis=0))
                     columns["key"].append(np.array([f"{stored['seed']}/{name}" for name in stored["identity"][seen]]))
             except (OSError, ValueError, KeyError) as error:
                 raise ThermalReidError(f"{path}: damaged, or of another kind of set ({error}); make it with "
@@ -120,10 +120,10 @@ def _read(folders: Sequence[Path], device: str, names: Sequence[str], traits: bo
     table = {name: np.concatenate(parts) for name, parts in columns.items()}
     keys, identity = np.unique(table["key"], return_inverse=True)
     number = np.array([int(key.rsplit("-", 1)[1]) for key in table["key"]])
-    if "mask" in names:
-        near, mask = np.stack([table["near_first"], table["near_second"]], axis=1), table["mask"]
-    else:
+    if sketches:
         near, mask = np.zeros((0, 2, NEAR_PX, NEAR_PX)), np.zeros((0, NEAR_PX, NEAR_PX), np.uint8)
+    else:
+        near, mask = np.stack([table["near_first"], table["near_second"]], axis=1), table["mask"]
 
     def put(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)

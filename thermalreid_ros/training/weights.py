@@ -39,6 +39,18 @@ def decayed(parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> li
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
 
 
+def scaled(parts: Iterable[tuple[Iterable[torch.nn.Parameter], float]], weight_decay: float) -> list[dict[str, Any]]:
+    """The groups of `decayed` of several parts of a network, each with its `scale`, the share of the learning rate that
+    set_rate gives it."""
+    return [{**group, "scale": scale} for parameters, scale in parts for group in decayed(parameters, weight_decay)]
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of an optimiser's next step, whose groups are of `scaled`."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
 def write_state(state: dict[str, Any], path: Path) -> None:
     """torch.save, whole or not at all."""
     torch.save(state, path.with_suffix(".tmp"))

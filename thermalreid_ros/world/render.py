@@ -23,8 +23,7 @@ from thermalreid_ros.world.materials import Surface, material_arrays
 from thermalreid_ros.world.mesh import Mesh
 from thermalreid_ros.world.population import Placed
 from thermalreid_ros.world.raycast import OFFSET_M, Scene, hemisphere
-from thermalreid_ros.world.radiometry import Atmosphere
-from thermalreid_ros.world.sun import solar_hour, sun_direction
+from thermalreid_ros.world.sun import sun_direction
 from thermalreid_ros.world.textures import facade, texture
 from thermalreid_ros.world.thermal import HISTORY_EDGES_H, ThermalDay
 from thermalreid_ros.world.weather import Weather
@@ -129,7 +128,7 @@ class Renderer:
         self._day = day = ThermalDay(city.latitude_deg, city.longitude_deg, when, self.weather)
         self._sun = sun_direction(city.latitude_deg, city.longitude_deg, when).astype(np.float32)
         self._daylight = Daylight(self._sun, self.weather.cloud_cover)
-        self._air = Atmosphere.of(self.weather, float(solar_hour(city.longitude_deg, when)), day.surroundings_k)
+        self._air = day.atmosphere()
         self._grain = day.blotches
         self._lamps_on = self._sun[2] < np.sin(np.radians(-1.0))
 
@@ -727,7 +726,7 @@ def stay_h(actor: Placed) -> float:
     return 0.0 if actor.moving else min(actor.state.parked_s / 3600.0, 48.0)
 
 
-def share_stayed(stays_h: np.ndarray, block: int) -> np.ndarray:
+def share_stayed(stays_h: np.ndarray | float, block: int) -> np.ndarray:
     """float32, the share of a block of the past (ThermalDay) that those have been here who came stays_h ago."""
     young, old = HISTORY_EDGES_H[block:block + 2]
     return np.clip((stays_h - young) / (old - young), 0.0, 1.0).astype(np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -175,10 +175,11 @@ class Body:
             return None
         shaded = (rng.random(HISTORY) < 0.5) & (rng.random() > _IN_THE_OPEN)
         place, sky_view = 1.0 - shaded.astype(np.float32), np.float32(rng.uniform(0.6, 1.0))
-        radiance = self._warm_ground(actor, pose, k, day, place, sky_view, rng)
+        stays = [float(share_stayed(stay_h(actor), block)) for block in range(HISTORY)]
+        air = day.atmosphere()
+        radiance = self._warm_ground(pose, k, day, air, place, stays, sky_view, rng)
         used, inverse = np.unique(face[hit], return_inverse=True)
-        stays = np.array([share_stayed(np.array(stay_h(actor)), block) for block in range(HISTORY)])
-        sunlit = STROLLING + stays * (place - STROLLING)
+        sunlit = STROLLING + np.float32(stays) * (place - STROLLING)
         state = replace(actor.state, solar_w_m2=day.recent_sun_w_m2(sunlit))
         back_k, back = actor.identity.heat(state, day.air_temperature_k)
         zone, outward = self._mesh.zone[used], self._normals[used]
@@ -190,7 +191,7 @@ class Body:
         grain = texture(surface, points, normal, np.full(len(hit), actor.identity.number, np.uint32),
                         depth[hit] / np.float32(k.fx))
         kelvin = kelvin + np.abs(day.blotches) * grain.thermal_offset_k
-        samples = _apparent(day.atmosphere(), surface, kelvin, normal, view[inverse], rays, depth[hit])
+        samples = _apparent(air, surface, kelvin, normal, view[inverse], rays, depth[hit])
         row, column = np.divmod(hit, _FINE * k.width)
         pixel = row // _FINE * k.width + column // _FINE
         cover = np.bincount(pixel, minlength=len(radiance)) / _FINE**2
@@ -201,10 +202,10 @@ class Body:
         rows, columns = np.divmod(np.flatnonzero(cover >= 0.5), k.width)
         return frame, (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
 
-    def _warm_ground(self, actor: Placed, pose: Pose, k: Intrinsics, day: ThermalDay, place: np.ndarray,
-                     sky_view: np.float32, rng: np.random.Generator) -> np.ndarray:
-        """In-band radiance, float32 (N,), of ground of two kinds, cool where the object has shaded it. place: (7,),
-        share of each past block in which the sun shone there."""
+    def _warm_ground(self, pose: Pose, k: Intrinsics, day: ThermalDay, air: Atmosphere, place: np.ndarray,
+                     stays: Sequence[float], sky_view: np.float32, rng: np.random.Generator) -> np.ndarray:
+        """In-band radiance, float32 (N,), of ground of two kinds, cool where the object has shaded it. place, stays:
+        shares of each past block (7,) in which the sun shone there, and in which the object has been there."""
         rays = _rays(pose, k, np.arange(k.width) + 0.5, np.arange(k.height) + 0.5)
         eye = pose.position_m.astype(np.float32)
         depth = -eye[2] / rays[:, 2]
@@ -215,16 +216,15 @@ class Body:
         surface = np.where(beyond, _GROUNDS[kinds[0]], _GROUNDS[kinds[1]]).astype(np.uint8)
         sunlit = np.repeat(place[None], len(points), axis=0)
         for block, sun in sunny_blocks(day):
-            share = share_stayed(np.array(stay_h(actor)), block)
-            if share > 0.0 and place[block] > 0.0:
-                sunlit[:, block] -= share * self._scene.occluded(points + np.float32([0.0, 0.0, OFFSET_M]), sun)
+            if stays[block] > 0.0 and place[block] > 0.0:
+                sunlit[:, block] -= stays[block] * self._scene.occluded(points + np.float32([0.0, 0.0, OFFSET_M]), sun)
         up = np.broadcast_to(np.float32([0.0, 0.0, 1.0]), points.shape)
         kelvin = day.temperature_k(surface, material_arrays().albedo_rgb[surface], up, np.full(len(points), sky_view),
                                    np.maximum(sunlit, 0.0))
         grain = texture(surface, points + np.float32([*rng.uniform(-500.0, 500.0, 2), 0.0]), up,
                         np.zeros(len(points), np.uint32), depth / np.float32(k.fx))
         kelvin = kelvin + day.blotches * grain.thermal_offset_k
-        return _apparent(day.atmosphere(), surface, kelvin, up, np.full(len(points), sky_view), rays, depth)
+        return _apparent(air, surface, kelvin, up, np.full(len(points), sky_view), rays, depth)
 
     def _surroundings(self, pose: Pose, k: Intrinsics, light: Daylight, rng: np.random.Generator) -> np.ndarray:
         """Linear radiance float32 (N, 3): sky, one wall, ground of two kinds with the object's shadow."""
