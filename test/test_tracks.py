@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thermalreid_ros.detection.types import Detection
-from thermalreid_ros.reid.motion import CameraMotionEstimator
+from thermalreid_ros.reid.motion import CameraMotionEstimator, mutual_nearest, signs
 from thermalreid_ros.reid.pairing import StampPairing
 from thermalreid_ros.reid.tracks import Tracker, TrackerConfig
 
@@ -62,6 +62,16 @@ def test_another_scene_is_a_cut_and_featureless_ground_is_not(ground):
     assert estimator.update(other).is_cut
     plain = np.full((512, 640), 90, np.uint8)
     assert not estimator.update(plain).is_cut and not estimator.update(plain).is_cut
+
+
+def test_features_are_matched_as_by_hamming_distances():
+    rng = np.random.default_rng(5)
+    before = rng.integers(0, 256, (90, 32), np.uint8)
+    now = np.concatenate([before[20:], rng.integers(0, 256, (15, 32), np.uint8)])
+    now ^= rng.integers(0, 256, now.shape, np.uint8) & rng.integers(0, 256, now.shape, np.uint8)  # a quarter
+    theirs = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(before, now)
+    ours = zip(*(rows.tolist() for rows in mutual_nearest(signs(before) @ signs(now).T)))
+    assert sorted(ours) == sorted((pair.queryIdx, pair.trainIdx) for pair in theirs)
 
 
 def test_an_object_seen_again_is_one_track():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
+import cv2
 import numpy as np
 
 from thermalreid_ros.errors import ThermalReidError
@@ -66,6 +67,7 @@ _LINEAR = {
     ThermalUnits.DECIKELVIN: (2731.5, 0.1),
     ThermalUnits.OPTRIS: (1000.0, 0.1),
 }
+_WIDE_TABLES = int(cv2.__version__.partition(".")[0]) >= 5  # cv2.LUT takes 16 bits, in half the time of numpy
 MAX_GAIN_PER_K = 40.0  # grey levels; holds 50 mK of sensor noise at 2 grey levels in a scene without contrast
 
 
@@ -223,7 +225,7 @@ def plateau_agc(levels: np.ndarray, *, plateau: float = 2.0, linear_share: float
     table[low:high + 1] = np.clip(curve + 0.5, 0.0, 255.0)
     table[:low] = table[low]
     table[high + 1:] = table[high]
-    return np.take(table, levels)
+    return cv2.LUT(levels, table) if _WIDE_TABLES else np.take(table, levels)
 
 
 def _member(kind: type[Enum], value, name: str):
@@ -259,7 +261,7 @@ def _celsius(raw: np.ndarray, units: ThermalUnits) -> np.ndarray:
 
 
 def _check_temperatures(frame: ThermalFrame) -> None:
-    dead, sample = frame._dead, frame.raw[::4, ::4]
+    dead, sample = frame._dead, frame.raw[::8, ::8]
     if dead is not None:
         if (share := dead.mean()) > MAX_DEAD_SHARE:
             raise FrameError(f"{share:.0%} of the pixels hold no temperature (NaN or 0); "

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import thermalreid_ros.nodes  # noqa: F401  linear algebra on one thread, as they do it
 from thermalreid_ros.cli.arguments import demo_map, positive
 from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
