@@ -99,11 +99,11 @@ def test_terms_of_different_lengths_are_refused():
 
 def test_the_expected_size_of_a_photograph_and_of_a_class():
     own = model()
-    assert own.expected_size_m(np.array([0.6, 0.1]), "car") == pytest.approx((0.1 + 0.6 - 0.2, 0.2))
-    assert own.expected_size_m(None, "car") == (0.5, 0.7)
-    assert own.expected_size_m(np.array([0.6, 0.1]), "dog") == (-0.2, 0.3)  # fitted without descriptors
+    assert own.expected_size(np.array([0.6, 0.1]), "car") == pytest.approx(0.1 + 0.6 - 0.2)
+    assert own.expected_size(None, "car") == 0.5
+    assert own.expected_size(np.array([0.6, 0.1]), "dog") == -0.2  # fitted without descriptors
     with pytest.raises(FusionError, match="an_embedding"):
-        own.expected_size_m(np.zeros(3), "car")
+        own.expected_size(np.zeros(3), "car")
 
 
 def normal(value: float, variance: float) -> float:
@@ -179,7 +179,7 @@ def test_the_shipped_file_is_whole():
     assert METHODS == ("thermal_signature", "cross_modal_embedding", "fused")
     assert set(CLASS_NAMES) <= shipped.sizes.keys() and 0.0 < shipped.accept_probability < 1.0
     assert all(min(row.weights) >= 0 for rows in shipped.weights.values() for row in rows.values())
-    assert 3.0 < np.exp(shipped.expected_size_m(None, "car")[0]) < 7.0
+    assert 3.0 < np.exp(shipped.expected_size(None, "car")) < 7.0
     assert set(CLASS_NAMES) <= shipped.lengths.keys() and shipped.least_probability(
         ToldLength(4.0, 0.02)) > shipped.accept_probability
     golf = shipped.lengths["car"].offset + np.log([3.6, 4.3, 5.2])  # as they are seen
@@ -201,7 +201,7 @@ def test_the_file_says_what_the_model_does(tmp_path):
     terms = pair(0.9, 0.3, 0.4, 0.8, 0.3)
     assert again.score(terms) == pytest.approx(own.score(terms)) and again.synthetic_share == 0.25
     assert again.lengths == own.lengths and again.accept_probability_told == {0.02: 0.9, 0.2: 0.7}
-    assert again.expected_size_m(np.array([0.6, 0.1])) == pytest.approx(own.expected_size_m(np.array([0.6, 0.1])))
+    assert again.expected_size(np.array([0.6, 0.1])) == pytest.approx(own.expected_size(np.array([0.6, 0.1])))
 
 
 @pytest.mark.parametrize("change, complaint", [

@@ -217,6 +217,19 @@ def test_sketches_are_learned_from_beside_pairs(folder, sketches):
         read_sketches([folder / "sessions"])
 
 
+def test_a_piece_of_another_picture_comes_in_from_one_side():
+    torch.manual_seed(0)
+    levels = 10.0 * torch.arange(12.0).view(12, 1, 1, 1)
+    pictures = levels + torch.rand(12, 3, 96, 96)
+    assert torch.equal(embedding.beside(pictures, 0.0), pictures)
+    shown = embedding.beside(pictures, 1.0)
+    changed = (shown != pictures).any(1)
+    assert not changed[:, 28:68, 28:68].any()  # nearer to the middle than a quarter of the side
+    share = changed.float().mean((1, 2))
+    assert share.max() < 0.35 and (share > 0).sum() >= 8  # of itself a picture may show a piece that is the same
+    assert (shown - levels).abs().max() < 1.6  # at the level of the picture that it comes into
+
+
 def test_what_tells_lengths_is_begun_with(folder, sketches, tmp_path, capsys):
     torch.manual_seed(3)
     length = LengthNetwork(3)

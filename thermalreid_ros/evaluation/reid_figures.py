@@ -117,8 +117,8 @@ def methods(terms: SetTerms, setup: Setup) -> tuple[dict[str, Distance], dict[st
 
 def _evidence(terms: SetTerms, setup: Setup, synthesis: str, share: float | None = None) -> Evidence:
     expected = np.array([
-        setup.model.expected_size_m(None if terms.embedding is None else terms.embedding.photographs[number],
-                                    picture.class_name)[0] for number, picture in enumerate(terms.photographs)])
+        setup.model.expected_size(None if terms.embedding is None else terms.embedding.photographs[number],
+                                  picture.class_name) for number, picture in enumerate(terms.photographs)])
     seen = np.stack([setup.model.seen_size(terms.views, name) for name in CLASS_NAMES])
     ratio = None
     if (told := setup.told(terms)) is not None:

@@ -272,20 +272,20 @@ class FusedModel:
         row = self.sizes.get(class_name) or self.sizes[ANY]
         return np.log(np.hypot(views[..., 0], views[..., 1])) - view_features(views) @ row.view
 
-    def expected_size_m(self, descriptor: np.ndarray | None, class_name: str = "") -> tuple[float, float]:
-        """(mean, standard deviation) of seen_size of a candidate that is the object.
+    def expected_size(self, descriptor: np.ndarray | None, class_name: str = "") -> float:
+        """The mean of seen_size, ln of metres, of candidates that are the object.
 
         descriptor: (D,), of the photograph; None: that of the class. Raises FusionError for one of another length than
         the model was fitted with.
         """
         row = self.sizes.get(class_name) or self.sizes[ANY]
         if descriptor is None or not len(row.weights):
-            return row.mean, row.spread
+            return row.mean
         descriptor = np.asarray(descriptor, np.float64)
         if descriptor.shape != row.weights.shape:
             raise FusionError(f"a descriptor of {list(descriptor.shape)} is not of the embedding that the fusion was "
                               f"fitted with ({self.descriptor_model}); fit it anew with `thermalreid reid fit-fusion`")
-        return row.offset + float(row.weights @ descriptor), row.sigma
+        return row.offset + float(row.weights @ descriptor)
 
     def length_ratio(self, seen: np.ndarray, length: ToldLength | None, class_name: str = "",
                      box_sigma: float | np.ndarray = 0.0) -> np.ndarray:

@@ -291,7 +291,7 @@ class Reidentifier:
         if self._fusion is None or self._scale is not CELSIUS:
             return np.full(len(places), np.nan)
         photograph = probe.photograph if probe.descriptor_model == self._fusion.descriptor_model else None
-        expected, _ = self._fusion.expected_size_m(photograph, probe.class_name)
+        expected = self._fusion.expected_size(photograph, probe.class_name)
         views, mean = _views_of(places)
         seen = mean(self._fusion.seen_size(views, probe.class_name))
         ratio = None

@@ -52,6 +52,7 @@ _FROZEN = 3  # of those behind the first convolution, which keep their pretraine
 _RING = 0.12  # share of the crop's side that counts as surroundings, at each edge
 _CLASSES = len(CLASS_NAMES)
 _MOST_TOLD = 4.0  # length of a vector of traits that is told at most, in spreads
+_BESIDE = 0.24, 0.46  # of a crop's side, from its middle to where another object's picture begins; objects end at 0.33
 #: Of the unit vectors: what equal classes are alike by, likeness of a nat, what the parts of one picture alone are
 #: multiplied by. They leave something of the unit for the last component, whatever is told.
 _CLASS_SHARE, _NAT, _CONSTANT = 0.06, 0.01, 0.35
@@ -279,6 +280,7 @@ def varied_colour_batch(pairs: Pairs, rows: torch.Tensor, squares: torch.Tensor,
     blurred = torch.rand(count, device=device) < 0.3
     sides = torch.empty(count, device=device).uniform_(20.0, size_px)
     colour = soften(colour, torch.where(blurred, sides, torch.full_like(sides, size_px)))
+    colour = beside(colour)
     if one_channel:
         colour = _one_channel(colour)
     return 255.0 * _erase(colour).clamp(0.0, 1.0)
@@ -293,6 +295,31 @@ def _one_channel(colour: torch.Tensor, as_it_is: float = 0.5) -> torch.Tensor:
     single = (colour * weights[:, :, None, None]).sum(1, keepdim=True).expand_as(colour)
     keep = (torch.rand(count, device=colour.device) < as_it_is).view(-1, 1, 1, 1)
     return torch.where(keep, colour, single)
+
+
+def beside(pictures: torch.Tensor, share: float = 0.4) -> torch.Tensor:
+    """Pictures (N, C, S, S) of which about this share shows, from some line at one side on, a piece of another one,
+    brought to the same level at the edges: in streets objects stand beside each other, and hide each other's ends."""
+    size, device = pictures.shape[-1], pictures.device
+    chosen = torch.nonzero(torch.rand(len(pictures), device=device) < share)[:, 0]
+    other = torch.randint(len(pictures), (len(chosen),), device=device)
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return torch.empty(len(chosen), 1, device=device).uniform_(low, high)
+
+    angle, line = uniform(-math.pi, math.pi), uniform(*_BESIDE)
+    places = (torch.arange(size, device=device) + 0.5) / size - 0.5
+    along = (torch.cos(angle), torch.sin(angle))  # of columns, of rows
+    there = (along[0] * places)[:, None, :] + (along[1] * places)[:, :, None] > line[..., None]
+    far = line + uniform(0.1, 0.35)  # to the middle of the other, in sides
+    columns, rows = ((torch.arange(size, device=device) - (size * far * part).round().long()).clamp(0, size - 1)
+                     for part in along)
+    pieces = pictures[other[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    edge = torch.ones(size, size, dtype=torch.bool, device=device)
+    edge[4:-4, 4:-4] = False
+    levels = [pictures[numbers][..., edge].mean(2)[..., None, None] for numbers in (chosen, other)]
+    return pictures.index_copy(0, chosen, torch.where(there[:, None], pieces + levels[0] - levels[1],
+                                                      pictures[chosen]))
 
 
 def _erase(pictures: torch.Tensor, share: float = 0.4) -> torch.Tensor:
@@ -323,7 +350,7 @@ def thermal_batch(pairs: Pairs, rows: torch.Tensor, near_share: float, size_px: 
     instant = torch.randint(2, (count,), device=device)
     close = cut(celsius(pairs.near[rows.clamp(max=len(pairs.near) - 1), instant])[:, None], squares, size_px)
     close = soften(close, torch.empty(count, device=device).uniform_(14.0, size_px))
-    thermal = torch.where(near.view(-1, 1, 1, 1), close, drone)
+    thermal = beside(torch.where(near.view(-1, 1, 1, 1), close, drone))
     blurred = torch.rand(count, device=device) < 0.3
     thermal = soften(thermal, torch.where(blurred, torch.empty(count, device=device).uniform_(24.0, size_px),
                                           torch.full((count,), float(size_px), device=device)))

@@ -24,7 +24,10 @@ MAX_DIFFERENCE = 1e-3  # ONNX against torch: scores, and boxes in pixels relativ
 
 
 class DetectorExport(nn.Module):
-    """A detector as it flies: uint8 frame and labelling in, the MAX_CANDIDATES best boxes out, by falling score."""
+    """A detector as it flies: uint8 frame and labelling in, the MAX_CANDIDATES best boxes out, by falling score.
+
+    A cell may be of several classes, a candidate each: where a person is likelier than a dog, it may be a dog still.
+    """
 
     def __init__(self, detector: nn.Module):
         super().__init__()
@@ -32,29 +35,30 @@ class DetectorExport(nn.Module):
 
     def forward(self, thermal: torch.Tensor, semantics: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         grey = thermal.float()
-        if isinstance(self.detector, YoloCompact):
-            boxes, logits = self._compact(self.detector(grey, semantics))
-            best, labels = logits.max(-1)
-            candidates, index = best.topk(MAX_CANDIDATES, 1)
-            scores = candidates.sigmoid()
-        else:
-            boxes, best, labels = self._semantic(self.detector(grey, semantics))
-            scores, index = best.topk(MAX_CANDIDATES, 1)
-        return boxes.gather(1, index[..., None].expand(-1, -1, 4)), scores, labels.gather(1, index)
+        out = self.detector(grey, semantics)
+        compact = isinstance(self.detector, YoloCompact)
+        boxes, scores = self._compact(out) if compact else self._semantic(out)
+        # Only cells whose best class is among the best can be among them: sorting those is a quarter of the work.
+        _, cell = scores.amax(-1).topk(MAX_CANDIDATES, 1)
+        scores = scores.gather(1, cell[..., None].expand(-1, -1, len(CLASS_NAMES)))
+        scores, index = scores.flatten(1).topk(MAX_CANDIDATES, 1)
+        cell, labels = cell.gather(1, index // len(CLASS_NAMES)), index % len(CLASS_NAMES)
+        return (boxes.gather(1, cell[..., None].expand(-1, -1, 4)), scores.sigmoid() if compact else scores, labels)
 
     def _compact(self, out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes (B, N, 4) and logits of classes (B, N, C)."""
         stride = self.detector.stride
         centres = cell_centres(out.shape[2], out.shape[3], stride, out.device)
         flat = out.flatten(2).transpose(1, 2)
         ltrb = flat[..., len(CLASS_NAMES):] * stride
         return torch.cat((centres - ltrb[..., :2], centres + ltrb[..., 2:]), -1), flat[..., :len(CLASS_NAMES)]
 
-    def _semantic(self, outs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def _semantic(self, outs: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         parts = []
         for out, stride, anchor in zip(outs, self.detector.strides, self.detector.anchors):
             boxes, objectness, logits = decode_yolo(out, torch.tensor(anchor, dtype=torch.float32), stride)
-            best, labels = logits.max(-1)
-            parts.append((boxes.flatten(1, 3), (objectness.sigmoid() * best.sigmoid()).flatten(1), labels.flatten(1)))
+            scores = objectness[..., None].sigmoid() * logits.sigmoid()
+            parts.append((boxes.flatten(1, 3), scores.flatten(1, 3)))
         return tuple(torch.cat(part, 1) for part in zip(*parts))
 
 
