@@ -1,4 +1,4 @@
-"""Sketches: identities alone on plain ground, as photographs of the city show them."""
+"""Sketches: identities on plain ground, alone or beside others, as photographs of the city show them."""
 
 import json
 from dataclasses import replace
@@ -8,11 +8,13 @@ import pytest
 
 from thermalreid_ros.camera.geometry import Intrinsics
 from thermalreid_ros.cli import main
+from thermalreid_ros.world import sketches
 from thermalreid_ros.world.actors import make_identity
 from thermalreid_ros.world.daylight import Daylight
 from thermalreid_ros.world.film import solar_time
-from thermalreid_ros.world.sketches import Body, SketchPlan
+from thermalreid_ros.world.sketches import Body, SketchPlan, company
 from thermalreid_ros.world.thermal import ThermalDay
+from thermalreid_ros.world.views import from_drone, near_by
 from thermalreid_ros.world.weather import Weather
 
 SUN = np.float32([0.6, 0.0, 0.8])
@@ -67,20 +69,69 @@ def test_what_shows_too_few_pixels_from_above_is_not_kept():
     assert body.from_above(night, far, np.random.default_rng(2)) is None
 
 
+@pytest.mark.parametrize("name", ["car", "person", "bicycle", "dog"])
+def test_others_stand_beside_and_do_not_reach_into_each_other(name):
+    actor = Body(make_identity(name, 3, 3), 0.0, False).actor
+    rng, kinds = np.random.default_rng(1), set()
+    for _ in range(40):
+        for other in company(actor, 3, rng):
+            kinds.add(other.identity.class_name)
+            corners = np.array([(x, y) for x in (-0.5, 0.5) for y in (-0.5, 0.5)]) * other.identity.size_m[:2]
+            cos, sin = np.cos(other.yaw_rad), np.sin(other.yaw_rad)
+            corners = corners @ np.array([[cos, sin], [-sin, cos]]) + (other.x, other.y)
+            towards = np.array([other.x, other.y]) / np.hypot(other.x, other.y)
+            own = 0.5 * np.abs(towards) @ actor.identity.size_m[:2]
+            assert (corners @ towards).min() > own + 0.25  # a line between both boxes
+            assert np.hypot(other.x, other.y) < 8.0
+    assert len(kinds) >= 2
+
+
+def test_others_beside_are_hot_in_the_picture_and_not_in_the_box(monkeypatch):
+    """A car from above with another at its side: the box is that of the car alone, as without the other."""
+    camera = Intrinsics.from_field_of_view(640, 512, np.radians(32.0))
+    day = ThermalDay(45.0, 0.0, solar_time("2025-06-21", 12.5, 0.0), Weather.clear())
+    alone = Body(make_identity("car", 5, 3), 0.0, False)
+    black = next(car for n in range(200) if (car := make_identity("car", n, 3)).style == "saloon")
+    black = replace(black, paint=(0.012, 0.012, 0.014), roof_paint=(0.012, 0.012, 0.014))
+    beside = alone.beside([replace(alone.actor, identity=black, y=2.6)])
+    view = from_drone(camera)(alone.actor, np.random.default_rng(4))
+    monkeypatch.setattr(sketches, "from_drone", lambda camera: lambda actor, rng: view)
+    boxes = []
+    for body in (alone, beside):
+        frame, box = body.from_above(day, camera, np.random.default_rng(4))
+        boxes.append(box)
+        rest = frame.astype(float) / 100.0
+        rest[int(box[1]):int(box[3]), int(box[0]):int(box[2])] = np.nan
+        boxes.append(np.nanmax(rest))
+    assert np.abs(np.subtract(boxes[0], boxes[2])).max() <= 1.0  # edges that the other covers or shades
+    assert boxes[3] > boxes[1] + 3.0
+    picture = [body.sketch(Daylight(SUN), np.random.default_rng(4)) for body in (alone, beside)]
+    assert (picture[0] != picture[1]).any(2).mean() > 0.02
+
+
+def test_who_is_hidden_by_others_is_shown_without_them():
+    dog, light = Body(make_identity("dog", 1, 3), 0.0, False), Daylight(SUN)
+    under = dog.beside([replace(dog.actor, identity=make_identity("car", 2, 3))])
+    rng = np.random.default_rng(0)
+    for _ in range(16):  # the views that were tried
+        near_by()(dog.actor, rng)
+    assert (under.sketch(light, np.random.default_rng(0)) == dog.sketch(light, rng)).all()
+
+
 def test_sketches_with_a_drone_are_read_with_traits(tmp_path, capsys):
     pytest.importorskip("torch", reason="the training extra is not installed")
     from thermalreid_ros.training.pairs import read_sketches
 
     out = tmp_path / "set"
     command = ["world", "sketches", "--seed", "4", "--identities", "4", "--classes", "car", "--views", "2",
-               "--drone", "2", "--workers", "1", "--out", str(out)]
+               "--drone", "2", "--company", "0.5", "--workers", "1", "--out", str(out)]
     assert main(command) == 0
-    sketches = read_sketches([out])
-    assert len(sketches) == 8 and sketches.identities == 4 and not len(sketches.near)
-    assert sketches.drone.shape == (8, 2, 96, 96) and sketches.colour.shape == (8, 3, 128, 128)
-    assert (sketches.drone_px.amax(1) > 0).all() and 230.0 < float(sketches.drone[0, 0].median()) / 100.0 < 340.0
+    drawn = read_sketches([out])
+    assert len(drawn) == 8 and drawn.identities == 4 and not len(drawn.near)
+    assert drawn.drone.shape == (8, 2, 96, 96) and drawn.colour.shape == (8, 3, 128, 128)
+    assert (drawn.drone_px.amax(1) > 0).all() and 230.0 < float(drawn.drone[0, 0].median()) / 100.0 < 340.0
     # Views of one identity have its traits, others have others.
-    assert (sketches.traits[0] == sketches.traits[1]).all() and not (sketches.traits[0] == sketches.traits[4]).all()
+    assert (drawn.traits[0] == drawn.traits[1]).all() and not (drawn.traits[0] == drawn.traits[4]).all()
     with pytest.raises(SystemExit):
         main([*command[:-2], "--drone", "-1", "--out", str(tmp_path / "x")])
     assert "less than 0" in capsys.readouterr().err

@@ -107,7 +107,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_workers(pairs)
     add_json_option(pairs)
 
-    sketches = actions.add_parser("sketches", help="photographs of very many identities, each alone on plain ground")
+    sketches = actions.add_parser("sketches", help="photographs of very many identities on plain ground")
     sketches.add_argument("--seed", type=_seed, required=True, metavar="N")
     sketches.add_argument("--identities", type=positive(int), required=True, metavar="N",
                           help="of all classes together, in equal shares")
@@ -116,6 +116,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     sketches.add_argument("--views", type=positive(int), default=4, metavar="N", help="of each identity (default 4)")
     sketches.add_argument("--drone", type=_count, default=0, metavar="N",
                           help="thermal pictures from a drone with each view (default 0)")
+    sketches.add_argument("--company", type=_share, default=0.0, metavar="SHARE",
+                          help="of the pictures in which others are beside the identity, as cars and people are in "
+                               "streets (default 0)")
     sketches.add_argument("--out", type=Path, required=True, metavar="DIR")
     _add_workers(sketches)
     add_json_option(sketches)
@@ -311,9 +314,10 @@ def _sketches(args: argparse.Namespace) -> int:
     from thermalreid_ros.world.film import default_workers
     from thermalreid_ros.world.sketches import SketchPlan, make_sketches
 
-    plan = SketchPlan(args.seed, args.identities, tuple(args.classes), args.views, args.drone)
+    plan = SketchPlan(args.seed, args.identities, tuple(args.classes), args.views, args.drone, args.company)
     sessions = make_sketches(plan, args.out, {"seed": args.seed, "identities": args.identities, "classes": args.classes,
-                                              "views": args.views, "drone": args.drone},
+                                              "views": args.views, "drone": args.drone,
+                                              "company": args.company},
                              args.workers or default_workers())
     count = sum(progress(sessions, total=len(plan.groups()), description="sessions", unit="session"))
     write_json(args.json, {"identities": args.identities, "sketches": count})

@@ -1,5 +1,5 @@
-"""Sketches: many identities photographed near by, each alone on a plain ground before a wall, by day; and, where asked
-for, seen by a drone's thermal camera at another time, in other weather and another state of heat.
+"""Sketches: many identities photographed near by, on a plain ground before a wall, by day; and, where asked for, seen
+by a drone's thermal camera at another time, in other weather and another state of heat. Alone, or beside others.
 
 The same bodies, paints, light and heat as in the city, without the city: a hundred times as fast, for what must be
 learned of very many identities. Crops are those of `pairs`, and so are the sets: one file a session.
@@ -7,6 +7,7 @@ learned of very many identities. Crops are those of `pairs`, and so are the sets
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from thermalreid_ros.world.colour_camera import ColourCamera, ColourCameraParame
 from thermalreid_ros.world.daylight import Daylight
 from thermalreid_ros.world.film import claim_folder, refuse_finished, solar_time
 from thermalreid_ros.world.materials import Surface, material_arrays
+from thermalreid_ros.world.mesh import Mesh
 from thermalreid_ros.world.pairs import DRONE_PX, NEAR_PX, groups_of, window
 from thermalreid_ros.world.population import Placed
 from thermalreid_ros.world.radiometry import Atmosphere
@@ -42,6 +44,12 @@ _LATITUDES_DEG = 35.0, 62.0
 _IN_THE_OPEN = 0.6  # share of the places that nothing shades; of the others each past hour is in the sun or is not
 _FINE = 2  # rays per pixel and axis on the object
 _LEAST_PIXELS, _TRIES = 30, 16  # of an object from a drone, as find_view has them, and views that are drawn for that
+_LEAST_SHARE = 0.8  # of an object that others may not hide
+#: Who is beside whom, how far from each other's boxes; and how many there are of each class to choose from.
+_COMPANY = {"car": {"car": 0.8, "person": 0.2}, "person": {"person": 0.6, "dog": 0.2, "bicycle": 0.2},
+            "bicycle": {"bicycle": 0.5, "person": 0.5}, "dog": {"person": 0.8, "dog": 0.2}}
+_GAP_M = 0.3, 1.6
+_STRANGERS = 100_000
 _GROUNDS = (Surface.ASPHALT, Surface.PAVING, Surface.CONCRETE, Surface.GRAVEL, Surface.GRASS, Surface.DRY_GRASS,
             Surface.SOIL)
 _WALLS = (Surface.WALL_PLASTER, Surface.WALL_BRICK, Surface.WALL_CONCRETE, Surface.GRASS)
@@ -50,14 +58,16 @@ _WALLS = (Surface.WALL_PLASTER, Surface.WALL_BRICK, Surface.WALL_CONCRETE, Surfa
 @dataclass(frozen=True)
 class SketchPlan:
     """identities: of all these classes together, in equal shares. views: of each identity. drone: pictures from a
-    drone with each view; 0: photographs alone. group: identities in a session, which share some lights and hours.
-    fov_rad: horizontal, of the drone's camera of size_px."""
+    drone with each view; 0: photographs alone. company: share of the pictures in which others are beside the identity.
+    group: identities in a session, which share some lights and hours. fov_rad: horizontal, of the drone's camera of
+    size_px."""
 
     seed: int
     identities: int
     classes: tuple[str, ...] = CLASSES
     views: int = 4
     drone: int = 0
+    company: float = 0.0
     group: int = 96
     fov_rad: float = np.radians(32.0)
     size_px: tuple[int, int] = (640, 512)
@@ -109,8 +119,9 @@ class _Sketcher:
         for name, number in self._groups[session]:
             identity = make_identity(name, number, plan.seed)
             moving, phase = bool(rng.random() < 0.5), float(rng.random())
-            body = Body(identity, phase, moving)
+            alone = Body(identity, phase, moving)
             for _ in range(plan.views):
+                body = self._with_others(alone, rng)
                 row = {"label": CLASSES.index(name), "colour": body.sketch(lights[rng.integers(_LIGHTS)], rng),
                        "size_m": np.float32(identity.size_m), "identity": identity.name}
                 if plan.drone:
@@ -126,7 +137,7 @@ class _Sketcher:
         it was enlarged, 0 where it is too small."""
         crops, pixels = np.zeros((self._plan.drone, DRONE_PX, DRONE_PX), np.uint16), np.zeros(self._plan.drone)
         for k in range(self._plan.drone):
-            body = Body(identity, float(rng.random()), bool(rng.random() < 0.5))
+            body = self._with_others(Body(identity, float(rng.random()), bool(rng.random() < 0.5)), rng)
             seen = body.from_above(days[rng.integers(len(days))], self._drone, rng)
             if seen is not None:
                 frame, box = seen
@@ -134,62 +145,124 @@ class _Sketcher:
                 pixels[k] = max(box[2] - box[0], box[3] - box[1])
         return {"drone": crops, "drone_px": pixels.astype(np.float32)}
 
+    def _with_others(self, body: Body, rng: np.random.Generator) -> Body:
+        if not self._plan.company or rng.random() >= self._plan.company:
+            return body
+        return body.beside(company(body.actor, self._plan.seed, rng))
+
+
+def company(actor: Placed, seed: int, rng: np.random.Generator) -> list[Placed]:
+    """One or two others of this seed's identities beside an actor at the origin, as streets have them: cars parked in a
+    row or side by side, people who walk together, with a dog or a bicycle."""
+    others: list[Placed] = []
+    for _ in range(1 + int(rng.random() < 0.3)):
+        kinds, shares = zip(*_COMPANY[actor.identity.class_name].items())
+        identity = make_identity(str(rng.choice(kinds, p=shares)), int(rng.integers(_STRANGERS)), seed)
+        parked = identity.class_name == actor.identity.class_name == "car"
+        if parked:  # ahead, behind, or at either side
+            bearing = 0.5 * np.pi * int(rng.integers(4)) + rng.normal(0.0, 0.05)
+            yaw = np.pi * int(rng.integers(2)) + rng.normal(0.0, 0.03)
+        else:
+            bearing, yaw = rng.uniform(-np.pi, np.pi), rng.uniform(-np.pi, np.pi)
+        far = _reach(actor.identity, bearing) + _reach(identity, bearing - yaw) + rng.uniform(*_GAP_M)
+        moving = not parked and bool(rng.random() < 0.5)
+        others.append(Placed(identity, far * np.cos(bearing), far * np.sin(bearing), 0.0, yaw, float(rng.random()),
+                             HeatState(), moving, moving))
+    return others
+
+
+def _reach(identity: Identity, bearing_rad: float) -> float:
+    """Metres from the middle of an identity to where the box around it ends, in this direction of its own."""
+    length, width, _ = identity.size_m
+    return 0.5 * float(abs(length * np.cos(bearing_rad)) + abs(width * np.sin(bearing_rad)))
+
 
 class Body:
-    """An identity in one pose, on the ground at the origin. moving, phase: as of Placed; a bicycle that moves is
-    ridden."""
+    """An identity in one pose, on the ground at the origin, and others beside it. moving, phase: as of Placed; a
+    bicycle that moves is ridden."""
 
     def __init__(self, identity: Identity, phase: float, moving: bool):
-        self._actor = Placed(identity, 0.0, 0.0, 0.0, 0.0, phase, HeatState(), moving, moving)
-        self._mesh = identity.mesh(phase, moving)
-        self._scene, self._normals = Scene(self._mesh), self._mesh.normals
+        self.actor = Placed(identity, 0.0, 0.0, 0.0, 0.0, phase, HeatState(), moving, moving)
+        self._own = identity.mesh(phase, moving)
+        self._alone = Scene(self._own)
+        self._show([self.actor], [self._own], self._alone)
+
+    def _show(self, actors: list[Placed], meshes: list[Mesh], scene: Scene | None = None) -> Body:
+        self._actors, self._mesh = actors, Mesh.joined(meshes)
+        self._owner = np.repeat(np.arange(len(meshes)), [len(mesh.faces) for mesh in meshes])  # of each face
+        self._numbers = np.uint32([actor.identity.number for actor in actors])[self._owner]
+        self._scene, self._normals = scene or Scene(self._mesh), self._mesh.normals
+        return self
+
+    def beside(self, others: Sequence[Placed]) -> Body:
+        """The same with others, whose meshes must not reach into it."""
+        placed = [other.identity.mesh(other.phase, other.moving).placed(other.x, other.y, other.z, other.yaw_rad)
+                  for other in others]
+        return copy.copy(self)._show([self.actor, *others], [self._own, *placed])
+
+    @property
+    def _has_company(self) -> bool:
+        return len(self._actors) > 1
 
     def sketch(self, light: Daylight, rng: np.random.Generator) -> np.ndarray:
-        """uint8 (NEAR_PX, NEAR_PX, 3), RGB: the square of STORED_MARGIN around it, from a camera of views.near_by."""
-        pose, intrinsics = near_by()(self._actor, rng)
-        corners = pose.to_camera(self._mesh.vertices)
-        k = window(intrinsics, intrinsics.project(corners), NEAR_PX)
+        """uint8 (NEAR_PX, NEAR_PX, 3), RGB: the square of STORED_MARGIN around it, from a camera of views.near_by that
+        sees most of it; where none does, without the others."""
+        for _ in range(_TRIES if self._has_company else 1):
+            pose, intrinsics = near_by()(self.actor, rng)
+            corners = pose.to_camera(self._own.vertices)
+            k = window(intrinsics, intrinsics.project(corners), NEAR_PX)
+            if self._shows(pose, k):
+                break
+        else:
+            return copy.copy(self)._show([self.actor], [self._own], self._alone).sketch(light, rng)
         scene = self._surroundings(pose, k, light, rng).reshape(NEAR_PX, NEAR_PX, 3)
         pixels = k.project(corners)
-        self._lay_over(scene, pose, k, light, np.floor(pixels.min(axis=0)).astype(int),
-                       np.ceil(pixels.max(axis=0)).astype(int))
+        low, high = np.floor(pixels.min(axis=0)).astype(int), np.ceil(pixels.max(axis=0)).astype(int)
+        if self._has_company:
+            low, high = np.zeros(2, int), np.full(2, NEAR_PX)
+        self._lay_over(scene, pose, k, light, low, high)
         camera = ColourCamera(ColourCameraParameters().varied(rng), k, int(rng.integers(2**31)))
         return camera.capture(scene, 0)
+
+    def _shows(self, pose: Pose, k: Intrinsics) -> bool:
+        """Whether others hide little of it, and nobody stands at the camera."""
+        if not self._has_company:
+            return True
+        eye = pose.position_m.astype(np.float32)
+        rays = _rays(pose, k, np.arange(0.5, k.width), np.arange(0.5, k.height))
+        depth, face = self._scene.nearest(eye, rays)
+        whole = np.count_nonzero(self._alone.nearest(eye, rays)[1] >= 0)
+        shown = np.count_nonzero(self._owner[face[face >= 0]] == 0)
+        return shown >= _LEAST_SHARE * whole and float(depth.min()) > 1.0
 
     def from_above(self, day: ThermalDay, camera: Intrinsics, rng: np.random.Generator
                    ) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
         """(frame, uint16 (H, W) centikelvin, of views.from_drone; box of the object in it, pixel edges), in a heat
         state such as one meets, in the open or where something shades it. None where it shows too few pixels."""
-        actor = replace(self._actor, state=self._actor.identity.typical_state(rng, self._actor.moving))
+        actors = [replace(actor, state=actor.identity.typical_state(rng, actor.moving)) for actor in self._actors]
         draw = from_drone(camera)
         for _ in range(_TRIES):
-            pose, k = draw(actor, rng)
+            pose, k = draw(actors[0], rng)
             eye = pose.position_m.astype(np.float32)
             parts = [(np.arange(_FINE * side) + 0.5) / _FINE for side in (k.width, k.height)]
             rays = _rays(pose, k, *parts)
             depth, face = self._scene.nearest(eye, rays)
             hit = np.flatnonzero(face >= 0)
-            if len(hit) >= _LEAST_PIXELS * _FINE**2:
+            if np.count_nonzero(self._owner[face[hit]] == 0) >= _LEAST_PIXELS * _FINE**2 and self._shows(pose, k):
                 break
         else:
             return None
         shaded = (rng.random(HISTORY) < 0.5) & (rng.random() > _IN_THE_OPEN)
         place, sky_view = 1.0 - shaded.astype(np.float32), np.float32(rng.uniform(0.6, 1.0))
-        stays = [float(share_stayed(stay_h(actor), block)) for block in range(HISTORY)]
+        stays = [float(share_stayed(stay_h(actors[0]), block)) for block in range(HISTORY)]
         air = day.atmosphere()
         radiance = self._warm_ground(pose, k, day, air, place, stays, sky_view, rng)
         used, inverse = np.unique(face[hit], return_inverse=True)
-        sunlit = STROLLING + np.float32(stays) * (place - STROLLING)
-        state = replace(actor.state, solar_w_m2=day.recent_sun_w_m2(sunlit))
-        back_k, back = actor.identity.heat(state, day.air_temperature_k)
-        zone, outward = self._mesh.zone[used], self._normals[used]
-        view = 0.5 * (1.0 + outward[:, 2]) * sky_view
-        kelvin = day.temperature_k(self._mesh.material[used], self._mesh.colour[used], outward, view,
-                                   np.broadcast_to(sunlit, (len(used), HISTORY)), back_k[zone], back[zone])[inverse]
+        kelvin, view = self._kelvin(actors, used, day, place, sky_view)
+        kelvin = kelvin[inverse]
         rays, surface = rays[hit], self._mesh.material[face[hit]]
         points, normal = eye + depth[hit, None] * rays, self._normals[face[hit]]
-        grain = texture(surface, points, normal, np.full(len(hit), actor.identity.number, np.uint32),
-                        depth[hit] / np.float32(k.fx))
+        grain = texture(surface, points, normal, self._numbers[face[hit]], depth[hit] / np.float32(k.fx))
         kelvin = kelvin + np.abs(day.blotches) * grain.thermal_offset_k
         samples = _apparent(air, surface, kelvin, normal, view[inverse], rays, depth[hit])
         row, column = np.divmod(hit, _FINE * k.width)
@@ -199,8 +272,27 @@ class Body:
         sensor = ThermalSensor(ThermalSensorParameters().varied(rng), k, int(rng.integers(2**31)))
         frame = sensor.capture(radiance.reshape(k.height, k.width).astype(np.float32),
                                int(day.when.timestamp()) * 1_000_000_000)
-        rows, columns = np.divmod(np.flatnonzero(cover >= 0.5), k.width)
+        own = np.bincount(pixel[self._owner[face[hit]] == 0], minlength=len(radiance)) / _FINE**2
+        rows, columns = np.divmod(np.flatnonzero(own >= 0.5), k.width)
         return frame, (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
+
+    def _kelvin(self, actors: Sequence[Placed], faces: np.ndarray, day: ThermalDay, place: np.ndarray,
+                sky_view: np.float32) -> tuple[np.ndarray, np.ndarray]:
+        """(temperatures, shares of sky in view), float32 (F,), of faces, each by the state of whose it is and by how
+        long that has been there. place: as of _warm_ground."""
+        outward, kelvin = self._normals[faces], np.empty(len(faces), np.float32)
+        view = 0.5 * (1.0 + outward[:, 2]) * sky_view
+        for number, actor in enumerate(actors):
+            own = np.flatnonzero(self._owner[faces] == number)
+            stays = [float(share_stayed(stay_h(actor), block)) for block in range(HISTORY)]
+            sunlit = STROLLING + np.float32(stays) * (place - STROLLING)
+            state = replace(actor.state, solar_w_m2=day.recent_sun_w_m2(sunlit))
+            back_k, back = actor.identity.heat(state, day.air_temperature_k)
+            zone = self._mesh.zone[faces[own]]
+            kelvin[own] = day.temperature_k(
+                self._mesh.material[faces[own]], self._mesh.colour[faces[own]], outward[own], view[own],
+                np.broadcast_to(sunlit, (len(own), HISTORY)), back_k[zone], back[zone])
+        return kelvin, view
 
     def _warm_ground(self, pose: Pose, k: Intrinsics, day: ThermalDay, air: Atmosphere, place: np.ndarray,
                      stays: Sequence[float], sky_view: np.float32, rng: np.random.Generator) -> np.ndarray:
@@ -237,7 +329,7 @@ class Body:
             turn = rng.normal(0.0, 0.4)
             facing = np.float32([away[0] * np.cos(turn) - away[1] * np.sin(turn),
                                  away[0] * np.sin(turn) + away[1] * np.cos(turn), 0.0])
-            offset = np.float32(0.75 * max(np.ptp(self._mesh.vertices[:, :2], axis=0)) + rng.exponential(6.0))
+            offset = np.float32(0.75 * max(np.ptp(self._own.vertices[:, :2], axis=0)) + rng.exponential(6.0))
             wall = (offset - eye @ facing) / (rays @ facing)
         wall = np.where((wall > 0.0) & (eye[2] + wall * rays[:, 2] < rng.uniform(0.0, 12.0)), wall, np.inf)
         for depth, other, normal, kinds in ((ground, wall, np.float32([0.0, 0.0, 1.0]), _GROUNDS),
@@ -275,8 +367,7 @@ class Body:
         direction = rays / np.linalg.norm(rays, axis=1, keepdims=True)
         normal, points = self._normals[face], eye + depth[:, None] * rays
         surface = self._mesh.material[face]
-        grain = texture(surface, points, normal, np.full(len(hit), self._actor.identity.number, np.uint32),
-                        depth / np.float32(k.fx))
+        grain = texture(surface, points, normal, self._numbers[face], depth / np.float32(k.fx))
         albedo = np.clip(self._mesh.colour[face] * grain.albedo_factor[:, None], 0.0, 0.95)
         lit = self._scene.sunlit(points, normal, light.sun_direction)
         normal = np.where((normal * direction).sum(axis=1, keepdims=True) > 0, -normal, normal)
