@@ -43,6 +43,7 @@ RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)
 TOLD_ERRORS = (0.02, 0.05, 0.1, 0.2)
 _BY_PHOTOGRAPHS = "by photographs"
 _LEAST_IDENTITIES = 2 * FOLDS
+_SETS, _SURE = 100, 0.9  # of identities drawn for the threshold of acceptance, and share of them in which it is enough
 _SEARCHES = 200  # drawn for each photograph when the threshold of acceptance is sought
 
 
@@ -337,14 +338,22 @@ def _auc_within(pairs: Pairs, scores: np.ndarray, label: int) -> float:
 
 
 def _threshold(pairs: Pairs, probability: np.ndarray, seed: int) -> float:
-    """Which one search in a hundred without a true candidate reaches, among as many others as the prior has."""
-    rng, highest = np.random.default_rng(seed), []
+    """Which one search in a hundred without a true candidate reaches, among as many others as the prior has.
+
+    That search is one of few identities, and of others it would be another: the threshold is one that in nine of ten
+    sets of as many identities, drawn from these, would be high enough.
+    """
+    rng, highest = np.random.default_rng(seed), {}
     same_class = round(SAME_CLASS_SHARE * CANDIDATES_PER_TRUE)
     for photograph in np.unique(pairs.photograph):
-        others = (pairs.photograph == photograph) & ~pairs.true
+        mine = pairs.photograph == photograph
+        others = mine & ~pairs.true
         parts = [rng.choice(probability[others & chosen], (_SEARCHES, count)).max(axis=1) for chosen, count in (
             (pairs.label == pairs.kind, same_class), (pairs.label != pairs.kind, int(CANDIDATES_PER_TRUE) - same_class))
             if (others & chosen).any()]
         if parts:
-            highest.append(np.maximum.reduce(parts))
-    return min(threshold_for(FALSE_ALARMS, np.concatenate(highest)), 1.0)
+            highest.setdefault(int(pairs.who[mine][0]), []).append(np.maximum.reduce(parts))
+    of_each = [np.concatenate(own) for own in highest.values()]
+    enough = [threshold_for(FALSE_ALARMS, np.concatenate([of_each[k] for k in drawn]))
+              for drawn in rng.integers(len(of_each), size=(_SETS, len(of_each)))]
+    return min(float(np.quantile(enough, _SURE)), 1.0)
