@@ -19,6 +19,7 @@ from thermalreid_ros.evaluation.reid import (
     rank,
     term_distance,
 )
+from thermalreid_ros.evaluation.reid_fit import cautious_threshold
 from thermalreid_ros.evaluation.reid_lengths import drawn_lengths, fit_lengths
 from thermalreid_ros.evaluation.reid_open_set import (
     Searches,
@@ -74,6 +75,22 @@ def test_open_set_rates_computed_by_hand():
     assert detection_and_identification(searches, threshold_for(0.0, searches.best_other)) == pytest.approx((0.8, 0.0))
     assert detection_and_identification(searches, 0.96)[0] == 0.0
     assert open_set_curve(searches, np.array([0.0, 0.1, 1.0])) == pytest.approx([0.8, 0.8, 0.8])
+
+
+def test_the_threshold_of_acceptance_is_enough_for_other_identities():
+    """Searches of one identity are alike: of a hundred identities the hundredth search is that of one or two, and of
+    others it would be another. What 1 % of these reach is passed by more of others in half of the cases."""
+    rng = np.random.default_rng(7)
+
+    def searches(identities: int) -> list[np.ndarray]:
+        return list((rng.normal(-2.0, 0.5, (identities, 1)) + rng.normal(0.0, 0.2, (identities, 100))).clip(max=0.0))
+
+    everyone = np.sort(np.concatenate(searches(20_000)))
+    cautious, plain = np.array([[1.0 - np.searchsorted(everyone, threshold) / len(everyone) for threshold in (
+        cautious_threshold(found, rng), threshold_for(0.01, np.concatenate(found)))]
+        for found in (searches(100) for _ in range(80))]).T
+    assert (plain <= cautious).sum() == 0 and (plain <= 0.01).mean() < 0.65
+    assert (cautious <= 0.01).mean() > 0.75 and np.median(cautious) > 0.002
 
 
 def test_the_area_under_the_curve_counts_ties_as_half():

@@ -338,11 +338,7 @@ def _auc_within(pairs: Pairs, scores: np.ndarray, label: int) -> float:
 
 
 def _threshold(pairs: Pairs, probability: np.ndarray, seed: int) -> float:
-    """Which one search in a hundred without a true candidate reaches, among as many others as the prior has.
-
-    That search is one of few identities, and of others it would be another: the threshold is one that in nine of ten
-    sets of as many identities, drawn from these, would be high enough.
-    """
+    """cautious_threshold of searches without a true candidate, among as many others as the prior has."""
     rng, highest = np.random.default_rng(seed), {}
     same_class = round(SAME_CLASS_SHARE * CANDIDATES_PER_TRUE)
     for photograph in np.unique(pairs.photograph):
@@ -353,7 +349,16 @@ def _threshold(pairs: Pairs, probability: np.ndarray, seed: int) -> float:
             if (others & chosen).any()]
         if parts:
             highest.setdefault(int(pairs.who[mine][0]), []).append(np.maximum.reduce(parts))
-    of_each = [np.concatenate(own) for own in highest.values()]
-    enough = [threshold_for(FALSE_ALARMS, np.concatenate([of_each[k] for k in drawn]))
-              for drawn in rng.integers(len(of_each), size=(_SETS, len(of_each)))]
+    return cautious_threshold([np.concatenate(own) for own in highest.values()], rng)
+
+
+def cautious_threshold(best_other: Sequence[np.ndarray], rng: np.random.Generator) -> float:
+    """That which one search in a hundred reaches without a true candidate. best_other: the highest probability of each
+    such search, of each identity.
+
+    The hundredth search is one of few identities, and of others it would be another: the threshold is one that is high
+    enough in nine of ten sets of as many identities, drawn from these.
+    """
+    enough = [threshold_for(FALSE_ALARMS, np.concatenate([best_other[k] for k in drawn]))
+              for drawn in rng.integers(len(best_other), size=(_SETS, len(best_other)))]
     return min(float(np.quantile(enough, _SURE)), 1.0)
