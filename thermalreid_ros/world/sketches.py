@@ -153,7 +153,7 @@ class _Sketcher:
 
 def company(actor: Placed, seed: int, rng: np.random.Generator) -> list[Placed]:
     """One or two others of this seed's identities beside an actor at the origin, as streets have them: cars parked in a
-    row or side by side, people who walk together, with a dog or a bicycle."""
+    row or side by side, people who walk together, with a dog or a bicycle. Two are not kept out of each other."""
     others: list[Placed] = []
     for _ in range(1 + int(rng.random() < 0.3)):
         kinds, shares = zip(*_COMPANY[actor.identity.class_name].items())
