@@ -189,6 +189,12 @@ def children(pid: int) -> dict[str, int]:
     return found
 
 
+def still_there(nodes: dict[str, int]) -> dict[str, str]:
+    """States of those processes that have not ended, by name."""
+    return {name: (Path("/proc") / str(pid) / "status").read_text().split("State:")[1].split("\n")[0].strip()
+            for name, pid in nodes.items() if Path(f"/proc/{pid}").exists()}
+
+
 def test_replays_with_the_real_nodes(start_replay, tmp_path: Path):
     pytest.importorskip("faster_coco_eval")
     bag = piece_of_the_night(tmp_path, 12)
@@ -234,7 +240,7 @@ def test_kill_9_of_a_node_is_said_and_all_ends(start_replay, tmp_path: Path):
     os.kill(nodes["detection"], signal.SIGKILL)
     assert replay.wait(30.0) == 2, replay.output
     assert "detection was ended by SIGKILL" in replay.output and "Traceback" not in replay.output
-    assert not any(Path(f"/proc/{pid}").exists() for pid in nodes.values())
+    assert still_there(nodes) == {}, replay.output
 
 
 def test_ctrl_c_ends_all_processes(start_replay):
@@ -243,7 +249,7 @@ def test_ctrl_c_ends_all_processes(start_replay):
     wait_until(lambda: len(children(replay.process.pid)) == 3, 20, "three nodes")
     nodes = children(replay.process.pid)
     assert replay.stop(signal.SIGINT, 30.0) == 130, replay.output
-    assert not any(Path(f"/proc/{pid}").exists() for pid in nodes.values())
+    assert still_there(nodes) == {}, replay.output
     assert "Traceback" not in replay.output
 
 

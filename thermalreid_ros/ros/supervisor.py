@@ -18,7 +18,7 @@ from thermalreid_ros.ros.shared_memory import remove_abandoned
 
 LAST_LINES = 12
 #: Signals by rising force, and how long each is given to work.
-STOP_STEPS = ((signal.SIGINT, 6.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
+STOP_STEPS = ((signal.SIGINT, 6.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 10.0))  # a busy machine buries slowly
 _PR_SET_PDEATHSIG = 1
 
 
