@@ -520,6 +520,7 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
     prepare_process()
     interrupt = _Interrupt()
     signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = _of_destructors
     node, code, began = None, 0, False
     try:
         _init(args)
@@ -549,6 +550,13 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter, while it ends, restores the default
         sys.stdout.flush()
     return code
+
+
+def _of_destructors(fault: Any) -> None:
+    """Says what went wrong where nothing can be raised, but not what rclpy's destructors find when an interrupt has
+    shut the context down while something was being made: it has ended as it was told."""
+    if rclpy.ok():
+        sys.__unraisablehook__(fault)
 
 
 def _init(args: list[str] | None) -> None:
