@@ -254,11 +254,11 @@ class Body:
             return None
         shaded = (rng.random(HISTORY) < 0.5) & (rng.random() > _IN_THE_OPEN)
         place, sky_view = 1.0 - shaded.astype(np.float32), np.float32(rng.uniform(0.6, 1.0))
-        stays = [float(share_stayed(stay_h(actors[0]), block)) for block in range(HISTORY)]
+        stays = [[float(share_stayed(stay_h(actor), block)) for block in range(HISTORY)] for actor in actors]
         air = day.atmosphere()
-        radiance = self._warm_ground(pose, k, day, air, place, stays, sky_view, rng)
+        radiance = self._warm_ground(pose, k, day, air, place, stays[0], sky_view, rng)
         used, inverse = np.unique(face[hit], return_inverse=True)
-        kelvin, view = self._kelvin(actors, used, day, place, sky_view)
+        kelvin, view = self._kelvin(actors, stays, used, day, place, sky_view)
         kelvin = kelvin[inverse]
         rays, surface = rays[hit], self._mesh.material[face[hit]]
         points, normal = eye + depth[hit, None] * rays, self._normals[face[hit]]
@@ -276,16 +276,15 @@ class Body:
         rows, columns = np.divmod(np.flatnonzero(own >= 0.5), k.width)
         return frame, (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
 
-    def _kelvin(self, actors: Sequence[Placed], faces: np.ndarray, day: ThermalDay, place: np.ndarray,
-                sky_view: np.float32) -> tuple[np.ndarray, np.ndarray]:
+    def _kelvin(self, actors: Sequence[Placed], stays: Sequence[Sequence[float]], faces: np.ndarray, day: ThermalDay,
+                place: np.ndarray, sky_view: np.float32) -> tuple[np.ndarray, np.ndarray]:
         """(temperatures, shares of sky in view), float32 (F,), of faces, each by the state of whose it is and by how
-        long that has been there. place: as of _warm_ground."""
+        long that has been there. place: as of _warm_ground; stays: likewise, of each actor."""
         outward, kelvin = self._normals[faces], np.empty(len(faces), np.float32)
         view = 0.5 * (1.0 + outward[:, 2]) * sky_view
         for number, actor in enumerate(actors):
             own = np.flatnonzero(self._owner[faces] == number)
-            stays = [float(share_stayed(stay_h(actor), block)) for block in range(HISTORY)]
-            sunlit = STROLLING + np.float32(stays) * (place - STROLLING)
+            sunlit = STROLLING + np.float32(stays[number]) * (place - STROLLING)
             state = replace(actor.state, solar_w_m2=day.recent_sun_w_m2(sunlit))
             back_k, back = actor.identity.heat(state, day.air_temperature_k)
             zone = self._mesh.zone[faces[own]]
