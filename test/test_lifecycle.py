@@ -130,6 +130,21 @@ def test_each_transition_opens_and_closes_what_it_should(graph, start_node):
     assert node.stop() == 0 and "Traceback" not in node.output
 
 
+def test_a_transition_that_there_is_not_is_refused_and_ends_nothing(graph, start_node):
+    """A lifecycle manager configures each of its nodes, those that have started themselves, too."""
+    node = start_node(SAMPLE)
+    graph.wait_for_publisher("results")
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_CLEANUP,
+                       99):
+        assert not change(graph, transition)
+    assert state_of(graph) == "active"
+    assert change(graph, Transition.TRANSITION_ACTIVE_SHUTDOWN) and state_of(graph) == "finalized"
+    for transition in (Transition.TRANSITION_ACTIVE_SHUTDOWN, Transition.TRANSITION_CONFIGURE):
+        assert not change(graph, transition)
+    assert "transition 1 is refused: there is none from state active" in node.output
+    assert node.stop() == 0 and "Traceback" not in node.output
+
+
 @pytest.mark.parametrize("polled", ("false", "true"))
 def test_a_frame_may_catch_up_with_other_inputs_that_came_while_it_was_worked_on(graph, start_node, polled):
     said = graph.collect(String, "said", qos.LATCHED)
@@ -274,6 +289,20 @@ def test_parameters_change_while_it_runs_or_are_refused_with_a_reason(graph, sta
         result = set_parameter(graph, name, value)
         assert not result.successful and words in result.reason
     assert len(changes) == 1
+
+
+def test_a_change_that_cannot_be_taken_over_ends_no_node_that_is_inactive_either(graph, start_node):
+    node, statuses = start_node(SAMPLE), graph.diagnostics()
+    graph.wait_for_publisher("results")
+    for transition in (None, Transition.TRANSITION_DEACTIVATE):
+        assert transition is None or change(graph, transition)
+        for how, key, words in (("user", "refused", "its sha256 is not"), ("defect", "failed", "KeyError: 'layer'")):
+            before = statuses[-1].data.get(f"parameters_{key}", "0") if statuses else "0"
+            assert set_parameter(graph, "change_fault", how).successful
+            wait_until(lambda: statuses and statuses[-1].data.get(f"parameters_{key}", "0") > before and
+                       words in statuses[-1].data["last_refusal"], 5, f"'{words}' said")
+    assert state_of(graph) == "inactive"
+    assert node.stop() == 0 and "Traceback" not in node.output
 
 
 @given(st.lists(st.integers(1, 50), max_size=60))

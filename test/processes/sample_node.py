@@ -21,6 +21,7 @@ class Sample(ThermalNode):
         Parameter("polled", False, "whether the words are", read_only=True),
         Parameter("configure_fault", "", "how configure fails", read_only=True),
         Parameter("activate_fault", "", "how activate fails", read_only=True),
+        Parameter("change_fault", "", "how taking over a change fails"),
     )
 
     def configure(self):
@@ -42,6 +43,7 @@ class Sample(ThermalNode):
         self.get_logger().info("released")
 
     def parameters_changed(self):
+        self._fail(self.values.change_fault)
         self.changes.publish(String(data=f"work_ms={self.values.work_ms}"))
 
     def time_set_back(self):

@@ -42,6 +42,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import rclpy
+from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import CallbackGroup
 from rclpy.exceptions import ROSInterruptException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -93,6 +94,8 @@ class ThermalNode(LifecycleNode):
         self._publishers_open: list[LifecyclePublisher] = []
         self._timers_open: list[Timer] = []
         self._configured = self._starting = False
+        self._rclpy_change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._change_state
 
     # what a node fills in
 
@@ -214,6 +217,18 @@ class ThermalNode(LifecycleNode):
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()  # rclpy leaves it, which holds the node, to the garbage collector
 
+    def _change_state(self, request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+        """The service's answer: a transition that there is not from this state is refused. rclpy raises what would end
+        the node, for a manager that configures a node which has started itself."""
+        _, state = self._state_machine.current_state
+        try:
+            return self._rclpy_change_state(request, response)
+        except _rclpy.RCLError:
+            asked = request.transition.label or request.transition.id
+            self.get_logger().warning(f"transition {asked} is refused: there is none from state {state}")
+            response.success = False
+            return response
+
     def _transition(self, during: str, success: str, failure: str, action: Callable[[LifecycleState], None],
                     state: LifecycleState) -> TransitionCallbackReturn:
         self.diagnostics.state(during)
@@ -278,7 +293,11 @@ class ThermalNode(LifecycleNode):
         if self._worker is not None:
             self._worker.call(self.parameters_changed)
         elif self._configured:
-            self.parameters_changed()
+            try:
+                self.parameters_changed()
+            except Exception as error:  # on the executor's thread it would end the node
+                self.get_logger().debug(traceback.format_exc())
+                self.diagnostics.refused("parameters", describe(error), kind_of(error))
 
 
 class StampGate:
@@ -312,6 +331,11 @@ def describe(error: BaseException) -> str:
     where = traceback.extract_tb(error.__traceback__)
     place = f" ({os.path.basename(where[-1].filename)}:{where[-1].lineno})" if where else ""
     return " ".join(f"unexpected {type(error).__name__}: {error}{place}".split())
+
+
+def kind_of(error: BaseException) -> str:
+    """The kind of drop that it makes, as Diagnostics.refused takes it: a user's fault or a defect."""
+    return "refused" if isinstance(error, ThermalReidError) else "failed"
 
 
 @dataclass(eq=False)
@@ -466,7 +490,7 @@ class _Worker:
             if not self._node.context.ok():
                 return  # publishing fails once the process is told to end
             self._node.get_logger().debug(traceback.format_exc())
-            reason, kind = describe(error), "refused" if isinstance(error, ThermalReidError) else "failed"
+            reason, kind = describe(error), kind_of(error)
         self._node.diagnostics.refused(name if entry is None else entry.name, reason, kind)
         if message is None or entry.refused is None:
             return
