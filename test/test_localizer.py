@@ -219,6 +219,21 @@ def test_a_clock_set_back_starts_anew(town):
     assert any(r.fix is not None for r in flight.fly(localizer, range(1, 25)))
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_stamp_from_the_future_is_not_a_clock_that_was_set_back(town, begun):
+    flight, localizer = Flight(town), started(town)
+    results = flight.fly(localizer, range(20)) if begun else []
+    ahead = START_NS + 3600 * SECOND
+    localizer.add_attitude(ahead, flight.said)
+    localizer.add_odometry(ahead, np.zeros(3))
+    localizer.add_altitude(ahead, HEIGHT_M)
+    results += flight.fly(localizer, range(len(results), 25))
+    assert all(result.fix is not None for result in results[-5:])
+    localizer.set_prior(ahead, *flight.place(24), 100.0)
+    localizer.set_prior(START_NS + 24 * SECOND, *flight.place(24), 100.0)
+    assert all(result.fix is not None for result in flight.fly(localizer, range(25, 28)))
+
+
 def test_inputs_between_frames_are_interpolated(town):
     flight, localizer = Flight(town), started(town)
     for k in range(0, 30):

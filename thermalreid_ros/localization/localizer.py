@@ -57,7 +57,8 @@ class LocalizerConfig:
 
     Inputs. attitude_age_s, odometry_age_s, altitude_age_s: how far from a frame they may lie. history_s: how long they
     are kept. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped. backwards_s:
-    stamps that go back by more mean that the clock was set back. speed_limit_m_s: faster odometry has jumped.
+    stamps that go back by more, behind the last frame too, mean that the clock was set back. speed_limit_m_s: faster
+    odometry has jumped.
     """
 
     seed: int = 0
@@ -132,6 +133,10 @@ class _History:
         drop = bisect_left(self._stamps, self._stamps[-1] - self._keep_ns)
         if drop > 256:  # seldom, for lists are slow at their front
             del self._stamps[:drop], self._values[:drop]
+
+    def forget_after(self, stamp_ns: int) -> None:
+        keep = bisect_left(self._stamps, stamp_ns)
+        del self._stamps[keep:], self._values[keep:]
 
     def at(self, stamp_ns: int) -> np.ndarray | None:
         """Between its neighbours in a straight line, or the nearest one; None where none is near enough."""
@@ -239,7 +244,7 @@ class Localizer:
         check its outcome."""
         if not (np.isfinite([x, y, sigma_m]).all() and sigma_m > 0):
             raise LocalizationError(f"a prior of ({x:g}, {y:g}) within {sigma_m:g} m is no rough position")
-        if self._prior is not None and self._went_back(stamp_ns, self._prior[0]):
+        if self._prior is not None and self._set_back(stamp_ns, self._prior[0]):
             self.reset()
         self._prior = int(stamp_ns), np.array([x, y], np.float64), float(sigma_m)
         self._jumped = False
@@ -280,9 +285,19 @@ class Localizer:
 
     def _add(self, history: _History, stamp_ns: int, value: np.ndarray) -> None:
         if history.newest_ns is not None and self._went_back(stamp_ns, history.newest_ns):
-            self.reset()
-            history = {"attitude": self._attitude, "odometry": self._odometry, "altitude": self._altitude}[history.name]
+            if self._set_back(stamp_ns, history.newest_ns):
+                self.reset()
+                history = {"attitude": self._attitude, "odometry": self._odometry,
+                           "altitude": self._altitude}[history.name]
+            else:
+                history.forget_after(int(stamp_ns))
         history.add(int(stamp_ns), value)
+
+    def _set_back(self, stamp_ns: int, newest_ns: int) -> bool:
+        """Whether the clock was: a stamp that goes back, but not behind the last frame, says that the one before it was
+        of no time."""
+        return self._went_back(stamp_ns, newest_ns) and self._stamp_ns is not None and \
+            self._went_back(stamp_ns, self._stamp_ns)
 
     def _went_back(self, stamp_ns: int, newest_ns: int) -> bool:
         return stamp_ns < newest_ns - self.config.backwards_s * _SECOND
