@@ -179,6 +179,9 @@ class Flight(Course):
     def restart(self) -> None:
         """Start the node anew; returns once it has seen a frame."""
         self.node = self._start()
+        self.await_frame()
+
+    def await_frame(self) -> None:
         said = len(self.status)
         end_s = time.monotonic() + DISCOVERY_S
         while len(self.status) == said:
@@ -364,6 +367,18 @@ def test_a_node_that_is_killed_goes_on_where_it_was(flight):
     for fix in new:
         away = flown.map.grid.from_geographic(fix.latitude, fix.longitude) - flown.place(stamp_to_ns(fix.header.stamp))
         assert np.hypot(*away) < 8.0
+
+
+def test_time_set_back_while_it_was_inactive_does_not_silence_it(flight, graph):
+    flown = flight()
+    flown.fly(fixes=2)
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert graph.call(ChangeState, "/geo_localization/change_state", request).success
+    flown.start_ns, flown.number = START_NS - 1000 * 10**9, 0
+    flown.await_frame()
+    flown.fly(fixes=2)
+    assert stamp_to_ns(flown.fixes[-1].header.stamp) < START_NS
 
 
 def test_a_map_removed_in_flight_is_still_in_hand(flight, map_path, tmp_path):
