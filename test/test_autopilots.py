@@ -47,7 +47,7 @@ def test_gps_input_ignores_all_but_the_horizontal_position():
 
 
 def test_ardupilot_uses_what_it_is_given():
-    """EKF3's readGpsData leaves fixes below 3D unread, calcGpsGoodToAlign refuses an HDOP above 2.5; not given: 99.99."""
+    """EKF3's readGpsData leaves fixes below 3D unread, calcGpsGoodToAlign refuses an HDOP above 2.5 (none: 99.99)."""
     fields = messages("mavros_gps_input.yaml")[0]["fields"]
     assert int(fields["fix_type"]["value"]) >= 3 and 0.0 < float(fields["hdop"]["value"]) < 1.4
     rules = " ".join(yaml.safe_load((shipped("config") / "mavros_gps_input.yaml").read_text())["rules"])
