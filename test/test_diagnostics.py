@@ -91,6 +91,14 @@ def test_nothing_but_refusals_is_an_error(diagnostics, clock):
     assert diagnostics.status().level == WARN
 
 
+def test_an_error_tells_the_reason_of_its_own_input(diagnostics):
+    diagnostics.refused("frames", "units are probably wrong")
+    diagnostics.processed("masks")
+    diagnostics.refused("masks", "came without the frame of its stamp")
+    assert diagnostics.status().message == \
+        "none of the last frames could be processed: /uav1/thermal/image_raw: units are probably wrong"
+
+
 def test_a_failed_transition_is_an_error_until_one_succeeds(diagnostics):
     diagnostics.state("unconfigured", "configuring failed: model.onnx is missing")
     status = diagnostics.status()

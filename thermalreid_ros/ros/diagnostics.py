@@ -73,6 +73,7 @@ class Diagnostics:
         self._busy_s = self._in_models_s = self._own_cpu_s = 0.0
         self._recent: deque[tuple[float, str, bool]] = deque()  # time, input, whether processed
         self._last_refusal: tuple[float, str] | None = None
+        self._reasons: dict[str, str] = {}  # of the last refusal of each input
         self._logged_s: dict[str, float] = {}
         self._state, self._fault = "unconfigured", ""
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
@@ -113,6 +114,7 @@ class Diagnostics:
             topic = self._inputs[name].topic if name in self._inputs else name
             line = f"{topic}: {reason}"
             self._last_refusal = (now_s, line)
+            self._reasons[name] = line
             alike = re.sub(r"[-\d.]+", "#", line)  # the same reason with other figures
             log = now_s - self._logged_s.get(alike, -LOG_EVERY_S) >= LOG_EVERY_S
             if log:
@@ -177,9 +179,9 @@ class Diagnostics:
             self._recent.popleft()
         if self._fault:
             return ERROR, self._fault
-        for name in {name for _, name, _ in self._recent}:
+        for name in dict.fromkeys(name for _, name, _ in self._recent):
             if not any(fine for _, other, fine in self._recent if other == name):
-                return ERROR, f"none of the last {name} could be processed: {self._last_refusal[1]}"
+                return ERROR, f"none of the last {name} could be processed: {self._reasons[name]}"
         silent = []
         for name, source in self._inputs.items():
             silent_s = now_s - source.last_s
