@@ -150,6 +150,7 @@ def test_what_lengths_can_be_told():
                                  ((40.0,), "what is searched is 0.2 to 20 m long"),
                                  ((-4.3, 0.05, "car"), "a length of -4.3 m: a car is 2 to 20 m long"),
                                  ((NAN, 0.05, "car"), "a length of nan m"),
+                                 ((4.3, 0.05, "tree"), "a length of 'tree', a class that is unknown"),
                                  ((4.3, 5.0, "car"), "an error of 5 of the length: give it as a share"),
                                  ((4.3, NAN, "car"), "an error of nan"), ((4.3, -0.1, "car"), "an error of -0.1")):
         with pytest.raises(LengthError, match=complaint):

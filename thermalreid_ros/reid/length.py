@@ -33,11 +33,15 @@ class ToldLength:
 def told_length(metres: float, error: float = USUAL_ERROR, class_name: str = "") -> ToldLength | None:
     """What parameters and messages say; None where metres is 0: not known. An error of 0 stands for the usual one.
 
-    Raises LengthError for a length that no object of the class (of CLASS_NAMES, "" any) has, or an error out of ERRORS.
+    Raises LengthError for a length that no object of the class (of CLASS_NAMES, "" any) has, an unknown class, or an
+    error out of ERRORS.
     """
     metres, error = round(float(metres), 6), round(float(error), 6) or USUAL_ERROR  # messages hold float32
     if metres == 0.0:
         return None
+    if class_name not in LENGTHS_M:
+        raise LengthError(f"a length of '{class_name}', a class that is unknown; use one of "
+                          f"{', '.join(filter(None, LENGTHS_M))}, or nothing for any")
     least, most = LENGTHS_M[class_name]
     if not least <= metres <= most:
         raise LengthError(f"a length of {metres:g} m: {f'a {class_name}' if class_name else 'what is searched'} is "
