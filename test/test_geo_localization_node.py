@@ -440,8 +440,9 @@ def test_a_replay_with_a_map_is_measured_against_the_truth(ros_domain, map_path,
     assert all(place.verdict == "localized" for place in replay.places.values() if place.fix is not None)
 
 
-def test_map_to_odom_is_broadcast_where_tf2_is_installed(flight, graph, tmp_path):
-    """By a stand-in for tf2_ros, which has no wheel."""
+@pytest.fixture
+def with_tf(tmp_path) -> str:
+    """PYTHONPATH with a stand-in for tf2_ros, which has no wheel: transforms go to the topic tf_told."""
     (tmp_path / "tf2_ros.py").write_text(
         "from geometry_msgs.msg import TransformStamped\n"
         "class TransformBroadcaster:\n"
@@ -449,9 +450,21 @@ def test_map_to_odom_is_broadcast_where_tf2_is_installed(flight, graph, tmp_path
         "    def sendTransform(self, transform): self._out.publish(transform)\n")
     from thermalreid_ros.ros.environment import process_environment
 
+    return f"{tmp_path}:{process_environment().get('PYTHONPATH', '')}"
+
+
+def test_an_odometry_in_the_maps_frame_is_no_child_of_it_and_that_is_said(flight, graph, with_tf):
+    """That of MAVROS is in `map`; tf2 refuses a frame that is its own parent."""
+    told, statuses = graph.collect(TransformStamped, "tf_told", qos.RESULTS), graph.diagnostics()
+    flown = flight("-p", "map_frame:=odom", PYTHONPATH=with_tf)
+    flown.fly(fixes=2)
+    wait_until(lambda: statuses and "set map_frame to another name" in statuses[-1].data["tf"], 5.0, "the reason")
+    assert not told and flown.node.output.count("set map_frame to another name") == 1
+
+
+def test_map_to_odom_is_broadcast_where_tf2_is_installed(flight, graph, with_tf):
     told = graph.collect(TransformStamped, "tf_told", qos.RESULTS)
-    search = f"{tmp_path}:{process_environment().get('PYTHONPATH', '')}"
-    flown = flight("-p", "map_frame:=town", PYTHONPATH=search)
+    flown = flight("-p", "map_frame:=town", PYTHONPATH=with_tf)
     flown.fly(fixes=2)
     wait_until(lambda: told, 5.0, "a transform")
     message, fix = told[0], flown.fixes[0]

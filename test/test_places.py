@@ -278,3 +278,12 @@ def test_map_to_odom_needs_odometry_of_that_time():
     assert tree.transform(fix()).transform.translation.x == 120.0
     tree.add(STAMP_NS - 9_000_000_000, "odom", np.zeros(3))  # time was set back
     assert tree.transform(fix()) is None
+
+
+@pytest.mark.parametrize("frame_id", ["map", "/map"])
+def test_an_odometry_in_the_maps_own_frame_gives_no_transform_but_the_reason(frame_id):
+    tree = MapToOdom("map", 0.0)
+    tree.add(STAMP_NS, frame_id, np.zeros(3))
+    assert tree.transform(fix()) is None and "set map_frame" in tree.fault
+    tree.add(STAMP_NS + 1, "odom", np.zeros(3))
+    assert tree.transform(fix()).child_frame_id == "odom" and tree.fault == ""

@@ -97,8 +97,13 @@ class LocalizationOutput:
         self._fix.publish(places.fix_to_message(fix, header, altitude_m, self.height_sigma_m))
         self._pose.publish(places.fix_to_pose(fix, header, self._node.values.map_frame, self._convergence_rad,
                                               self.height_sigma_m))
-        if self._broadcaster is not None and (transform := self.map_to_odom.transform(fix)) is not None:
+        if self._broadcaster is None:
+            return
+        if (transform := self.map_to_odom.transform(fix)) is not None:
             self._broadcaster.sendTransform(transform)
+        if fault := self.map_to_odom.fault:
+            self._node.get_logger().warning(f"tf: {fault}", once=True)
+        self._node.diagnostics.note("tf", fault or "map -> odom")
 
     def _publish_map(self, fix: PositionFix, mask: SemanticMask, intrinsics: Intrinsics, header: Header) -> None:
         """The map as the camera sees it, drawn onto the labelling (the paper's S_G)."""

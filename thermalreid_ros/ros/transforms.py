@@ -44,10 +44,18 @@ class MapToOdom:
         self._frame = frame_id or self._frame
         self._readings.append((stamp_ns, position_m))
 
+    @property
+    def fault(self) -> str:
+        """Why there is no transform at all, or ""."""
+        if self._frame.lstrip("/") != self._map_frame.lstrip("/"):
+            return ""
+        return (f"none: the odometry is in '{self._frame}', which cannot be the map's frame, too; set map_frame to "
+                "another name, of reid as well")
+
     def transform(self, fix: PositionFix) -> TransformStamped | None:
-        """At the fix's stamp; None where there is no odometry at that time."""
+        """At the fix's stamp; None where there is no odometry at that time, or it has the map's frame."""
         position = self._position_at(fix.stamp_ns)
-        if position is None:
+        if position is None or self.fault:
             return None
         origin = np.array((fix.x, fix.y, fix.height_m)) - self._turn @ position
         x, y, z, w = map(float, quaternion_of(self._turn))
