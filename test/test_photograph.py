@@ -52,6 +52,29 @@ def jpeg_of_size(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def webp(quality: int, width: int = 0, height: int = 0) -> bytes:
+    """Above 100 the lossless form. width, height: that its head speaks of."""
+    data = bytearray(cv2.imencode(".webp", street(), (cv2.IMWRITE_WEBP_QUALITY, quality))[1].tobytes())
+    if width and quality > 100:
+        rest = int.from_bytes(data[21:25], "little") >> 28 << 28
+        data[21:25] = struct.pack("<I", rest | height - 1 << 14 | width - 1)
+    elif width:
+        data[26:30] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def extended_webp(width: int, height: int) -> bytes:
+    """The form of those with EXIF, transparency or animation: a chunk of its own before the pixels'."""
+    canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    inner = b"WEBP" + b"VP8X" + struct.pack("<I", 10) + bytes(4) + canvas + webp(80)[12:]
+    return b"RIFF" + struct.pack("<I", len(inner)) + inner
+
+
+@pytest.mark.parametrize("data", [webp(80), webp(101), extended_webp(300, 200)])
+def test_every_form_of_webp_is_read(data):
+    assert decode_photograph(data, "car").shape == (200, 300, 3)
+
+
 GREY = np.random.default_rng(0).integers(0, 255, (80, 90), dtype=np.uint8)
 
 
@@ -64,6 +87,10 @@ GREY = np.random.default_rng(0).integers(0, 255, (80, 90), dtype=np.uint8)
     (encoded(street(), ".jpg")[:30], "cut or corrupt"),
     (png_of_size(60000, 60000), "60000x60000 px"),
     (jpeg_of_size(20000, 30000), "20000x30000 px"),
+    (webp(80, 16383, 12000), "16383x12000 px"),
+    (webp(101, 16383, 9000), "16383x9000 px"),
+    (extended_webp(70000, 16000), "70000x16000 px"),
+    (webp(80)[:24], "cut or corrupt"),
     (encoded(street()[:10], ".png"), "300x10 px"),
     (encoded(GREY, ".png"), "no colours"),
     (encoded(GREY, ".jpg"), "no colours"),

@@ -54,7 +54,10 @@ def decode_photograph(data: bytes, name: str) -> np.ndarray:
         _check_size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"), name)
     elif data.startswith(b"\xff\xd8"):
         whole = _check_jpeg(data, name)
-    elif not (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        if whole := (size := _webp_size(data)) is not None:
+            _check_size(*size, name)
+    else:
         raise SynthesisError(f"{name}: this is no photograph; {_REMEDY}")
     pixels = None
     if whole:
@@ -91,6 +94,21 @@ def file_is_colour(path: str | Path) -> bool:
 def _check_size(width: int, height: int, name: str) -> None:
     if min(height, width) < LEAST_SIDE_PX or max(height, width) > MOST_SIDE_PX:
         raise SynthesisError(f"{name}: {width}x{height} px; sides of {LEAST_SIDE_PX} to {MOST_SIDE_PX} px can be used")
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a WebP in any of its three forms (extended, lossless, lossy); None where its head is cut."""
+    kind, head = data[12:16], data[20:30]
+    if len(head) < 10:
+        return None
+    if kind == b"VP8X":
+        return int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(head[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
+    return None
 
 
 def _check_jpeg(data: bytes, name: str) -> bool:
