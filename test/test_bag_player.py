@@ -192,6 +192,19 @@ def test_unknown_types_are_left_out_with_one_line(graph, start_node, tmp_path: P
     assert [note.data for note in notes] == ["hello"] * 5
 
 
+def test_there_is_one_clock_where_that_of_a_simulator_was_recorded_too(graph, start_node, tmp_path: Path):
+    def recorded():
+        for topic, stamp_ns, message in stamped(10, 20.0):
+            yield topic, stamp_ns, message
+            yield "/clock", stamp_ns, TYPES["rosgraph_msgs/msg/Clock"](TYPES["builtin_interfaces/msg/Time"](100, 0))
+
+    frames = graph.collect(Image, "thermal/image_raw", qos.RESULTS)
+    clocks = graph.collect(Clock, "/clock", qos.CLOCK)
+    player = start_node("bag_player", "-p", f"bag:={write_bag(tmp_path / 'bag', recorded(), {})}")
+    assert player.wait(EXIT_LIMIT_S) == 0, player.output
+    assert len(frames) == 10 and len(clocks) > 5 and min(stamp_to_ns(m.clock) for m in clocks) >= 1_600_000_000 * 10**9
+
+
 @pytest.mark.parametrize("arguments, fault", [
     ((), "no recording given"),
     (("-p", "bag:=/absent/bag"), "/absent/bag: no such recording"),

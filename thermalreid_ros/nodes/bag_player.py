@@ -1,8 +1,9 @@
 """Plays a recording into the graph: in real time, slower or faster, once or over and over.
 
 Topics are published relative to the node's namespace. `/clock` runs with the recording, so nodes with use_sim_time
-see them as old as in flight; it never runs ahead of the next message: a machine too slow for `rate` plays slower. With
-`loop`, stamps and `/clock` jump back together. Deactivating pauses; the recording's end ends the process (exit 0).
+see them as old as in flight; it never runs ahead of the next message: a machine too slow for `rate` plays slower. A
+recorded `/clock` is left out: there can be one only. With `loop`, stamps and `/clock` jump back together. Deactivating
+pauses; the recording's end ends the process (exit 0).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from thermalreid_ros.ros.lifecycle import ThermalNode, describe, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
 from thermalreid_ros.ros.playback import PlayedTopic, RecordedTime
 
+CLOCK = "/clock"
 CLOCK_PERIOD_S = 0.025  # as rosbag2; each look at the clock costs every node as much as a small message
 POLL_S = 0.01
 ACKNOWLEDGED_WITHIN_S = 1.0  # for the messages on their way
@@ -56,11 +58,11 @@ class BagPlayerNode(ThermalNode):
         if not self._topics:
             raise BagError(f"{self._bag.path}: can play none of its topics: {', '.join(sorted(self._bag.topics))}")
         self._clock_due_s = 0.0
-        self._clock_out = None if self.values.restamp else self.publisher(Clock, "/clock", qos.CLOCK)
+        self._clock_out = None if self.values.restamp else self.publisher(Clock, CLOCK, qos.CLOCK)
         self._thread.start()
 
     def _played(self, topic: str) -> PlayedTopic | None:
-        if not any(fnmatch(topic, pattern) for pattern in self.values.topics):
+        if topic == CLOCK or not any(fnmatch(topic, pattern) for pattern in self.values.topics):
             return None
         try:
             return PlayedTopic.of(self._bag, topic, self.publisher, decompress=self.values.decompress)
