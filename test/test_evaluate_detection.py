@@ -77,6 +77,42 @@ def test_dates_choose_frames(coco):
         read_coco_set(coco.parent, coco, dates=("20991231",))
 
 
+@pytest.mark.parametrize("part, changed", [
+    ("annotations", {"bbox": None}), ("annotations", {"bbox": [1, 2, 3]}), ("annotations", {"bbox": ["a", 2, 3, 4]}),
+    ("annotations", {"bbox": [float("nan"), 2, 3, 4]}), ("annotations", {"category_id": 99}),
+    ("annotations", {"image_id": ...}), ("annotations", {"bbox": ...}), ("categories", {"name": None}),
+    ("images", {"file_name": ...}), ("images", {"file_name": None}), ("images", {"id": ...}), ("images", {"id": 2})])
+def test_damaged_annotations_are_refused(coco, part, changed):
+    """... takes a key away."""
+    content = json.loads(coco.read_text())
+    item = {**content[part][0], **changed}
+    content[part][0] = {key: value for key, value in item.items() if value is not ...}
+    coco.write_text(json.dumps(content))
+    with pytest.raises(ThermalReidError, match="^[^\n]*coco.json: (no COCO|two of its images have one id)[^\n]*$"):
+        read_coco_set(coco.parent, coco)
+
+
+def test_crowds_and_areas_may_be_null(coco):
+    content = json.loads(coco.read_text())
+    content["annotations"][0] |= {"iscrowd": None, "area": None}
+    coco.write_text(json.dumps(content))
+    assert read_coco_set(coco.parent, coco).coco["annotations"][0]["area"] == 400
+
+
+def test_frames_that_are_not_those_annotated_are_refused(coco, capsys):
+    """Both would be measured as they are, and hardly anything found."""
+    def complaint():
+        assert main(["evaluate", "detection", "--images", str(coco.parent), "--annotations", str(coco)]) == 2
+        return capsys.readouterr().err
+
+    content = json.loads(coco.read_text())
+    content["images"][0] |= {"width": 320, "height": 256}
+    coco.write_text(json.dumps(content))
+    assert "a.png: 160x128 px, but its annotations are of 320x256 px" in complaint()
+    cv2.imwrite(str(coco.parent / "a.png"), np.full((128, 160), 29000, np.uint16))
+    assert "a.png: uint16 pixels" in complaint()
+
+
 def test_faults_are_one_line_that_names_the_file(coco, tmp_path, capsys):
     def refused(*arguments):
         assert main(["evaluate", "detection", "--model", "yolo_compact", *map(str, arguments)]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
@@ -46,26 +47,24 @@ def read_coco_set(images: Path, annotations: Path, dates: Sequence[str] = ()) ->
         source = json.loads(annotations.read_text())
         names = {c["id"]: c["name"].strip().lower() for c in source["categories"]}
         records = [r for r in source["images"] if not dates or r.get("date_captured") in dates]
-        items = source["annotations"]
+        listed = [(r["id"], r["file_name"]) for r in records]
+        paths = tuple(images / name for _, name in listed)
+        kept = {identity for identity, _ in listed}
+        items = [_annotation(a, names) for a in source["annotations"] if a["image_id"] in kept]
     except OSError as error:
         raise ThermalReidError(f"{annotations}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ThermalReidError(f"{annotations}: no COCO detection file ({type(error).__name__}: {error})") from None
     if not records:
         raise ThermalReidError(f"{annotations}: no frames" + (f" of {', '.join(dates)}" if dates else ""))
-    paths = tuple(images / r["file_name"] for r in records)
+    if len(kept) < len(records):
+        raise ThermalReidError(f"{annotations}: two of its images have one id; what is found would count twice")
     if missing := next((p for p in paths if not p.is_file()), None):
         raise ThermalReidError(f"{missing}: not there, but listed in {annotations}; check --images")
-    kept = {r["id"] for r in records}
     targets, present = [], set()
-    for a in items:
-        if a["image_id"] not in kept:
-            continue
-        name = ALIASES.get(names[a["category_id"]], names[a["category_id"]])
-        box = {"image_id": a["image_id"], "bbox": a["bbox"], "area": a.get("area", a["bbox"][2] * a["bbox"][3])}
+    for name, box, crowd in items:
         if name in CLASS_NAMES:
             label = CLASS_NAMES.index(name)
-            crowd = int(a.get("iscrowd", 0))
             targets.append({**box, "category_id": label, "iscrowd": crowd})
             present |= set() if crowd else {label}
         elif name in IGNORED_NAMES:
@@ -80,6 +79,17 @@ def read_coco_set(images: Path, annotations: Path, dates: Sequence[str] = ()) ->
     return CocoSet(paths, coco, tuple(sorted(present)))
 
 
+def _annotation(item: dict, names: dict) -> tuple[str, dict, int]:
+    """(class as this project calls it, the box as COCO has it, whether it is a crowd). ValueError or KeyError where it
+    is no annotation of a detection."""
+    name, numbers = names[item["category_id"]], item["bbox"]
+    if not (isinstance(numbers, list) and len(numbers) == 4 and all(
+            isinstance(n, (int, float)) and math.isfinite(n) for n in numbers)):
+        raise ValueError(f"annotation {item.get('id')}: bbox {numbers} is not four numbers")
+    box = {"image_id": item["image_id"], "bbox": numbers, "area": item.get("area") or numbers[2] * numbers[3]}
+    return ALIASES.get(name, name), box, int(item.get("iscrowd") or 0)
+
+
 def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence], Iterable] = iter,
                  labelling: Callable[[int, np.ndarray], np.ndarray] | None = None) -> tuple[list[dict], np.ndarray]:
     """Detections of every frame as COCO results, and the milliseconds of each whole detect() call.
@@ -88,9 +98,7 @@ def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence
     """
     results, times_ms = [], []
     for number, (record, path) in enumerate(zip(progress(data.coco["images"]), data.paths)):
-        frame = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if frame is None:
-            raise ThermalReidError(f"{path}: not a readable image")
+        frame = _grey_frame(path, record)
         labels = None if labelling is None else labelling(number, frame)
         started = time.perf_counter()
         found = detector.detect(frame, labels).detections
@@ -98,6 +106,21 @@ def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence
         results += [{"image_id": record["id"], "category_id": d.class_id, "score": d.score,
                      "bbox": [d.x_min, d.y_min, d.width, d.height]} for d in found]
     return results, np.array(times_ms)
+
+
+def _grey_frame(path: Path, record: dict) -> np.ndarray:
+    """uint8 (H, W). Raises ThermalReidError where it is none, or not of the size that its annotations are in."""
+    frame = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if frame is None:
+        raise ThermalReidError(f"{path}: not a readable image")
+    if frame.dtype != np.uint8:
+        raise ThermalReidError(f"{path}: {frame.dtype} pixels; detection is measured on grey frames of 8 bits (of a "
+                               "rendered set SET/images/thermal)")
+    size = frame.shape[1], frame.shape[0]
+    if (said := tuple(record.get(key) or own for key, own in zip(("width", "height"), size))) != size:
+        raise ThermalReidError(f"{path}: {size[0]}x{size[1]} px, but its annotations are of {said[0]}x{said[1]} px; "
+                               "check --images")
+    return frame
 
 
 def score(results: list[dict], data: CocoSet) -> dict:
