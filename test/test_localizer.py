@@ -260,6 +260,81 @@ def test_when_the_odometry_jumps_or_the_place_is_lost_it_is_found_again(town):
     assert localizer.process(moved.mask(68), CAMERA).verdict in (Verdict.SEARCHING, Verdict.AMBIGUOUS)
 
 
+def fly_broken(town, localizer, flight, seconds, broken_s, silent_s, jump_m, rate_hz=1):
+    """[(seconds, result)]; the odometry speaks 10 times a second, then is silent, and then somewhere else."""
+    results = []
+    for k in range(seconds * rate_hz):
+        for t in k / rate_hz + np.arange(1, 11) / (10.0 * rate_hz) - 1 / rate_hz + 0.05:
+            if not broken_s < t < broken_s + silent_s:
+                jump = np.array(jump_m) * (t > broken_s)
+                localizer.add_odometry(START_NS + round(t * SECOND), np.array([*(t * flight.velocity + jump), 0.0]))
+        stamp = START_NS + k * SECOND // rate_hz
+        localizer.add_attitude(stamp, flight.said)
+        localizer.add_altitude(stamp, flight.height_said_m)
+        results.append((k / rate_hz, localizer.process(replace(flight.mask(k / rate_hz), stamp_ns=stamp), CAMERA)))
+    return results
+
+
+@pytest.mark.parametrize("silent_s, jump_m", [(0.0, (0.0, 35.0)), (2.0, (0.0, 20.0)), (2.0, (-100.0, 0.0)),
+                                              (2.0, (0.0, 0.0))])
+def test_where_the_odometry_does_not_go_on_a_place_is_proven_again(town, silent_s, jump_m):
+    flight = Flight(town, start=(60.0, 450.0))
+    results = fly_broken(town, started(town, 100.0, 420.0), flight, 36, 25.0, silent_s, jump_m)
+    errors = {k: float(np.hypot(*((r.fix.x, r.fix.y) - flight.place(k)))) for k, r in results if r.fix is not None}
+    assert 24 in errors and 27 not in errors and 28 not in errors
+    assert max(errors.values()) < 15.0
+    if not any(jump_m):
+        assert {30, 31, 32} <= set(errors)
+
+
+def test_after_a_jump_between_two_readings_about_a_frame_the_search_goes_on_where_it_was(town):
+    flight, localizer = Flight(town, start=(60.0, 450.0)), started(town, 140.0, 380.0)
+    results = fly_broken(town, localizer, flight, 26, 23.0, 0.0, (700.0, -900.0))
+    assert results[22][1].fix is not None and results[-1][1].fix is None
+    west, south, east, north = localizer.belief().bounds
+    assert np.hypot(*(0.5 * np.array([west + east, south + north]) - flight.place(25))) < 25.0
+
+
+def test_a_jump_while_the_place_is_searched_does_not_take_the_search_back_to_the_prior(town):
+    flight, localizer = Flight(town, start=(60.0, 450.0), velocity=(25.0, 0.0)), started(town, 70.0, 440.0)
+    results = fly_broken(town, localizer, flight, 6, 4.4, 0.0, (5000.0, 0.0))
+    assert not any(result.fix for _, result in results)
+    west, south, east, north = localizer.belief().bounds
+    assert np.hypot(*(0.5 * np.array([west + east, south + north]) - flight.place(5))) < 40.0
+
+
+@pytest.mark.parametrize("begins_s", [0.0, 20.0])
+def test_a_prior_given_once_and_long_ago_is_moved_on_by_the_odometry(town, begins_s):
+    """By that which began after it, too: before, nothing flew."""
+    flight, localizer = Flight(town, start=(-400.0, 450.0)), Localizer(town, CONFIG)
+    localizer.set_prior(START_NS, *(flight.place(begins_s) + (30.0, -30.0)), 60.0)
+    for t in np.arange(begins_s, 60.0, 0.1):
+        localizer.add_odometry(START_NS + round(t * SECOND), np.array([*((t - begins_s) * flight.velocity), 0.0]))
+    flight.velocity = np.array([10.0, 0.0])
+    for k in range(60, 85):
+        stamp = START_NS + k * SECOND
+        localizer.add_attitude(stamp, flight.said)
+        localizer.add_altitude(stamp, flight.height_said_m)
+        localizer.add_odometry(stamp, np.array([*((k - begins_s) * flight.velocity), 0.0]))
+        result = localizer.process(flight.mask(k), CAMERA)
+    assert np.hypot(*((result.fix.x, result.fix.y) - flight.place(84))) < 8.0
+
+
+def test_a_prior_as_good_as_a_satellite_fix_agrees_with_the_place_of_its_own_time(town):
+    flight, localizer = Flight(town, start=(60.0, 450.0), velocity=(20.0, 0.0)), Localizer(town, CONFIG)
+    results = []
+    for k in range(50):
+        stamp, t = START_NS + k * SECOND // 2, 0.5 * k
+        localizer.add_odometry(stamp, np.array([*(t * flight.velocity), 0.0]))
+        localizer.add_attitude(stamp, flight.said)
+        localizer.add_altitude(stamp, flight.height_said_m)
+        if k % 2 == 0:
+            localizer.set_prior(stamp, *(flight.place(t) + (0.0, 4.0)), 1.0)  # the map lies some metres off
+        results.append(localizer.process(replace(flight.mask(t), stamp_ns=stamp), CAMERA))
+    first = next(k for k, result in enumerate(results) if result.fix is not None)
+    assert first < 20 and all(result.fix is not None for result in results[first:38])
+
+
 def test_a_later_prior_that_contradicts_the_fix_starts_the_search_anew(town):
     flight, localizer = Flight(town), started(town)
     assert flight.fly(localizer, range(20))[-1].fix is not None

@@ -41,7 +41,7 @@ class GridSearch:
 
     def __init__(self, x: float, y: float, half_m: float, sigma_m: float, settings: SearchSettings):
         """x, y: the anchored place that is most likely at first, sigma_m: on each axis. half_m: of the square."""
-        self.settings = settings
+        self.settings, self.sigma_m = settings, float(sigma_m)
         self.count = int(np.ceil(2.0 * half_m / settings.cell_m))
         half = 0.5 * self.count * settings.cell_m
         self.centre = np.array([x, y], np.float64)

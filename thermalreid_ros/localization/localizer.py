@@ -7,14 +7,14 @@ capture time of each frame. All axes are those of the map's grid: whoever has tr
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics
 from thermalreid_ros.localization.evidence import Evidence, EvidenceField, GroundSeen, evidence_table
 from thermalreid_ros.localization.filter import GridSearch, Particles, ParticleSettings, SearchSettings
+from thermalreid_ros.localization.history import History, Odometry, allowed_speed_m_s
 from thermalreid_ros.localization.proof import Proof
 from thermalreid_ros.localization.types import (Candidate, LocalizationError, LocalizationResult, PositionFix,
                                                 SemanticMask, Verdict)
@@ -57,8 +57,9 @@ class LocalizerConfig:
 
     Inputs. attitude_age_s, odometry_age_s, altitude_age_s: how far from a frame they may lie. history_s: how long they
     are kept. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped. backwards_s:
-    stamps that go back by more, behind the last frame too, mean that the clock was set back. speed_limit_m_s: faster
-    odometry has jumped.
+    stamps that go back by more, behind the last frame too, mean that the clock was set back. speed_limit_m_s,
+    jump_m: faster odometry has jumped, if so far. gap_s: odometry that was silent for longer may have begun anew, and a
+    place is proven again.
     """
 
     seed: int = 0
@@ -107,47 +108,10 @@ class LocalizerConfig:
     jump_sigma_m: float = 150.0
     backwards_s: float = 5.0
     speed_limit_m_s: float = 80.0
+    jump_m: float = 8.0
+    gap_s: float = 1.0
     search: SearchSettings = field(default_factory=SearchSettings)
     particles: ParticleSettings = field(default_factory=ParticleSettings)
-
-
-class _History:
-    """The last values of one input by their stamps, in any order of arrival."""
-
-    def __init__(self, name: str, age_s: float, keep_s: float):
-        self.name, self._age_ns, self._keep_ns = name, int(age_s * _SECOND), int(keep_s * _SECOND)
-        self._stamps: list[int] = []
-        self._values: list[np.ndarray] = []
-
-    @property
-    def newest_ns(self) -> int | None:
-        return self._stamps[-1] if self._stamps else None
-
-    def add(self, stamp_ns: int, value: np.ndarray) -> None:
-        index = bisect_left(self._stamps, stamp_ns)
-        if index < len(self._stamps) and self._stamps[index] == stamp_ns:
-            self._values[index] = value
-            return
-        self._stamps.insert(index, stamp_ns)
-        self._values.insert(index, value)
-        drop = bisect_left(self._stamps, self._stamps[-1] - self._keep_ns)
-        if drop > 256:  # seldom, for lists are slow at their front
-            del self._stamps[:drop], self._values[:drop]
-
-    def forget_after(self, stamp_ns: int) -> None:
-        keep = bisect_left(self._stamps, stamp_ns)
-        del self._stamps[keep:], self._values[keep:]
-
-    def at(self, stamp_ns: int) -> np.ndarray | None:
-        """Between its neighbours in a straight line, or the nearest one; None where none is near enough."""
-        index = bisect_left(self._stamps, stamp_ns)
-        before = index - 1 if index > 0 and stamp_ns - self._stamps[index - 1] <= self._age_ns else None
-        after = index if index < len(self._stamps) and self._stamps[index] - stamp_ns <= self._age_ns else None
-        if before is None or after is None:
-            near = before if after is None else after
-            return None if near is None else self._values[near]
-        share = (stamp_ns - self._stamps[before]) / (self._stamps[after] - self._stamps[before])
-        return (1.0 - share) * self._values[before] + share * self._values[after]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +122,37 @@ class _Frame:
     rotation: np.ndarray
     camera_m: np.ndarray
     height_m: float
+
+
+@dataclass
+class _Prior:
+    """A rough position. early: there was no odometry yet. origin_m: (2,), where it has the odometry's origin, by what
+    that said at its stamp, or off_ns later where it began later: until then the vehicle has stood."""
+
+    stamp_ns: int
+    place: np.ndarray
+    sigma_m: float
+    early: bool
+    origin_m: np.ndarray | None = None
+    off_ns: int | None = None
+
+    def anchor(self, odometry: Odometry) -> None:
+        """Find the origin before what the odometry said then is forgotten. To be called after each reading."""
+        if self.off_ns == 0 or odometry.newest_ns is None or odometry.newest_ns < self.stamp_ns:
+            return
+        if (then := odometry.at(self.stamp_ns)) is not None:
+            self.origin_m, self.off_ns = self.place - then[:2], 0
+        elif self.early:
+            first_ns, first = odometry.first
+            if self.off_ns is None or first_ns - self.stamp_ns < self.off_ns:
+                self.origin_m, self.off_ns = self.place - first[:2], first_ns - self.stamp_ns
+
+    def now(self, odometry: Odometry, camera_m: np.ndarray) -> np.ndarray:
+        """The place, moved on by the odometry; as it was given where that says nothing of its time."""
+        if self.origin_m is not None:
+            return self.origin_m + camera_m
+        then = odometry.at(self.stamp_ns)
+        return self.place if then is None else self.place + camera_m - then[:2]
 
 
 @dataclass(frozen=True)
@@ -206,11 +201,10 @@ class Localizer:
         """Forget everything but the map."""
         c = self.config
         self._rng = np.random.default_rng(c.seed)
-        self._attitude = _History("attitude", c.attitude_age_s, c.history_s)
-        self._odometry = _History("odometry", c.odometry_age_s, c.history_s)
-        self._altitude = _History("altitude", c.altitude_age_s, c.history_s)
-        self._prior: tuple[int, np.ndarray, float] | None = None
-        self._jumped = False  # the odometry, since the prior
+        self._attitude = History("attitude", c.attitude_age_s, c.history_s)
+        self._odometry = Odometry(c.odometry_age_s, c.history_s, c.speed_limit_m_s, c.jump_m, c.gap_s)
+        self._altitude = History("altitude", c.altitude_age_s, c.history_s)
+        self._prior: _Prior | None = None
         self._stamp_ns: int | None = None
         self._handed: Handover | None = None
         self._forget_place()
@@ -244,10 +238,11 @@ class Localizer:
         check its outcome."""
         if not (np.isfinite([x, y, sigma_m]).all() and sigma_m > 0):
             raise LocalizationError(f"a prior of ({x:g}, {y:g}) within {sigma_m:g} m is no rough position")
-        if self._prior is not None and self._set_back(stamp_ns, self._prior[0]):
+        if self._prior is not None and self._set_back(stamp_ns, self._prior.stamp_ns):
             self.reset()
-        self._prior = int(stamp_ns), np.array([x, y], np.float64), float(sigma_m)
-        self._jumped = False
+        self._prior = _Prior(int(stamp_ns), np.array([x, y], np.float64), float(sigma_m),
+                             early=self._odometry.newest_ns is None)
+        self._prior.anchor(self._odometry)
 
     def resume(self, handed: Handover | None) -> None:
         """Begin at a place that a localizer before this one had found, if any, where the odometry goes on from there:
@@ -259,9 +254,10 @@ class Localizer:
         if self._particles is None or not self._proven or not self._fits or self._doubt_ns is not None:
             return None
         mean, covariance = self._particles.mean, self._particles.covariance
+        camera = self._camera_m + self._odometry.offset_m[:2]  # as the odometry itself says
         return Handover(self._stamp_ns, float(mean[Particles.X]), float(mean[Particles.Y]),
                         float(np.sqrt(0.5 * np.trace(covariance[:2, :2]))), float(mean[Particles.YAW]),
-                        float(self._camera_m[0]), float(self._camera_m[1]), self._speed_m_s)
+                        float(camera[0]), float(camera[1]), self._speed_m_s)
 
     def add_attitude(self, stamp_ns: int, rotation: np.ndarray) -> None:
         """rotation: (3, 3), optical axes to grid axes."""
@@ -276,6 +272,8 @@ class Localizer:
         if position_m.shape != (3,) or not np.isfinite(position_m).all():
             raise LocalizationError("odometry is three finite numbers, metres")
         self._add(self._odometry, stamp_ns, position_m)
+        if self._prior is not None:
+            self._prior.anchor(self._odometry)
 
     def add_altitude(self, stamp_ns: int, height_m: float) -> None:
         """height_m: above the ground right below."""
@@ -283,7 +281,7 @@ class Localizer:
             raise LocalizationError(f"a camera {height_m:g} m above the ground sees none of it; check the altitude")
         self._add(self._altitude, stamp_ns, np.array([height_m], np.float64))
 
-    def _add(self, history: _History, stamp_ns: int, value: np.ndarray) -> None:
+    def _add(self, history: History, stamp_ns: int, value: np.ndarray) -> None:
         if history.newest_ns is not None and self._went_back(stamp_ns, history.newest_ns):
             if self._set_back(stamp_ns, history.newest_ns):
                 self.reset()
@@ -315,20 +313,20 @@ class Localizer:
                                      f"the frame is {late:.2f} s older than the one before")
             prior = self._prior
             self.reset()
-            if prior is not None and prior[0] <= stamp_ns + _SECOND:
-                self._prior = prior
+            if prior is not None and prior.stamp_ns <= stamp_ns + _SECOND:
+                self._prior = replace(prior, early=True, origin_m=None, off_ns=None)
         frame = self._frame(stamp_ns)
         if isinstance(frame, str):
             return self._nothing(stamp_ns, Verdict.NO_INPUT, frame)
         moved, seconds = self._moved(frame)
+        if self._particles is not None:
+            self._particles.move(moved, seconds)
         self._check_prior(frame)
         if self._search is None and not self._start(frame):
             return self._nothing(stamp_ns, Verdict.OFF_MAP, "nothing around the prior is mapped")
         seen = self._ground.look(mask, intrinsics, frame.rotation, frame.height_m, frame.camera_m, self._travelled_m,
                                  self._lean_m, self.config.area_per_point_m2, self.config.max_range_m)
         evidence, new = seen if seen is not None else (None, None)
-        if self._particles is not None:
-            self._particles.move(moved, seconds)
         fresh = self._gather(evidence, new)
         if self._handed is not None and fresh is not None:
             self._take_over(frame)
@@ -368,30 +366,38 @@ class Localizer:
         return _Frame(stamp_ns, u @ vt, values[1][:2], float(values[2][0]))
 
     def _moved(self, frame: _Frame) -> tuple[np.ndarray, float]:
-        """(metres by the odometry, seconds) since the frame before; starts anew where the odometry has jumped."""
+        """(metres by the odometry, seconds) since the frame before; starts anew where the odometry has not gone on."""
+        handed = self.handover()
         seconds = 0.0 if self._stamp_ns is None else (frame.stamp_ns - self._stamp_ns) / _SECOND
         self._stamp_ns = frame.stamp_ns
         moved = np.zeros(2) if self._camera_m is None else frame.camera_m - self._camera_m
-        if np.hypot(*moved) > self.config.speed_limit_m_s * max(seconds, 0.05):
-            place = None if self._particles is None else self._particles.mean[:2]
-            self._forget_place()
-            self._jumped, moved = True, np.zeros(2)
-            self._camera_m = frame.camera_m
-            if place is not None:
-                self._start(frame, place, self.config.jump_sigma_m)
+        jumped, paused = self._odometry.broken(frame.stamp_ns)
+        if jumped or paused and self._particles is not None and self._proven:
+            self._handed = None if jumped else handed
+            self._start_anew(frame, moved)
         self._camera_m = frame.camera_m
         self._travelled_m += float(np.hypot(*moved))
         self._speed_m_s = float(np.hypot(*moved)) / max(seconds, 0.05)
         return moved, seconds
 
+    def _start_anew(self, frame: _Frame, moved: np.ndarray) -> None:
+        """Search around the last place, or else where the search was begun if the prior knows no better."""
+        c, around = self.config, None
+        if self._particles is not None:
+            around = self._particles.mean[:2] + moved, c.jump_sigma_m
+        elif self._search is not None:
+            sigma_m = float(np.hypot(self._search.sigma_m, c.jump_sigma_m))
+            around = (self._search.centre + frame.camera_m, sigma_m) if sigma_m < self._prior_sigma_m else None
+        self._forget_place()
+        self._camera_m = frame.camera_m
+        if around is not None:
+            self._start(frame, *around)
+
     def _start(self, frame: _Frame, centre: np.ndarray | None = None, sigma_m: float | None = None) -> bool:
         """Begin a search around the prior, or a place; False where nothing there is mapped."""
         c = self.config
         if centre is None:
-            stamp_ns, centre, sigma_m = self._prior
-            before = self._odometry.at(stamp_ns)
-            if before is not None and not self._jumped:
-                centre = centre + frame.camera_m - before[:2]
+            centre, sigma_m = self._prior.now(self._odometry, frame.camera_m), self._prior_sigma_m
             self._agreed_prior_m = centre - frame.camera_m
         half = float(np.clip(c.search_sigmas * sigma_m, 200.0, c.search_limit_m))
         self._half_m = half
@@ -418,16 +424,22 @@ class Localizer:
                                      c.search.cell_m, c.blur_m, c.off_map_penalty)
         self._coarse_camera_m = None if self._camera_m is None else self._camera_m.copy()
 
+    @property
+    def _prior_sigma_m(self) -> float:
+        """Of the prior now: after a jump nobody knows how far the vehicle went meanwhile."""
+        jumped = self._odometry.jumped_since(self._prior.stamp_ns)
+        return float(np.hypot(self._prior.sigma_m, self.config.jump_sigma_m)) if jumped else self._prior.sigma_m
+
     def _check_prior(self, frame: _Frame) -> None:
         """Start anew where the particles have left what the prior allows; where rather the prior has left them, only
         when it stays away."""
         c = self.config
-        stamp_ns, place, sigma_m = self._prior
-        if self._particles is None or abs(frame.stamp_ns - stamp_ns) > 2 * _SECOND:
+        if self._particles is None or abs(frame.stamp_ns - self._prior.stamp_ns) > 2 * _SECOND:
             self._doubt_ns = None
             return
+        place = self._prior.now(self._odometry, frame.camera_m)
         away = self._particles.mean[:2] - place
-        spread = sigma_m ** 2 + 0.5 * np.trace(self._particles.covariance[:2, :2])
+        spread = self._prior_sigma_m ** 2 + c.floor_m ** 2 + 0.5 * np.trace(self._particles.covariance[:2, :2])
         anchored = place - frame.camera_m
         if away @ away / spread <= c.prior_chi2:
             self._doubt_ns, self._agreed_prior_m = None, anchored
@@ -445,10 +457,10 @@ class Localizer:
         odometry has not begun anew meanwhile: seconds of ground would not tell a place from one 50 m away."""
         handed, self._handed = self._handed, None
         seconds = (frame.stamp_ns - handed.stamp_ns) / _SECOND
-        moved = frame.camera_m - (handed.camera_x, handed.camera_y)
+        moved = frame.camera_m + self._odometry.offset_m[:2] - (handed.camera_x, handed.camera_y)
         way = float(np.hypot(*moved))
         if self._particles is not None or not 0.0 < seconds <= self.config.resume_s or \
-                way > (1.5 * handed.speed_m_s + 3.0) * seconds:
+                way > allowed_speed_m_s(handed.speed_m_s) * seconds:
             return
         place = np.array([handed.x, handed.y]) + moved
         self._lock(frame, place, handed.yaw_error_rad, float(np.hypot(handed.spread_m, 5.0 + 0.05 * way)))
@@ -611,7 +623,7 @@ class Localizer:
         if self._contradicted:
             return result(Verdict.AMBIGUOUS, "the wide search finds another place")
         if self._doubt_ns is not None:
-            away_m = np.hypot(*(state[:2] - self._prior[1]))
+            away_m = np.hypot(*(state[:2] - self._prior.now(self._odometry, frame.camera_m)))
             return result(Verdict.INCONSISTENT, f"the prior has jumped to {away_m:.0f} m from here; the search begins "
                           f"anew if it stays there for {c.prior_doubt_s:.0f} s")
         return result(Verdict.LOCALIZED, "", self._fix(frame, state, covariance, evidence))

@@ -1,0 +1,62 @@
+"""What sensors said, read between their readings; odometry that notices where it does not go on."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thermalreid_ros.localization.history import History, Odometry
+
+SECOND = 1_000_000_000
+
+
+def odometry(rate_hz=20.0, seconds=3.0, speed=10.0):
+    made = Odometry(0.3, 20.0, speed_limit_m_s=80.0, jump_m=8.0, gap_s=1.0)
+    for k in range(round(seconds * rate_hz) + 1):
+        made.add(round(k / rate_hz * SECOND), np.array([speed * k / rate_hz, 0.0, 50.0]))
+    return made
+
+
+def test_values_are_read_between_their_neighbours_or_near_one_and_nowhere_else():
+    history = History("x", age_s=0.3, keep_s=20.0)
+    for k in (2, 0, 1):
+        history.add(k * SECOND // 2, np.array([float(k)]))
+    assert history.at(SECOND // 4) == pytest.approx(0.5) and history.at(SECOND) == 2.0
+    assert history.at(int(1.2 * SECOND)) == 2.0 and history.at(int(1.4 * SECOND)) is None
+    assert history.first[0] == 0 and history.newest_ns == SECOND
+
+
+@settings(max_examples=40, deadline=None)
+@given(x=st.floats(-500, 500), y=st.floats(-500, 500), speed=st.floats(0.0, 25.0))
+def test_a_jump_is_told_once_and_places_go_on_across_it(x, y, speed):
+    made, away = odometry(speed=speed), np.array([x, y, 3.0])
+    for k in range(1, 10):
+        made.add(3 * SECOND + k * SECOND // 20, np.array([speed * (3.0 + k / 20), 0.0, 50.0]) + away)
+    way = np.hypot(speed / 20 + x, y)
+    jumped, silent = made.broken(4 * SECOND)
+    assert jumped == (way > 8.0) and not silent and made.broken(4 * SECOND) == (False, False)
+    assert made.jumped_since(3 * SECOND) == jumped
+    place = made.at(3 * SECOND + 9 * SECOND // 20)
+    assert np.hypot(*(place - (speed * 3.45, 0.0, 0.0))[:2]) <= (speed / 20 + 1e-9 if jumped else np.hypot(x, y) + 1e-9)
+    made.add(2 * SECOND + 1, np.array([1e4, 0.0, 0.0]))  # late
+    assert made.at(2 * SECOND + 1)[0] == pytest.approx(2 * speed if jumped else 1e4, abs=1e-6)
+
+
+@pytest.mark.parametrize("silent_s, way_m, expected", [
+    (0.5, 8.0, (False, False)), (0.9, 15.0, (False, False)), (0.9, 20.0, (True, False)),
+    (2.0, 20.0, (False, True)), (2.0, 35.0, (False, True)), (2.0, 40.0, (True, False)), (30.0, 400.0, (False, True)),
+    (30.0, 600.0, (True, False))])
+def test_after_silence_it_may_have_begun_anew_or_has_where_no_vehicle_flies_so_fast(silent_s, way_m, expected):
+    made = odometry()
+    made.add(3 * SECOND + round(silent_s * SECOND), np.array([30.0 + way_m, 0.0, 50.0]))
+    assert made.broken(3 * SECOND + round((silent_s - 0.31) * SECOND)) == (False, False)
+    assert made.broken(60 * SECOND) == expected
+
+
+def test_a_reading_that_is_forgotten_leaves_nothing_behind():
+    made = odometry()
+    made.add(3600 * SECOND, np.array([1e6, 0.0, 0.0]))
+    made.forget_after(4 * SECOND)
+    made.add(3 * SECOND + SECOND // 20, np.array([30.5, 0.0, 50.0]))
+    assert made.broken(3600 * SECOND) == (False, False) and not made.offset_m.any()
+    assert made.at(3 * SECOND + SECOND // 20)[0] == pytest.approx(30.5)

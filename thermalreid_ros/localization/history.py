@@ -1,0 +1,121 @@
+"""What sensors said in the last seconds, to be read at the capture time of a frame."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+
+_SECOND = 1_000_000_000
+_BREAKS = 32  # that are remembered
+
+
+class History:
+    """The last values of one input by their stamps, in any order of arrival."""
+
+    def __init__(self, name: str, age_s: float, keep_s: float):
+        self.name, self._age_ns, self._keep_ns = name, int(age_s * _SECOND), int(keep_s * _SECOND)
+        self._stamps: list[int] = []
+        self._values: list[np.ndarray] = []
+
+    @property
+    def newest_ns(self) -> int | None:
+        return self._stamps[-1] if self._stamps else None
+
+    @property
+    def first(self) -> tuple[int, np.ndarray]:
+        """(stamp, value) of the oldest that is kept."""
+        return self._stamps[0], self._values[0]
+
+    def add(self, stamp_ns: int, value: np.ndarray) -> None:
+        index = bisect_left(self._stamps, stamp_ns)
+        if index < len(self._stamps) and self._stamps[index] == stamp_ns:
+            self._values[index] = value
+            return
+        self._stamps.insert(index, stamp_ns)
+        self._values.insert(index, value)
+        drop = bisect_left(self._stamps, self._stamps[-1] - self._keep_ns)
+        if drop > 256:  # seldom, for lists are slow at their front
+            del self._stamps[:drop], self._values[:drop]
+
+    def forget_after(self, stamp_ns: int) -> None:
+        keep = bisect_left(self._stamps, stamp_ns)
+        del self._stamps[keep:], self._values[keep:]
+
+    def at(self, stamp_ns: int) -> np.ndarray | None:
+        """Between its neighbours in a straight line, or the nearest one; None where none is near enough."""
+        index = bisect_left(self._stamps, stamp_ns)
+        before = index - 1 if index > 0 and stamp_ns - self._stamps[index - 1] <= self._age_ns else None
+        after = index if index < len(self._stamps) and self._stamps[index] - stamp_ns <= self._age_ns else None
+        if before is None or after is None:
+            near = before if after is None else after
+            return None if near is None else self._values[near]
+        share = (stamp_ns - self._stamps[before]) / (self._stamps[after] - self._stamps[before])
+        return (1.0 - share) * self._values[before] + share * self._values[after]
+
+
+@dataclass
+class _Break:
+    """Where odometry did not go on. offset_m: of before it."""
+
+    stamp_ns: int
+    jumped: bool
+    offset_m: np.ndarray
+    told: bool = False
+
+
+class Odometry(History):
+    """Positions by dead reckoning, (3,), that notices where they do not go on.
+
+    From a jump on they are moved so that they do, by offset_m: what was known of places before it still holds, but for
+    how far the vehicle went meanwhile. Silence for more than gap_s is a break, too: it may have begun anew near where
+    it was. speed_limit_m_s, jump_m: what is farther than that speed allows, or half as much again as the last second's,
+    has jumped, if by jump_m at least.
+    """
+
+    def __init__(self, age_s: float, keep_s: float, speed_limit_m_s: float, jump_m: float, gap_s: float):
+        super().__init__("odometry", age_s, keep_s)
+        self._speed_limit_m_s, self._jump_m, self._gap_ns = speed_limit_m_s, jump_m, int(gap_s * _SECOND)
+        self._breaks: list[_Break] = []
+        self.offset_m = np.zeros(3)
+
+    def add(self, stamp_ns: int, value: np.ndarray) -> None:
+        newest_ns, moved = self.newest_ns, value - self.offset_m
+        if newest_ns is not None and stamp_ns > newest_ns:
+            step, seconds = moved - self._values[-1], (stamp_ns - newest_ns) / _SECOND
+            allowed_m = min(allowed_speed_m_s(self._speed_m_s()), self._speed_limit_m_s) * seconds
+            jumped = bool(np.hypot(*step[:2]) > max(allowed_m, self._jump_m))
+            if jumped or stamp_ns - newest_ns > self._gap_ns:
+                self._breaks = [*self._breaks[1 - _BREAKS:], _Break(stamp_ns, jumped, self.offset_m)]
+            if jumped:
+                self.offset_m, moved = self.offset_m + step, self._values[-1]
+        elif self.jumped_since(stamp_ns):
+            return  # late, and from before the jump
+        super().add(stamp_ns, moved)
+
+    def forget_after(self, stamp_ns: int) -> None:
+        super().forget_after(stamp_ns)
+        while self._breaks and self._breaks[-1].stamp_ns >= stamp_ns:
+            self.offset_m = self._breaks.pop().offset_m
+
+    def jumped_since(self, stamp_ns: int) -> bool:
+        return any(item.jumped and item.stamp_ns > stamp_ns for item in self._breaks)
+
+    def broken(self, until_ns: int) -> tuple[bool, bool]:
+        """(whether it has jumped, whether it was silent) before what at() may give for a time, each break told once."""
+        new = [item for item in self._breaks if not item.told and item.stamp_ns - self._age_ns <= until_ns]
+        for item in new:
+            item.told = True
+        return any(item.jumped for item in new), any(not item.jumped for item in new)
+
+    def _speed_m_s(self) -> float:
+        """Over about the last second; infinite where that is not known."""
+        first = bisect_left(self._stamps, self._stamps[-1] - _SECOND)
+        seconds = (self._stamps[-1] - self._stamps[first]) / _SECOND
+        return float(np.hypot(*(self._values[-1] - self._values[first])[:2])) / seconds if seconds > 0.0 else np.inf
+
+
+def allowed_speed_m_s(before_m_s: float) -> float:
+    """What a vehicle may have sped up to while nobody looked."""
+    return 1.5 * before_m_s + 3.0
