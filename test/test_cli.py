@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -66,6 +67,27 @@ def test_a_users_mistake_is_one_line_and_code_2(arguments, says):
     assert len(faults) == 1 and says in faults[0], result.stderr
 
 
+@pytest.mark.parametrize("arguments, says", [
+    (("bench", "--seconds", "inf"), "argument --seconds: inf is not positive and finite"),
+    (("bench", "--seconds", "nan"), "argument --seconds: nan is not positive"),
+    (("evaluate", "localization", "--single-frame-every", "-2"), "argument --single-frame-every: -2 is less than 0"),
+    (("evaluate", "detection", "--fix-error", "nan"), "argument --fix-error: nan is not finite"),
+    (("evaluate", "localization", "--seed", "-1"), "argument --seed: -1 is no whole number from 0"),
+    (("train", "detector", "--seed", "1.5"), "argument --seed: 1.5 is no whole number from 0"),
+    (("evaluate", "reid", "--plots", "/etc/passwd"), "argument --plots: /etc/passwd is a file; name a folder"),
+    (("replay", "--report", "/etc/passwd/page"), "argument --report: /etc/passwd is a file; name a folder"),
+    (("reid", "fit-fusion", "--out", "/nowhere/fusion.yaml"), "argument --out: /nowhere does not exist"),
+    (("world", "physics", "--out", "/etc/passwd"), "argument --out: /etc/passwd is a file; name a folder"),
+    (("world", "dataset", "--altitude", "60:inf"), "argument --altitude: '60:inf' is not within"),
+    (("world", "dataset", "--depression", "30:200"), "argument --depression: '30:200' is not within 5 to 90"),
+    (("world", "fly", "--date", "1969-07-20"), "argument --date: '1969-07-20': stamps of recordings hold the years"),
+])
+def test_numbers_and_places_are_refused_before_the_work_begins(arguments, says, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(arguments)
+    assert exit.value.code == 2 and says in capsys.readouterr().err
+
+
 def fake_command(monkeypatch, run):
     module = Namespace(add_parser=lambda subparsers: subparsers.add_parser("bench"), run=run)
     monkeypatch.setattr(cli.importlib, "import_module", lambda name: module)
@@ -97,6 +119,16 @@ def test_errors_become_exit_codes(monkeypatch, capsys):
     monkeypatch.setitem(cli._EXTRAS, "torch_that_is_not_there", "training")
     assert fake_command(monkeypatch, lacks_torch) == 2
     assert "install it with: pip install 'thermalreid-ros[training]'" in capsys.readouterr().err
+
+
+def test_every_package_of_an_extra_has_its_remedy():
+    """As far as the package imports it: what is missing is told by the extra that brings it."""
+    declared = Path(REPOSITORY, "pyproject.toml").read_text()
+    wanted = {name.replace("-", "_"): extra
+              for extra, lines in re.findall(r"^(\w+) = \[\n(.*?)^\]", declared, re.M | re.S) if extra in (
+                  "evaluation", "maps", "world", "training")
+              for name in re.findall(r'^  "([\w-]+)[>=]', lines, re.M)}
+    assert "embreex" in wanted and cli._EXTRAS == wanted
 
 
 def test_ctrl_c_ends_without_a_traceback(tmp_path):

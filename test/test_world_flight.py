@@ -405,6 +405,11 @@ def test_solar_time_is_local():
     assert solar_time("2025-03-20", 12.0, 15.0).isoformat() == "2025-03-20T11:00:00+00:00"
     with pytest.raises(ThermalReidError, match="2025-07-15"):
         solar_time("15.7.2025", 12.0, 0.0)
+    for year in ("0001", "1970", "2038", "9999"):  # of which a stamp holds a part at most
+        with pytest.raises(ThermalReidError, match="1971 to 2037"):
+            solar_time(f"{year}-01-01", 0.0, 179.0)
+    for date, hour, longitude_deg in (("1971-01-01", 0.0, 180.0), ("2037-12-31", 24.0, -180.0)):
+        assert 0 < solar_time(date, hour, longitude_deg).timestamp() < 2**31
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

@@ -26,7 +26,7 @@ COMMANDS = {
     "recording": "make a recording of annotated frames",
     "train": "train networks and export them",
 }
-_EXTRAS = {"torch": "training", "onnx": "training", "osmium": "maps", "shapely": "maps",
+_EXTRAS = {"torch": "training", "onnx": "training", "osmium": "maps", "shapely": "maps", "embreex": "world",
            "faster_coco_eval": "evaluation", "matplotlib": "evaluation"}
 
 

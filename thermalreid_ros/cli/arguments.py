@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import re
 from pathlib import Path
 
@@ -10,14 +12,59 @@ from thermalreid_ros.files import shipped
 
 
 def positive(kind: type):
-    """The argument type of numbers (int, float) above zero."""
+    """The argument type of finite numbers (int, float) above zero."""
     def parse(text: str):
         value = kind(text)
-        if value <= 0:
-            raise argparse.ArgumentTypeError(f"{text} is not positive")
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not positive" + (" and finite" if value > 0 else ""))
         return value
     parse.__name__ = kind.__name__  # argparse names the type in its own message
     return parse
+
+
+def not_negative(kind: type):
+    """Likewise of zero and above."""
+    def parse(text: str):
+        value = kind(text)
+        if not 0 <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is " + ("less than 0" if value < 0 else "not finite"))
+        return value
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def seed(text: str) -> int:
+    """The argument type of seeds, which numpy takes from zero on."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to {2**31 - 1}")
+    return value
+
+
+def output_file(text: str) -> Path:
+    """The argument type of files to be written: refused before the work begins where that could not be."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.absolute().parent} does not exist; make the folder first")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path.absolute().parent} cannot be written")
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """The argument type of folders to be filled, and made where they are not there: refused likewise."""
+    path = Path(text)
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is a file; name a folder")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{there} cannot be written")
+    return path
 
 
 def share(text: str) -> float:

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from thermalreid_ros.cli.arguments import demo_map
+from thermalreid_ros.cli.arguments import demo_map, output_folder
 from thermalreid_ros.cli.output import add_json_option, write_json
 from thermalreid_ros.cli.replay import positive, summary
 
@@ -21,7 +21,7 @@ FLIGHT_MARGIN = 3.0  # likewise over that of one labelling: the search for the p
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("demo", help="replay the shipped recordings and write a page", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR",
+    parser.add_argument("--out", type=output_folder, default=Path("out/demo"), metavar="DIR",
                         help="where the page goes (default out/demo)")
     parser.add_argument("--rate", type=positive, help="speed; by default what this machine keeps up with, but at "
                         f"least what ends within {REPLAY_WITHIN_S:.0f} s, the flight within {FLIGHT_WITHIN_S:.0f} s")

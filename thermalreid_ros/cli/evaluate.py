@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from thermalreid_ros.cli import evaluate_all, evaluate_fusion, evaluate_reid, evaluate_target
-from thermalreid_ros.cli.arguments import positive, share
+from thermalreid_ros.cli.arguments import not_negative, output_folder, positive, seed, share
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 
@@ -20,7 +20,8 @@ def add_parser(subparsers) -> None:
     evaluate_fusion.add_labelling_options(detection)
     detection.add_argument("--dates", nargs="+", default=(), metavar="YYYYMMDD",
                            help="only frames captured on these dates (date_captured)")
-    detection.add_argument("--plots", type=Path, metavar="DIR", help="write precision-recall curves and frames there")
+    detection.add_argument("--plots", type=output_folder, metavar="DIR",
+                           help="write precision-recall curves and frames there")
     detection.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
     detection.add_argument("--card", metavar="DATA", help="note AP50 on the model's card, measured on this data "
                            "(words for people: 'HIT-UAV val')")
@@ -37,16 +38,17 @@ def add_parser(subparsers) -> None:
     localization.add_argument("--prior-error", type=positive(float), metavar="M",
                               help="the rough position is the truth with one error of this standard deviation on each "
                                    "axis (default: the recording's own prior)")
-    localization.add_argument("--seed", type=int, default=0, help="of that error and all that is drawn (default 0)")
+    localization.add_argument("--seed", type=seed, default=0, help="of that error and all that is drawn (default 0)")
     localization.add_argument("--model", default="segmenter_compact", help="segmenter: a shipped model's name, or an "
                               ".onnx file (default segmenter_compact)")
     localization.add_argument("--semantics", choices=("predicted", "true"), default="predicted",
                               help="true: the recording's own labels, the ceiling of any segmenter")
     localization.add_argument("--label-errors", type=share, default=0.0, metavar="SHARE",
                               help="with --semantics true: share of the world whose labels are wrong in every frame")
-    localization.add_argument("--single-frame-every", type=int, default=8, metavar="N",
+    localization.add_argument("--single-frame-every", type=not_negative(int), default=8, metavar="N",
                               help="single frames: every Nth by each method (default 8), 0 for none")
-    localization.add_argument("--plots", type=Path, metavar="DIR", help="write tracks, errors, recall and score maps")
+    localization.add_argument("--plots", type=output_folder, metavar="DIR",
+                              help="write tracks, errors, recall and score maps")
     localization.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
     add_json_option(localization)
     localization.set_defaults(part=_localization)
@@ -60,7 +62,7 @@ def add_parser(subparsers) -> None:
                            help="of the world whose labels are wrong in every frame (default 0.15)")
     simulated.add_argument("--prior-error", type=positive(float), default=300.0, metavar="M",
                            help="of the rough position, standard deviation on each axis (default 300)")
-    simulated.add_argument("--seed", type=int, default=0, help="of cities, courses and errors (default 0)")
+    simulated.add_argument("--seed", type=seed, default=0, help="of cities, courses and errors (default 0)")
     add_json_option(simulated)
     simulated.set_defaults(part=_localization_simulated)
     segmentation = parts.add_parser("segmentation", help="IoU of a segmentation model on a rendered data set")
@@ -69,7 +71,7 @@ def add_parser(subparsers) -> None:
     segmentation.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
     segmentation.add_argument("--masks", type=Path, metavar="DIR", help="default: SET/masks/semantic")
     segmentation.add_argument("--model", default="segmenter_compact", help="a shipped model's name, or an .onnx file")
-    segmentation.add_argument("--plots", type=Path, metavar="DIR",
+    segmentation.add_argument("--plots", type=output_folder, metavar="DIR",
                               help="write frames with their labelling and IoU there")
     segmentation.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
     segmentation.add_argument("--card", metavar="DATA", help="note IoU and, of thermal frames, the confusion on the "
@@ -81,7 +83,8 @@ def add_parser(subparsers) -> None:
     realism.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
     realism.add_argument("--real-images", type=Path, required=True, help="folder of the real frames")
     realism.add_argument("--real-annotations", type=Path, required=True, metavar="COCO.json")
-    realism.add_argument("--out", type=Path, required=True, metavar="DIR", help="for plots and a sheet of frames")
+    realism.add_argument("--out", type=output_folder, required=True, metavar="DIR",
+                         help="for plots and a sheet of frames")
     add_json_option(realism)
     realism.set_defaults(part=_realism)
     evaluate_all.add_parser(parts)

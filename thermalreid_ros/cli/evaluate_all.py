@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.arguments import output_folder, positive, seed
 
 _RUN = "import sys; from thermalreid_ros.cli import main; sys.exit(main())"
 
@@ -18,11 +18,11 @@ def add_parser(parts: argparse._SubParsersAction) -> None:
     parser.add_argument("--map", type=Path, nargs="+", required=True, metavar="MAP.tif", dest="maps",
                         help="of towns that nothing was trained on")
     parser.add_argument("--hit-uav", type=Path, metavar="DIR", help="HIT-UAV, with val/ and annotations/val.json")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--out", type=output_folder, required=True, metavar="DIR")
     for name, count, what in (("images", 240, "rendered frames"), ("flights", 20, "rendered flights"),
                               ("simulated", 60, "simulated flights"), ("identities", 240, "to be searched")):
         parser.add_argument(f"--{name}", type=positive(int), default=count, metavar="N", help=f"{what} ({count})")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=seed, default=1)
     parser.add_argument("--only", nargs="+", metavar="PART", help="some of: segmentation, detection, localization, "
                         "simulation, reid, mission")
     parser.add_argument("--workers", type=positive(int), default=0, metavar="N",

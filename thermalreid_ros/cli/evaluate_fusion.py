@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.arguments import not_negative, output_folder, positive, seed
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add_parser(parts: argparse._SubParsersAction) -> None:
     add_map_options(parser)
     parser.add_argument("--shifts", type=positive(float), nargs="*", default=(5.0, 10.0, 20.0), metavar="M",
                         help="of the true labelling over the ground (default: 5 10 20)")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="write fusion_MODEL.png there")
+    parser.add_argument("--plots", type=output_folder, metavar="DIR", help="write fusion_MODEL.png there")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
     add_json_option(parser)
     parser.set_defaults(part=_fusion)
@@ -40,10 +40,10 @@ def add_parser(parts: argparse._SubParsersAction) -> None:
 def add_map_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--map", type=Path, nargs="+", default=(), metavar="MAP.tif", dest="maps",
                         help="those that the frames were rendered over, to project them into the frames")
-    parser.add_argument("--fix-error", type=float, default=FIX_ERROR_M, metavar="M",
+    parser.add_argument("--fix-error", type=not_negative(float), default=FIX_ERROR_M, metavar="M",
                         help="the map is projected from a place with an error of this standard deviation on each axis, "
                         f"as a fix has it (default {FIX_ERROR_M:g})")
-    parser.add_argument("--seed", type=int, default=0, help="of these errors, and of all that is drawn (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of these errors, and of all that is drawn (default 0)")
 
 
 def add_labelling_options(parser: argparse.ArgumentParser) -> None:

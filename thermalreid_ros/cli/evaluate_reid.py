@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from thermalreid_ros.cli.arguments import positive, share
+from thermalreid_ros.cli.arguments import not_negative, output_folder, positive, seed, share
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_parser(parts: argparse._SubParsersAction) -> None:
                               description="Rankings by every method on sets of thermalreid world reid-set.")
     add_set_options(parser)
     parser.add_argument("--draws", type=positive(int), default=10, help="of the gallery's pictures (default 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the draws (default 0)")
     parser.add_argument("--track", type=positive(int), default=1, metavar="N",
                         help="measure galleries of N pictures of each identity, pooled as a track's, too")
     parser.add_argument("--told-length", type=share, metavar="ERROR", help="tell fused how long the object of each "
@@ -36,7 +36,8 @@ def add_parser(parts: argparse._SubParsersAction) -> None:
                         "shipped one)")
     parser.add_argument("--pairs", type=Path, nargs="+", default=(), metavar="DIR",
                         help="sets of thermalreid world pairs, to measure the made pictures on")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="write reid_curves.png and reid_ranked.jpg there")
+    parser.add_argument("--plots", type=output_folder, metavar="DIR",
+                        help="write reid_curves.png and reid_ranked.jpg there")
     add_json_option(parser)
     parser.set_defaults(part=_run)
 
@@ -45,7 +46,7 @@ def add_set_options(parser: argparse.ArgumentParser) -> None:
     """--set and what the terms of its pictures are made with."""
     parser.add_argument("--set", type=Path, action="append", required=True, metavar="DIR", dest="sets",
                         help="of thermalreid world reid-set; repeatable, all make one gallery")
-    parser.add_argument("--photographs", type=int, default=0, metavar="N",
+    parser.add_argument("--photographs", type=not_negative(int), default=0, metavar="N",
                         help="of each identity at most (default 0: all)")
     parser.add_argument("--synthesis", default=FLOWN, metavar="MODEL",
                         help=f"makes the thermal probes that are fused (default {FLOWN})")

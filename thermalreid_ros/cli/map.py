@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.arguments import output_file, positive
 from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
@@ -27,7 +27,7 @@ def add_parser(subparsers) -> None:
     info.set_defaults(part=_info)
     preview = parts.add_parser("preview", help="a picture of a map, with its legend")
     preview.add_argument("map", type=Path, metavar="MAP.tif")
-    preview.add_argument("--out", type=Path, required=True, metavar="PNG")
+    preview.add_argument("--out", type=output_file, required=True, metavar="PNG")
     preview.set_defaults(part=_preview)
     describe = parts.add_parser("describe", help="compute the descriptors of its tiles, which localization searches")
     describe.add_argument("map", type=Path, metavar="MAP.tif")

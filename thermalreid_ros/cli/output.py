@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from thermalreid_ros.cli.arguments import output_file
 from thermalreid_ros.evaluation.wording import as_text
 from thermalreid_ros.files import write_atomically
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """--json FILE, refused before the work begins where the file could not be written."""
-    parser.add_argument("--json", type=_writable_file, metavar="FILE",
+    parser.add_argument("--json", type=output_file, metavar="FILE",
                         help="write the results to this file too")
 
 
@@ -46,14 +46,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and value - value != 0.0:
         return None
     return value
-
-
-def _writable_file(text: str) -> Path:
-    path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file")
-    if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path.absolute().parent} does not exist; make the folder first")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{path.absolute().parent} cannot be written")
-    return path

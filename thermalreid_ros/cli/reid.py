@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thermalreid_ros.cli import reid_fusion
-from thermalreid_ros.cli.arguments import add_frame_sets, clip_range, frame_sets_command
+from thermalreid_ros.cli.arguments import add_frame_sets, clip_range, frame_sets_command, output_file, seed
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -28,11 +28,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                            help="frames between probe and gallery (default 3)")
     calibrate.add_argument("--min-gallery", type=int, default=4, help="objects in a gallery (default 4)")
     calibrate.add_argument("--draws", type=int, default=20, help="random draws of the frames (default 20)")
-    calibrate.add_argument("--seed", type=int, default=0)
+    calibrate.add_argument("--seed", type=seed, default=0)
     calibrate.add_argument("--steps", type=int, default=20, help="weights tried between 0 and 1 (default 20)")
-    calibrate.add_argument("--out", type=Path, required=True, metavar="YAML",
+    calibrate.add_argument("--out", type=output_file, required=True, metavar="YAML",
                            help="the calibration file to write")
-    calibrate.add_argument("--plot", type=Path, metavar="PNG", help="picture of CMC(1) against the weight")
+    calibrate.add_argument("--plot", type=output_file, metavar="PNG", help="picture of CMC(1) against the weight")
     add_json_option(calibrate)
 
 

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from thermalreid_ros.cli.arguments import output_file, seed
 from thermalreid_ros.cli.evaluate_reid import add_set_options, gather_terms
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
@@ -17,8 +18,8 @@ def add_parser(actions: argparse._SubParsersAction) -> None:
 
     parser = actions.add_parser("fit-fusion", help="fit the fused ranking and its probabilities", description=__doc__)
     add_set_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the folds of identities (default 0)")
-    parser.add_argument("--out", type=Path, required=True, metavar="YAML", help="the fusion file to write")
+    parser.add_argument("--seed", type=seed, default=0, help="of the folds of identities (default 0)")
+    parser.add_argument("--out", type=output_file, required=True, metavar="YAML", help="the fusion file to write")
     add_json_option(parser)
 
 

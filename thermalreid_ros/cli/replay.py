@@ -43,7 +43,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                         "what they were given")
     parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of the nodes (default: the shipped)")
     parser.add_argument("--domain", type=int, metavar="ID", help="ROS domain (default: that of the environment)")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write a page of what they saw to DIR/index.html")
+    parser.add_argument("--report", type=arguments.output_folder, metavar="DIR",
+                        help="write a page of what they saw to DIR/index.html")
     add_json_option(parser)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thermalreid_ros.cli import train_objects, train_tiles
-from thermalreid_ros.cli.arguments import positive, share
+from thermalreid_ros.cli.arguments import output_file, output_folder, positive, seed, share
 from thermalreid_ros.errors import ThermalReidError
 
 
@@ -47,9 +47,9 @@ def add_parser(subparsers) -> None:
     detector.add_argument("--batch", type=int, default=16)
     detector.add_argument("--crop-px", type=int, default=192)
     detector.add_argument("--learning-rate", type=float, default=1.5e-3)
-    detector.add_argument("--seed", type=int, default=1)
+    detector.add_argument("--seed", type=seed, default=1)
     detector.add_argument("--device", default="cpu", help="cpu or cuda")
-    detector.add_argument("--out", type=Path, required=True,
+    detector.add_argument("--out", type=output_folder, required=True,
                           help="folder of checkpoint and log; a checkpoint in it is resumed")
     detector.set_defaults(part=_detector)
     export = parts.add_parser("export", help="a trained checkpoint to models/NAME.onnx and its card")
@@ -60,7 +60,7 @@ def add_parser(subparsers) -> None:
     export.add_argument("--remark", default="", help="what else the card should say of the training")
     export.add_argument("--command", required=True, help="the training command, for the card")
     export.add_argument("--int8", action="store_true", help="store the large weights in half the space of the others")
-    export.add_argument("--out", type=Path, required=True, metavar="NAME.onnx")
+    export.add_argument("--out", type=output_file, required=True, metavar="NAME.onnx")
     export.set_defaults(part=_export)
     int8 = parts.add_parser("int8", help="a model's form for processors with 8-bit dot products: NAME.int8 beside it")
     int8.add_argument("--model", type=Path, required=True, metavar="NAME.onnx", help="a detector or segmenter")
@@ -90,9 +90,9 @@ def add_parser(subparsers) -> None:
                            "segmenter_compact (default 0.3); 0 halves the time of a step on CPUs")
     segmenter.add_argument("--visible-share", type=share, metavar="SHARE", help="of a batch in the visible band, where "
                            "there are such frames (default 0.25)")
-    segmenter.add_argument("--seed", type=int, default=1)
+    segmenter.add_argument("--seed", type=seed, default=1)
     segmenter.add_argument("--device", default="cpu", help="cpu or cuda")
-    segmenter.add_argument("--out", type=Path, required=True,
+    segmenter.add_argument("--out", type=output_folder, required=True,
                            help="folder of checkpoint, weights and log; a checkpoint in it is resumed")
     segmenter.set_defaults(part=_segmenter)
     labelling = parts.add_parser("export-segmenter", help="a trained segmenter to models/NAME.onnx and its card")
@@ -104,7 +104,7 @@ def add_parser(subparsers) -> None:
     labelling.add_argument("--command", required=True, help="the training command, for the card")
     labelling.add_argument("--int8", action="store_true",
                            help="store the large weights in half the space of the others")
-    labelling.add_argument("--out", type=Path, required=True, metavar="NAME.onnx")
+    labelling.add_argument("--out", type=output_file, required=True, metavar="NAME.onnx")
     labelling.set_defaults(part=_export_segmenter)
 
 

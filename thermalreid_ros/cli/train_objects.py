@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from thermalreid_ros.cli.arguments import output_folder, seed
 from thermalreid_ros.errors import ThermalReidError
 
 
@@ -74,9 +75,9 @@ def _add_course_arguments(parser: argparse.ArgumentParser, learning_rate: float)
     parser.add_argument("--minutes", type=float, default=60.0, help="of training (default 60)")
     parser.add_argument("--steps", type=int, default=10**9, help="of training at most")
     parser.add_argument("--learning-rate", type=float, default=learning_rate)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=seed, default=1)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--out", type=Path, required=True,
+    parser.add_argument("--out", type=output_folder, required=True,
                         help="folder of checkpoint, weights and metrics; a checkpoint in it is resumed")
 
 

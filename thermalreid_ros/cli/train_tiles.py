@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.arguments import output_file, output_folder, positive, seed
 from thermalreid_ros.errors import ThermalReidError
 
 
@@ -24,9 +24,9 @@ def add_parsers(parts) -> None:
                        help="numbers of a descriptor: a search reads D for each tile (64)")
     train.add_argument("--learning-rate", type=positive(float), default=2e-3)
     train.add_argument("--queries", type=int, default=2048, metavar="N", help="views to validate with (2048)")
-    train.add_argument("--seed", type=int, default=1)
+    train.add_argument("--seed", type=seed, default=1)
     train.add_argument("--device", default="cpu", help="cpu or cuda")
-    train.add_argument("--out", type=Path, required=True,
+    train.add_argument("--out", type=output_folder, required=True,
                        help="folder of checkpoint, log and weights.pt; a checkpoint in it is resumed")
     train.set_defaults(part=_train)
     export = parts.add_parser("export-tile-distance", help="its weights to models/tile_distance.onnx and its card")
@@ -36,7 +36,7 @@ def add_parsers(parts) -> None:
     export.add_argument("--licence", required=True, help="of that data, for the card")
     export.add_argument("--command", required=True, help="the training command, for the card")
     export.add_argument("--int8", action="store_true", help="store the large weights in half the space of the others")
-    export.add_argument("--out", type=Path, required=True, metavar="NAME.onnx")
+    export.add_argument("--out", type=output_file, required=True, metavar="NAME.onnx")
     export.set_defaults(part=_export)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from thermalreid_ros.cli.arguments import positive
+from thermalreid_ros.cli.arguments import not_negative, output_file, output_folder, positive, seed
 from thermalreid_ros.cli.output import add_json_option, write_json
 from thermalreid_ros.detection.types import CLASS_NAMES
 
@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_world(render)
     _add_time(render)
     _add_camera(render, fov_deg=45.0)
-    render.add_argument("--out", type=Path, required=True, metavar="PNG", help="the picture")
+    render.add_argument("--out", type=output_file, required=True, metavar="PNG", help="the picture")
     render.add_argument("--altitude", type=positive(float), default=70.0, metavar="M", help="default 70")
     render.add_argument("--depression", type=_depression, default=40.0, metavar="DEG",
                         help="of the camera below the horizon (default 40)")
@@ -61,16 +61,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     dataset = actions.add_parser("dataset", help="frames with boxes and masks (COCO), split by place")
     dataset.add_argument("--map", type=Path, nargs="+", required=True, metavar="MAP.tif", dest="maps")
     dataset.add_argument("--images", type=positive(int), required=True, metavar="N")
-    dataset.add_argument("--seed", type=_seed, required=True, metavar="N")
+    dataset.add_argument("--seed", type=seed, required=True, metavar="N")
     dataset.add_argument("--out", type=Path, required=True, metavar="DIR")
     dataset.add_argument("--val-share", type=_share, default=0.2, help="of the images (default 0.2)")
     dataset.add_argument("--night-share", type=_share, default=0.5, help="of the sessions (default 0.5)")
     dataset.add_argument("--session-size", type=positive(int), default=25, metavar="N",
                          help="images that share place, day and weather (default 25)")
     dataset.add_argument("--image-size", type=_size, default=(640, 512), metavar="WxH", help="default 640x512")
-    dataset.add_argument("--altitude", type=_range, default=(60.0, 130.0), metavar="LOW:HIGH", help="default 60:130")
-    dataset.add_argument("--depression", type=_range, default=(30.0, 90.0), metavar="LOW:HIGH", help="default 30:90")
-    dataset.add_argument("--fov", type=_range, default=(22.0, 45.0), metavar="LOW:HIGH",
+    dataset.add_argument("--altitude", type=_range(0.0, 1e4), default=(60.0, 130.0), metavar="LOW:HIGH",
+                         help="default 60:130")
+    dataset.add_argument("--depression", type=_range(5.0, 90.0), default=(30.0, 90.0), metavar="LOW:HIGH",
+                         help="default 30:90")
+    dataset.add_argument("--fov", type=_range(1.0, 120.0), default=(22.0, 45.0), metavar="LOW:HIGH",
                          help="horizontal field of view (default 22:45)")
     dataset.add_argument("--aim", choices=CLASS_NAMES, nargs="+", default=[], metavar="CLASS",
                          help="look near objects of these classes only, each as often as it is named (car, person, "
@@ -100,7 +102,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     pairs.add_argument("--out", type=Path, required=True, metavar="DIR")
     pairs.add_argument("--views", type=positive(int), default=4, metavar="N",
                        help="places and times that each identity is seen at (default 4)")
-    pairs.add_argument("--drone", type=_count, default=2, metavar="N",
+    pairs.add_argument("--drone", type=not_negative(int), default=2, metavar="N",
                        help="pictures from a drone at each of them (default 2); 0: photographs alone")
     pairs.add_argument("--group", type=positive(int), default=48, metavar="N",
                        help="identities that share places and times (default 48)")
@@ -108,13 +110,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_json_option(pairs)
 
     sketches = actions.add_parser("sketches", help="photographs of very many identities on plain ground")
-    sketches.add_argument("--seed", type=_seed, required=True, metavar="N")
+    sketches.add_argument("--seed", type=seed, required=True, metavar="N")
     sketches.add_argument("--identities", type=positive(int), required=True, metavar="N",
                           help="of all classes together, in equal shares")
     sketches.add_argument("--classes", nargs="+", choices=CLASS_NAMES, default=list(CLASS_NAMES), metavar="CLASS",
                           help=f"of {', '.join(CLASS_NAMES)} (default all)")
     sketches.add_argument("--views", type=positive(int), default=4, metavar="N", help="of each identity (default 4)")
-    sketches.add_argument("--drone", type=_count, default=0, metavar="N",
+    sketches.add_argument("--drone", type=not_negative(int), default=0, metavar="N",
                           help="thermal pictures from a drone with each view (default 0)")
     sketches.add_argument("--company", type=_share, default=0.0, metavar="SHARE",
                           help="of the pictures in which others are beside the identity, as cars and people are in "
@@ -124,7 +126,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_json_option(sketches)
 
     physics = actions.add_parser("physics", help="measure the thermal band against the literature: a report")
-    physics.add_argument("--out", type=Path, required=True, metavar="DIR")
+    physics.add_argument("--out", type=output_folder, required=True, metavar="DIR")
     add_json_option(physics)
 
 
@@ -133,7 +135,7 @@ _DIFFERENCE = "of the world from the map, 0 (the map as it is) to 1 (default 1)"
 
 def _add_world(parser: argparse.ArgumentParser, size_m: float = 2000.0) -> None:
     parser.add_argument("--map", type=Path, required=True, metavar="MAP.tif")
-    parser.add_argument("--seed", type=_seed, required=True, metavar="N")
+    parser.add_argument("--seed", type=seed, required=True, metavar="N")
     parser.add_argument("--centre", type=_place, metavar="LAT,LON", help="of the area; drawn from the seed by default")
     parser.add_argument("--size", type=positive(float), default=size_m, metavar="M",
                         help=f"side of the area (default {size_m:.0f})")
@@ -144,7 +146,8 @@ def _add_time(parser: argparse.ArgumentParser) -> None:
     hour = parser.add_mutually_exclusive_group()
     hour.add_argument("--hour", type=_hour, metavar="H", help="mean solar hour, 0 to 24 (default 13)")
     hour.add_argument("--night", action="store_true", help="at one in the morning")
-    parser.add_argument("--date", default=DEFAULT_DATE, metavar="YYYY-MM-DD", help=f"default {DEFAULT_DATE}")
+    parser.add_argument("--date", type=_date, default=DEFAULT_DATE, metavar="YYYY-MM-DD",
+                        help=f"default {DEFAULT_DATE}")
 
 
 def _add_camera(parser: argparse.ArgumentParser, fov_deg: float) -> None:
@@ -361,20 +364,6 @@ def _options(args: argparse.Namespace) -> Iterator[str]:
             yield f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {2**31 - 1}")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return value
-
-
 def _bounded(text: str, low: float, high: float, what: str) -> float:
     try:
         value = float(text)
@@ -415,12 +404,28 @@ def _size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _range(text: str) -> tuple[float, float]:
-    parts = text.split(":")
+def _range(least: float, most: float):
+    """The argument type of LOW:HIGH, above zero and within these bounds."""
+    def parse(text: str) -> tuple[float, float]:
+        parts = text.split(":")
+        try:
+            low, high = (float(part) for part in parts)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is not LOW:HIGH, e.g. 60:130") from None
+        if not 0 < low <= high:
+            raise argparse.ArgumentTypeError(f"'{text}' does not rise from above zero")
+        if low < least or high > most:
+            raise argparse.ArgumentTypeError(f"'{text}' is not within {least:g} to {most:g}")
+        return low, high
+    return parse
+
+
+def _date(text: str) -> str:
+    from thermalreid_ros.errors import ThermalReidError
+    from thermalreid_ros.world.film import solar_time
+
     try:
-        low, high = (float(part) for part in parts)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not LOW:HIGH, e.g. 60:130") from None
-    if not 0 < low <= high:
-        raise argparse.ArgumentTypeError(f"'{text}' does not rise from above zero")
-    return low, high
+        solar_time(text, DAY_HOUR, 0.0)
+    except ThermalReidError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text

@@ -31,6 +31,7 @@ from thermalreid_ros.world.workers import run_in_order
 
 FARTHEST_M = 600.0  # beyond which persons are below a pixel and cars a few
 _MANIFEST = "manifest.json"
+_YEARS = (1971, 2037)  # that a recording's stamps hold at any longitude
 
 
 class ResumeError(ThermalReidError):
@@ -255,12 +256,15 @@ def _corner_rays(intrinsics: Intrinsics) -> np.ndarray:
 def solar_time(date: str, hour: float, longitude_deg: float) -> datetime:
     """The instant, in whole seconds of UTC, of a mean solar hour (0..24) of a day (YYYY-MM-DD) at a longitude.
 
-    ThermalReidError where the date is none.
+    ThermalReidError where the date is none, or of a year that the stamps of a recording (32 bits of seconds, none of
+    them negative) do not hold whole.
     """
     try:
         day = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=timezone.utc)
     except ValueError:
         raise ThermalReidError(f"'{date}' is no date; write it as 2025-07-15") from None
+    if not _YEARS[0] <= day.year <= _YEARS[1]:
+        raise ThermalReidError(f"'{date}': stamps of recordings hold the years {_YEARS[0]} to {_YEARS[1]} alone")
     return day + timedelta(seconds=round(3600.0 * (hour - longitude_deg / 15.0)))
 
 
