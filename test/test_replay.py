@@ -211,6 +211,22 @@ def test_replays_with_the_real_nodes(start_replay, tmp_path: Path):
     assert "12 / 12" in page and str(tmp_path) not in page
 
 
+def test_what_nodes_said_in_an_earlier_run_is_not_taken_for_theirs(ros_domain, tmp_path: Path):
+    """As `ros2 bag record --all` has it in flight: after each frame what was detected, here nothing."""
+    pytest.importorskip("faster_coco_eval")
+    types = message_types().types
+    with Bag(piece_of_the_night(tmp_path, 6)) as bag:
+        messages = [(m.topic, m.stamp_ns, bag.decode(m)) for m in bag.messages()]
+    messages += [("/detections", stamp_ns + 400_000_000, types["thermalreid_ros/msg/DetectionArray"](
+        message.header, 640, 512, "earlier", "none", 1.0, [])) for topic, stamp_ns, message in messages
+        if topic == "/thermal/image_raw/compressed"]
+    said: list[str] = []
+    figures = run_replay(write_bag(tmp_path / "all", sorted(messages, key=lambda m: m[1]), {}), rate=0.5,
+                         say=said.append).figures()
+    assert any("without what nodes said in an earlier run: /detections" in line for line in said)
+    assert figures["frames_in"] == figures["frames_detected"] == 6 and figures["map50"] > 0.3
+
+
 def test_nodes_that_run_already_are_measured_and_go_on(start_replay, start_node, tmp_path: Path):
     bag = piece_of_the_night(tmp_path, 8)
     nodes = [start_node(name, "-p", "use_sim_time:=true", "-p", "thermal_units:=agc8",

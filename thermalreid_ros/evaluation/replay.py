@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ PAUSE_NS = 10_000_000_000  # between two passes of a recording, in the stamps of
 QUIET_S = 1.0  # without news after the end of the recording, the nodes have worked off what they had
 MATCH_IOU = 0.5
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+#: What each of the nodes says: a recording of everything in an earlier flight has it, too.
+RESULTS = {"detection": ("/detections", "/detections/*"), "reid": ("/reid/*",),
+           LOCALIZATION: ("/localization/*", "/semantics/*")}
 #: Keys of the detection node's diagnostics that count frames it did not work on.
 DROPS = {"frames_superseded": "overtaken by a newer frame", "frames_too_old": "too old",
          "frames_out_of_order": "out of order", "frames_refused": "refused", "frames_failed": "failed"}
@@ -292,6 +296,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         raise ReplayError(f"{params_file}: no such parameter file")
     with Bag(bag_path) as bag:
         frames_in = sum(1 for _ in bag.messages([frame_topic(bag)]))
+        topics = sorted(bag.topics)
         truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
         passes = Passes(bag.end_ns - bag.start_ns + PAUSE_NS if loops > 1 else 0)
     # A recording may say what its pixels mean; whoever gives parameters knows better.
@@ -323,6 +328,9 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     if rate > 1.0:  # /clock, by which messages age, is as much faster
         for name, given in arguments.items():
             given["max_age_s"] = rate * _max_age_s(params_file, name)
+    patterns = ["/diagnostics", *(pattern for name in arguments for pattern in RESULTS.get(name, ()))]
+    results = [topic for topic in topics if any(fnmatch(topic, pattern) for pattern in patterns)]
+    played = {"topics": [topic for topic in topics if topic not in results]} if results else {}
     recorder, memory = _Recorder(tuple(arguments), passes), MemoryWatch()
     try:
         with Supervisor(process_environment()) as supervisor:
@@ -330,10 +338,11 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
             for name in () if running else arguments:
                 supervisor.start(name, _command(name, params_file, use_sim_time=True, **arguments[name]))
             _wait_until_active(recorder, supervisor)
-            say(f"playing {frames_in} frames at {rate:g} times the recorded rate")
+            say(f"playing {frames_in} frames at {rate:g} times the recorded rate"
+                f"{', without what nodes said in an earlier run: ' + ', '.join(results) if results else ''}")
             began_s = time.monotonic()
             supervisor.start(PLAYER, _command(PLAYER, params_file, bag=str(bag_file.absolute()), rate=float(rate),
-                                              decompress=True, loop=loops > 1,
+                                              decompress=True, loop=loops > 1, **played,
                                               wait_for_subscribers=len(arguments.keys() - {SYNTHESIS}) + 1))
             _watch(recorder, supervisor, memory, loops, frames_in, progress)
             replay.wall_s = time.monotonic() - began_s
