@@ -123,7 +123,8 @@ def test_odometry_is_a_finite_position():
 
 def test_height_with_its_error():
     assert places.message_to_height(Range(range=80.0, variance=4.0)) == (80.0, 2.0)
-    assert places.message_to_height(Range(range=80.0)) == (80.0, pytest.approx(1.6))
+    for unknown in (0.0, -1.0, float("nan"), float("inf")):
+        assert places.message_to_height(Range(range=80.0, variance=unknown)) == (80.0, pytest.approx(1.6))
     assert places.message_to_height(Range(range=80.0, min_range=0.5, max_range=100.0))[0] == 80.0
     for value in (float("inf"), float("nan"), 0.0, -3.0):
         with pytest.raises(LocalizationError, match="above the"):

@@ -79,7 +79,7 @@ def message_to_height(message: Range) -> tuple[float, float]:
         raise LocalizationError(f"a height of {height:.1f} m is out of the sensor's own range, "
                                 f"{message.min_range:g} to {message.max_range:g} m")
     variance = getattr(message, "variance", 0.0)  # since Iron
-    return height, math.sqrt(variance) if variance > 0.0 else HEIGHT_ERROR_SHARE * height
+    return height, math.sqrt(variance) if 0.0 < variance < math.inf else HEIGHT_ERROR_SHARE * height
 
 
 def message_to_intrinsics(message: CameraInfo) -> Intrinsics:
