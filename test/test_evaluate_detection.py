@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 from thermalreid_ros.cli import main
+from thermalreid_ros.detection.types import Detection, DetectionResult
 from thermalreid_ros.engine.engine import open_model
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.evaluation.detection import read_coco_set, score
+from thermalreid_ros.evaluation.detection import read_coco_set, run_detector, score
 from thermalreid_ros.files import shipped
 
 
@@ -30,6 +31,25 @@ def coco(tmp_path):
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(content))
     return path
+
+
+def test_rendered_sets_are_compared_without_the_margin_that_detectors_draw(coco):
+    """Their boxes are tight; annotations of people have that margin, too."""
+    found = Detection(0, 0.9, 10.0, 10.0, 18.0, 18.0)
+
+    class Drawing:
+        def detect(self, frame, labels):
+            return DetectionResult((found,), 1.0)
+
+    results, _ = run_detector(Drawing(), read_coco_set(coco.parent, coco))
+    assert results[0]["bbox"] == [10.0, 10.0, 8.0, 8.0]
+    content = json.loads(coco.read_text())
+    for annotation in content["annotations"]:
+        annotation["instance"] = 1
+    coco.write_text(json.dumps(content))
+    data = read_coco_set(coco.parent, coco)
+    results, _ = run_detector(Drawing(), data)
+    assert data.tight and results[0]["bbox"] == pytest.approx([14 - 3 / 1.12, 14 - 3 / 1.12, 6 / 1.12, 6 / 1.12])
 
 
 def _result(image, label, box, confidence):

@@ -20,7 +20,7 @@ from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.msg import DetectionArray, MatchArray, Target, ThermalProbe
 from thermalreid_ros.reid.fusion import FusedModel
 from thermalreid_ros.reid.length import ToldLength
-from thermalreid_ros.reid.target import BOX_SLACK, BUILDS
+from thermalreid_ros.reid.target import BUILDS
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.convert import array_to_image, detections_to_message, ns_to_stamp, stamp_to_ns
 
@@ -120,7 +120,7 @@ def test_the_found_object_is_published_with_its_place(graph, start_node, accepti
     covariance = np.reshape(target.covariance, (2, 2))
     # Position, tilt at 80 m and yaw: of three sights as of one.
     assert np.sqrt(np.trace(covariance)) == pytest.approx(np.sqrt(2 * (4.0 + 0.64)), rel=0.05)
-    assert target.size_m == pytest.approx(24 * HEIGHT_M / CAMERA.fx / BOX_SLACK, rel=0.05)
+    assert target.size_m == pytest.approx(22 / 1.12 * HEIGHT_M / CAMERA.fx, rel=0.05)
     assert 0.0 < target.probability <= 1.0
     # A probe that comes now is ranked, and its object is placed, by what has been seen.
     flight.search("cool", 140)

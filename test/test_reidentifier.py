@@ -14,7 +14,7 @@ from thermalreid_ros.reid.gallery import Gallery
 from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.probe import ProbeError, make_probe
 from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, MethodError, Reidentifier
-from thermalreid_ros.reid.target import BOX_SLACK, CameraPose
+from thermalreid_ros.reid.target import CameraPose
 
 S = 1_000_000_000
 CAMERA = Intrinsics.from_field_of_view(320, 256, np.radians(30.0))
@@ -102,7 +102,7 @@ def test_a_size_that_is_known_counts():
     assert all(np.isnan(match.size_m) for match in reid.rank("p").matches)
     assert not reid.add_pose(CAMERA, pose(7)) and reid.add_pose(CAMERA, pose(1))
     best, other = reid.rank("p").matches
-    assert best.track_id == 2 and best.size_m == pytest.approx(20 * 100 / CAMERA.fx / BOX_SLACK, rel=0.03)
+    assert best.track_id == 2 and best.size_m == pytest.approx(18 / 1.12 * 100 / CAMERA.fx, rel=0.03)
     assert best.probability > other.probability
     target = reid.target(best, GRID)
     assert target.sights == 1 and target.stamp_ns == S

@@ -15,7 +15,7 @@ from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.evaluation import replay as replay_module
 from thermalreid_ros.evaluation.recording import Truth
 from thermalreid_ros.evaluation.replay import (
-    FrameRecord, MatchRecord, Replay, ReplayError, _max_age_s, frame_topic, iou, run_replay)
+    FrameRecord, MatchRecord, Replay, ReplayError, _max_age_s, frame_topic, run_replay)
 from thermalreid_ros.evaluation.replay_places import PlaceRecord, TargetRecord, errors_m
 from thermalreid_ros.files import shipped
 from thermalreid_ros.ros.bag import Bag, message_types, write_bag
@@ -67,6 +67,24 @@ def test_figures_of_a_known_run(tmp_path: Path):
     # Frame 0 is the probe's own, frame 2 was dropped; of the eight others, the five odd ones have it first.
     assert figures["reid_frames"] == 8 and figures["reid_r1"] == pytest.approx(5 / 8)
     assert figures["reasons"] == {"fix_median_m": "no map was given", "target_median_m": "no map was given"}
+
+
+def test_tight_truth_is_compared_with_what_boxes_hold(tmp_path: Path):
+    """The detector's margin is taken off before: in rendered flights alone."""
+    pytest.importorskip("faster_coco_eval")
+    replay = made_up_replay(tmp_path)
+    small = {box: replace(box, x_max=box.x_min + 8.0, y_max=box.y_min + 10.0) for box in (PERSON, ELSEWHERE)}
+    for frame in replay.frames:
+        frame.detections = tuple(small[box] for box in frame.detections)
+        frame.matches = tuple(replace(match, detection=small[match.detection]) for match in frame.matches)
+    inner = [box.tight() for box in small.values()]
+    objects, target = ({stamp_ns: value for stamp_ns in replay.truth.target} for value in (tuple(inner), inner[0]))
+    replay.truth = Truth(objects, {}, target, tight=True)
+    figures = replay.figures()
+    assert figures["map50"] == pytest.approx(1.0) and figures["reid_r1"] == pytest.approx(5 / 8)
+    replay.truth = Truth(objects, {}, target)
+    figures = replay.figures()
+    assert figures["map50"] == pytest.approx(0.0) and figures["reid_r1"] == 0.0
 
 
 def test_frames_with_and_without_semantics_are_told_where_they_were_asked_for(tmp_path: Path):
@@ -149,11 +167,6 @@ def test_targets_against_the_truth(tmp_path: Path):
     replay.targets = {}
     replay.diagnostics["reid"] = {"target": "'p': none: not here"}
     assert replay.figures()["reasons"]["target_median_m"] == "no target was published; at the end, 'p': none: not here"
-
-
-def test_iou():
-    assert iou(PERSON, PERSON) == 1.0 and iou(PERSON, ELSEWHERE) == 0.0
-    assert iou(Detection(0, 1, 0, 0, 2, 2), Detection(0, 1, 1, 0, 3, 2)) == pytest.approx(1 / 3)
 
 
 def piece_of_the_night(folder: Path, frames: int) -> Path:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid, Pose, rotation_of_rpy
-from thermalreid_ros.detection.types import CLASS_NAMES, Detection
-from thermalreid_ros.reid.target import (BOX_SLACK, BUILDS, CameraPose, Sight, TargetError, Targets, TargetTrack,
-                                         freed, sight, tight)
+from thermalreid_ros.detection.types import CLASS_NAMES, Detection, drawn_side, tight_side
+from thermalreid_ros.reid.target import (
+    BUILDS, CameraPose, Sight, TargetError, Targets, TargetTrack, freed, sight)
 
 CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(32.0))
 S = 1_000_000_000
@@ -40,12 +40,12 @@ def seen(camera: CameraPose, corners: np.ndarray, class_name: str) -> Detection:
 
 def test_views_are_freed_of_what_detectors_add_to_boxes():
     """64.8 by 32.4 px of 0.1 m as a detector draws them are 57 by 27 px; a box of 2 px keeps one."""
-    views = np.array([[6.48 / BOX_SLACK, 3.24 / BOX_SLACK, 0.1, 1.0]])
-    free, sigma = freed(views)
+    free, sigma = freed(np.array([[0.1 * tight_side(64.8), 0.1 * tight_side(32.4), 0.1, 1.0]]))
     assert free[0] == pytest.approx([5.7, 2.7, 0.1, 1.0])
     assert sigma[0] == pytest.approx(3.0 * 0.1 / np.hypot(5.7, 2.7))
     small, unsure = freed(np.array([[0.5, 0.5, 0.1, 1.0], [0.5, 0.5, 0.1, 1.0]]))
-    assert small[:, :2] == pytest.approx(np.full((2, 2), 0.5 * BOX_SLACK / 1.08 - 0.3)) and (unsure > 5 * sigma).all()
+    assert small[:, :2] == pytest.approx(np.full((2, 2), 0.1 * (5 * 1.12 + 2) / 1.08 - 0.3))
+    assert (unsure > 5 * sigma).all()
     assert freed(np.array([[0.2, 0.2, 0.1, 1.0]]))[0][0, :2] == pytest.approx([0.1, 0.1])
 
 
@@ -78,7 +78,7 @@ def test_a_ball_is_as_large_in_the_corner_of_a_wide_picture_as_in_its_middle(dep
     ray = camera.rotation @ ((pixel[0] - wide.cx) / wide.fx, (pixel[1] - wide.cy) / wide.fy, 1.0)
     middle = ray * (camera.height_m - 0.5 * BUILDS["car"].height_m) / -ray[2]
     at = wide.project((middle + ball) @ camera.rotation)
-    half, centre = 0.5 * BOX_SLACK * np.ptp(at, axis=0), 0.5 * (at.min(axis=0) + at.max(axis=0))
+    half, centre = 0.5 * drawn_side(np.ptp(at, axis=0)), 0.5 * (at.min(axis=0) + at.max(axis=0))
     view = sight(wide, camera, Detection(0, 0.9, *(centre - half), *(centre + half))).view
     assert np.hypot(*view[:2]) == pytest.approx(np.hypot(4.0, 4.0), rel=0.01)
 
@@ -187,11 +187,11 @@ def test_a_target_has_geographic_coordinates_and_true_axes():
     assert abs(angle) > np.radians(1.5)
     turn = rotation_of_rpy(0.0, 0.0, -angle)[:2, :2]
     assert np.allclose(target.covariance_m2, turn @ targets.get(3).at(S)[1] @ turn.T)
-    assert target.reach_m > 2.0 and target.size_m == pytest.approx(4.7 / BOX_SLACK, abs=0.3)
+    assert target.reach_m > 2.0 and target.size_m == pytest.approx(4.7 / 1.12, abs=0.4)
     assert targets.target(4, S, grid) is None
     width, height, pixel, depression = targets.get(3).views[0]
     assert (width, height, depression) == pytest.approx(
-        (box.width * pixel / BOX_SLACK, box.height * pixel / BOX_SLACK, np.pi / 2), rel=1e-3)
+        (tight_side(box.width) * pixel, tight_side(box.height) * pixel, np.pi / 2), rel=1e-3)
     targets.keep(())
     assert targets.get(3) is None
 
@@ -206,12 +206,9 @@ def test_a_box_cut_by_the_edge_of_the_frame_is_worth_little():
     assert track.size_m == pytest.approx(whole.view[0])
 
 
-def test_the_slack_of_detectors_boxes_is_taken_off():
-    box = Detection(0, 0.9, 300, 200, 300 + 10 * BOX_SLACK, 200 + 4 * BOX_SLACK)
-    inner = tight(box)
-    assert (inner.width, inner.height) == pytest.approx((10.0, 4.0)) and np.allclose(inner.centre, box.centre)
-    found = sight(CAMERA, pose(90.0), box)
-    assert found.view[0] == pytest.approx(10.0 * found.view[2])
+def test_sizes_are_those_of_what_the_box_holds():
+    found = sight(CAMERA, pose(90.0), Detection(0, 0.9, 300, 200, 300 + 13.2, 200 + 6.48))
+    assert found.view[:2] == pytest.approx([10.0 * found.view[2], 4.0 * found.view[2]])
 
 
 @pytest.mark.parametrize("changed, complaint", [

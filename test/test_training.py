@@ -331,3 +331,10 @@ def test_boxes_are_widened_within_the_frame(tmp_path):
                         {"image_id": 1, "category_id": 0, "bbox": [1, 1, 78, 62]}]}))
     boxes, = read_coco(tmp_path, tmp_path / "c.json", margin=(1.0, 0.1)).boxes
     assert boxes.tolist() == [[7, 18, 33, 32], [0, 0, 80, 64]]
+    boxes, = read_coco(tmp_path, tmp_path / "c.json").boxes
+    assert boxes.tolist() == [[10, 20, 30, 30], [1, 1, 79, 63]]
+    content = json.loads((tmp_path / "c.json").read_text())
+    content["annotations"][0]["instance"] = 3  # a rendered set, with tight boxes
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    boxes, = read_coco(tmp_path, tmp_path / "c.json").boxes
+    assert boxes[0] == pytest.approx([7.8, 18.4, 32.2, 31.6])

@@ -27,10 +27,10 @@ def add_parser(subparsers) -> None:
                           help="magnification of the crops: one range for all sets or one a set")
     detector.add_argument("--exclude-dates", nargs="+", default=(), metavar="YYYYMMDD",
                           help="leave out frames captured on these dates, to be measured on later")
-    detector.add_argument("--box-margin", type=float, nargs="+", default=(0.0, 0.0), metavar="PX SHARE",
+    detector.add_argument("--box-margin", type=float, nargs="+", metavar="PX SHARE",
                           help="move each side of a box outwards by so many pixels and by this share of its length, "
-                          "for all sets or a pair a set: rendered boxes are tighter than those that people draw "
-                          "(1 0.06 fits HIT-UAV's)")
+                          "for all sets or a pair a set (default: 1 0.06 for rendered sets, whose boxes are tight, 0 0 "
+                          "for what people annotated)")
     detector.add_argument("--no-semantics", action="store_true", help="leave the labellings alone")
     detector.add_argument("--inversion", type=float, default=0.15, metavar="SHARE",
                           help="of crops of inverted polarity")
@@ -127,7 +127,7 @@ def _detector(args: argparse.Namespace) -> int:
     shares = args.share or [1.0] * count
     if len(shares) != count or min(shares) <= 0:
         raise ThermalReidError(f"--share takes a positive number for each of the {count} sets")
-    margins = _pairs("--box-margin", args.box_margin, count)
+    margins = [None] * count if args.box_margin is None else _pairs("--box-margin", args.box_margin, count)
     scales = _pairs("--scale", args.scale, count)
     sets = []
     for images, boxes, part, margin, scale in zip(args.images, args.annotations, shares, margins, scales):

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 #: Order of the class scores in every detector's output, and of `class_id` in every message.
 CLASS_NAMES = ("car", "person", "bicycle", "dog")
+#: Detectors draw boxes as people do who annotate, around what is seen: at each edge so many pixels and such a share of
+#: the object's own side outside of it. HIT-UAV's annotations are so, and training gives rendered objects the same.
+DRAWN_PX, DRAWN_SHARE = 1.0, 0.06
+
+
+def tight_side(drawn: float) -> float:
+    """Of what a side of a detector's box holds, pixels; at least half of it."""
+    return max((drawn - 2.0 * DRAWN_PX) / (1.0 + 2.0 * DRAWN_SHARE), 0.5 * drawn)
+
+
+def drawn_side(tight: np.ndarray) -> np.ndarray:
+    """What a detector draws around such sides, pixels: the inverse of tight_side."""
+    return np.minimum((1.0 + 2.0 * DRAWN_SHARE) * tight + 2.0 * DRAWN_PX, 2.0 * tight)
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,13 @@ class Detection:
     def centre(self) -> np.ndarray:
         """(x, y), float64, shape (2,)."""
         return np.array(((self.x_min + self.x_max) / 2, (self.y_min + self.y_max) / 2))
+
+    def tight(self) -> Detection:
+        """The same without the margin that detectors draw: as the truth of rendered frames has it, whose boxes end with
+        the outermost pixels of an object."""
+        (x, y), half = self.centre, (0.5 * tight_side(self.width), 0.5 * tight_side(self.height))
+        return replace(self, x_min=float(x - half[0]), y_min=float(y - half[1]), x_max=float(x + half[0]),
+                       y_max=float(y + half[1]))
 
     @property
     def box(self) -> np.ndarray:

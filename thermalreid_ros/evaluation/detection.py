@@ -16,8 +16,9 @@ import numpy as np
 
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.overlay import CLASS_COLOURS_BGR
-from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.detection.types import CLASS_NAMES, DRAWN_PX, DRAWN_SHARE
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.boxes import comparable
 
 #: Below this a candidate can no longer change AP visibly, above it precision-recall curves would be cut short.
 SCORE_FLOOR = 0.01
@@ -29,11 +30,13 @@ IGNORED_NAMES = ("dontcare", "don't care", "ignore", "crowd")
 
 @dataclass(frozen=True)
 class CocoSet:
-    """Annotations in our classes (ids = index into CLASS_NAMES) and the frames' paths and records."""
+    """Annotations in our classes (ids = index into CLASS_NAMES) and the frames' paths and records. tight: whether boxes
+    are, as boxes.comparable has it."""
 
     paths: tuple[Path, ...]
     coco: dict
     present: tuple[int, ...]
+    tight: bool = False
 
 
 def read_coco_set(images: Path, annotations: Path, dates: Sequence[str] = ()) -> CocoSet:
@@ -76,7 +79,13 @@ def read_coco_set(images: Path, annotations: Path, dates: Sequence[str] = ()) ->
         target["id"] = number
     coco = {"info": {}, "images": records, "annotations": targets,
             "categories": [{"id": i, "name": n} for i, n in enumerate(CLASS_NAMES)]}
-    return CocoSet(paths, coco, tuple(sorted(present)))
+    return CocoSet(paths, coco, tuple(sorted(present)), is_tight(source["annotations"]))
+
+
+def is_tight(annotations: Iterable[dict]) -> bool:
+    """Whether a set's boxes end with the outermost pixels of the objects: those of thermalreid world, which alone say
+    each object's value in a mask (world.truth.coco_annotation)."""
+    return any("instance" in item for item in annotations)
 
 
 def _annotation(item: dict, names: dict) -> tuple[str, dict, int]:
@@ -92,7 +101,8 @@ def _annotation(item: dict, names: dict) -> tuple[str, dict, int]:
 
 def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence], Iterable] = iter,
                  labelling: Callable[[int, np.ndarray], np.ndarray] | None = None) -> tuple[list[dict], np.ndarray]:
-    """Detections of every frame as COCO results, and the milliseconds of each whole detect() call.
+    """Detections of every frame as COCO results, comparable with the set's boxes, and the milliseconds of each whole
+    detect() call.
 
     labelling: what tells the detector of the ground, see evaluation.labellings.
     """
@@ -104,7 +114,8 @@ def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence
         found = detector.detect(frame, labels).detections
         times_ms.append(1e3 * (time.perf_counter() - started))
         results += [{"image_id": record["id"], "category_id": d.class_id, "score": d.score,
-                     "bbox": [d.x_min, d.y_min, d.width, d.height]} for d in found]
+                     "bbox": [d.x_min, d.y_min, d.width, d.height]}
+                    for d in (comparable(one, data.tight) for one in found)]
     return results, np.array(times_ms)
 
 
@@ -179,9 +190,11 @@ def _mean_iou(results: list[dict], data: CocoSet) -> float | None:
 def evaluate_detection(detector: Detector, data: CocoSet, progress: Callable[[Sequence], Iterable] = iter,
                        labelling: Callable[[int, np.ndarray], np.ndarray] | None = None) -> tuple[dict, list]:
     """The figures of `thermalreid evaluate detection`, that is score() and median_ms of whole detect() calls, and the
-    COCO results they were computed from. labelling: as for run_detector."""
+    COCO results they were computed from. box_margin: pixels, and share of the object's side, that were taken off at
+    each edge of the boxes found. labelling: as for run_detector."""
     results, times_ms = run_detector(detector, data, progress, labelling)
     figures = {**score(results, data), "median_ms": float(np.median(times_ms)), "frames": len(times_ms),
+               "box_margin": [DRAWN_PX, DRAWN_SHARE] if data.tight else [0.0, 0.0],
                "model": detector.engine.card.name, "provider": detector.engine.provider}
     return figures, results
 

@@ -21,7 +21,7 @@ from thermalreid_ros.detection.overlay import CLASS_COLOURS_BGR
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import EngineError, ModelCard
 from thermalreid_ros.evaluation.bench import machine
-from thermalreid_ros.evaluation.replay import MATCH_IOU, FrameRecord, Replay, frame_topic, iou
+from thermalreid_ros.evaluation.replay import FrameRecord, Replay, frame_topic
 from thermalreid_ros.files import shipped, write_atomically
 from thermalreid_ros.ros.bag import Bag
 
@@ -125,7 +125,7 @@ def _frame_data(replay: Replay, frame: FrameRecord, number: int, count: int, sta
         "matches": [{"rank": match.rank, "track": match.track_id, "length": match.track_length,
                      "distance": round(match.distance, 4), "histogram": round(match.distance_histogram, 4),
                      "blobs": round(match.distance_mser, 4), "box": _box(match.detection),
-                     "true": target is not None and iou(match.detection, target) >= MATCH_IOU}
+                     "true": own_probe and replay.is_true(match, frame.stamp_ns)}
                     for match in frame.matches],
         "target": None if target is None else _box(target),
         "rank": replay.true_rank(frame) if target is not None else None,

@@ -179,7 +179,7 @@ class Truth:
     """What a recording knows of itself, by the stamp of the frame (capture time, ns).
 
     places: latitude and longitude of the camera, WGS84 degrees. target_places: likewise, of the object that the probe
-    shows.
+    shows. tight: whether boxes are, as evaluation.boxes.comparable has it: those of rendered flights.
     """
 
     objects: dict[int, tuple[Detection, ...]]
@@ -187,6 +187,7 @@ class Truth:
     target: dict[int, Detection]
     places: dict[int, tuple[float, float]] = field(default_factory=dict)
     target_places: dict[int, tuple[float, float]] = field(default_factory=dict)
+    tight: bool = False
 
 
 def read_truth(bag: Bag) -> Truth:
@@ -213,7 +214,7 @@ def read_truth(bag: Bag) -> Truth:
             ignored[stamp_ns] = boxes
         elif boxes:
             target[stamp_ns] = boxes[0]
-    return Truth(objects, ignored, target, places, target_places)
+    return Truth(objects, ignored, target, places, target_places, OBJECTS_TOPIC in bag.topics)
 
 
 def _follow_one_way(frames: Sequence[RecordedFrame], indices: Sequence[int], seed: Detection) -> dict[int, Detection]:

@@ -22,6 +22,7 @@ import yaml
 
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.boxes import MATCH_IOU, comparable, iou
 from thermalreid_ros.evaluation.recording import FRAME_TOPIC, Truth, read_truth
 from thermalreid_ros.evaluation.replay_load import MemoryWatch, memory_figures, node_figures, percentiles
 from thermalreid_ros.evaluation.replay_passes import Passes, repeated
@@ -43,7 +44,6 @@ FIRST_FRAME_WITHIN_S = 30.0
 ANSWER_S = 2.0
 PAUSE_NS = 10_000_000_000  # between two passes of a recording, in the stamps of the records
 QUIET_S = 1.0  # without news after the end of the recording, the nodes have worked off what they had
-MATCH_IOU = 0.5
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 #: What each of the nodes says: a recording of everything in an earlier flight has it, too.
 RESULTS = {"detection": ("/detections", "/detections/*"), "reid": ("/reid/*",),
@@ -140,7 +140,8 @@ class Replay:
         """The contract of `thermalreid replay --json`; a figure that cannot be had is None, with its reason.
 
         Both are taken over the frames that the nodes worked on; those dropped stand in frames_dropped.
-        map50: mean of AP50 over the classes in the truth, of detections as published (above the node's threshold).
+        map50: mean of AP50 over the classes in the truth, of detections above the node's threshold. Boxes are compared
+        as evaluation.boxes.comparable has it.
         reid_r1: share of the frames with the probe's true object in them (reid_frames; the probe's own frame is left
         out) in which the track ranked first overlaps that object, IoU at least 0.5. An object that was not detected
         counts as not ranked first.
@@ -195,9 +196,12 @@ class Replay:
     def true_rank(self, frame: FrameRecord) -> int | None:
         """The rank of the probe's true object in a frame; None where the recording does not know it or it was not
         ranked."""
-        target = self.truth.target.get(frame.stamp_ns)
-        return None if target is None else next(
-            (match.rank for match in frame.matches if iou(match.detection, target) >= MATCH_IOU), None)
+        return next((match.rank for match in frame.matches if self.is_true(match, frame.stamp_ns)), None)
+
+    def is_true(self, match: MatchRecord, stamp_ns: int) -> bool:
+        """Whether a match is of the probe's true object, where the recording knows that."""
+        target = self.truth.target.get(stamp_ns)
+        return target is not None and iou(comparable(match.detection, self.truth.tight), target) >= MATCH_IOU
 
     def target_frames(self) -> list[FrameRecord]:
         """Frames over which reid_r1 is measured; empty where the probe is not the one that the truth speaks of."""
@@ -401,15 +405,6 @@ def sustainable_rate(bag_path: str | Path, *, model: str | None = None, params_f
     engine.close()
     wanted = period_s / (margin * float(np.median(times_s)))
     return round(min(max(wanted, recorded_s / within_s), fastest), 1)
-
-
-def iou(first: Detection, second: Detection) -> float:
-    """Intersection over union of two boxes."""
-    width = min(first.x_max, second.x_max) - max(first.x_min, second.x_min)
-    height = min(first.y_max, second.y_max) - max(first.y_min, second.y_min)
-    common = max(width, 0.0) * max(height, 0.0)
-    union = first.width * first.height + second.width * second.height - common
-    return common / union if union > 0.0 else 0.0
 
 
 def _command(name: str, params_file: Path, **parameters: Any) -> list[str]:
@@ -658,7 +653,7 @@ def _map50(truth: Truth, detections: dict[int, tuple[Detection, ...]]) -> float 
     images = [{"id": number, "width": 0, "height": 0, "file_name": ""} for number in ids.values()]
     coco = {"info": {}, "images": images, "annotations": annotations,
             "categories": [{"id": label, "name": name} for label, name in enumerate(CLASS_NAMES)]}
-    results = [{**_coco(ids[stamp_ns], box, box.class_id), "score": box.score}
+    results = [{**_coco(ids[stamp_ns], comparable(box, truth.tight), box.class_id), "score": box.score}
                for stamp_ns, boxes in detections.items() if stamp_ns in ids for box in boxes]
     return score(results, CocoSet((), coco, present))["map50"]
 

@@ -20,7 +20,7 @@ from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.evaluation.replay import MATCH_IOU, iou
+from thermalreid_ros.evaluation.boxes import MATCH_IOU, iou
 from thermalreid_ros.reid.embedding import describe_probe
 from thermalreid_ros.reid.loading import load_embedder, load_length_teller, load_reidentifier
 from thermalreid_ros.reid.probe import make_probe
@@ -78,7 +78,7 @@ class SearchFrame:
     def is_true(self, rank: int) -> bool:
         """Whether a match is of the object sought."""
         box = self.ranking.matches[rank - 1].detection
-        return self.true_box is not None and iou(box, self.true_box) >= MATCH_IOU
+        return self.true_box is not None and iou(box.tight(), self.true_box) >= MATCH_IOU
 
 
 @dataclass(frozen=True, eq=False)

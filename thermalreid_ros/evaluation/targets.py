@@ -18,7 +18,7 @@ from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.evaluation.flight_input import Flight, FrameEvent, stamp_of
 from thermalreid_ros.evaluation.localization import CHI2_95, PredictedLabels, feed
-from thermalreid_ros.evaluation.replay import MATCH_IOU, iou
+from thermalreid_ros.evaluation.boxes import MATCH_IOU, iou
 from thermalreid_ros.localization.localizer import Localizer
 from thermalreid_ros.localization.pose import pose_covariance
 from thermalreid_ros.localization.segmenter import Segmenter
@@ -132,8 +132,8 @@ def _assigned(objects: Sequence[_Shown], detections: Sequence[Detection]) -> lis
     pairs = []
     for item in objects:
         same = [box for box in detections if box.class_name == item.class_name]
-        best = max(same, key=lambda box: iou(box, item.box), default=None)
-        if best is not None and iou(best, item.box) >= MATCH_IOU:
+        best = max(same, key=lambda box: iou(box.tight(), item.box), default=None)
+        if best is not None and iou(best.tight(), item.box) >= MATCH_IOU:
             pairs.append((item, best))
     return pairs
 

@@ -20,7 +20,7 @@ from thermalreid_ros.reid.pairing import StampPairing
 from thermalreid_ros.reid.probe import Probe, ProbeError
 from thermalreid_ros.reid.signature import CELSIUS, SignatureDistance, SignatureError, ThermalSignature, \
     compute_signature, crop_box, scale_for
-from thermalreid_ros.reid.target import CameraPose, Target, TargetError, Targets, TargetTrack, freed, tight
+from thermalreid_ros.reid.target import CameraPose, Target, TargetError, Targets, TargetTrack, freed
 from thermalreid_ros.reid.tracks import TrackedDetection, Tracker
 
 SIGNATURE, EMBEDDING, FUSED = METHODS
@@ -211,7 +211,7 @@ class Reidentifier:
 
     def _cut(self, detection: Detection) -> Detection:
         """What crops are cut to. Grey ones are compared with those of the same detector, or of annotations like it."""
-        return tight(detection) if self._scale is CELSIUS else detection
+        return detection.tight() if self._scale is CELSIUS else detection
 
     def _describe(self, values: np.ndarray, tracked: Sequence[TrackedDetection]) -> None:
         """Embed, all at once, what of a frame is news."""

@@ -19,13 +19,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid
-from thermalreid_ros.detection.types import Detection
+from thermalreid_ros.detection.types import Detection, drawn_side, tight_side
 from thermalreid_ros.errors import ThermalReidError
 
 #: Sine of the angle below the horizon down to which a box is laid on the ground: at 8 degrees one degree of attitude
@@ -37,13 +37,9 @@ RELIEF_SHARE = 0.01
 #: and shares of the side of the box.
 BOX_OWN_PX, BOX_OWN_SHARE = 1.0, 0.04
 BOX_HABIT_PX, BOX_HABIT_SHARE = 0.7, 0.03
-#: By how much the shipped detectors' boxes are longer and wider than what is seen of objects, as HIT-UAV's annotations
-#: are: of 3 900 cars in three rendered flights 1.17 to 1.26.
-BOX_SLACK = 1.22
-#: The same where lengths are compared, of which small boxes would show too much: sides are box / FREED_SLACK -
-#: FREED_PX, and the diagonal is wrong by BOX_SIZE_PX. By the true sides, in pixels, of 1 900 boxes of cars in three
-#: rendered flights over towns that nothing is tested on; 311 cars and 5 bicycles of these were too long by 0 and -4 %,
-#: by BOX_SLACK alone by 3 and 16 %.
+#: Where lengths are compared, what the shipped detectors really draw is taken off, a little more than
+#: detection.types.tight_side: sides are box / FREED_SLACK - FREED_PX, and the diagonal is wrong by BOX_SIZE_PX. By the
+#: true sides of 1 900 boxes of cars in three rendered flights over towns that nothing is tested on.
 FREED_SLACK, FREED_PX, BOX_SIZE_PX = 1.08, 3.0, 3.0
 #: A box that ends this close to the edge of the frame may be cut by it.
 EDGE_PX = 2.0
@@ -157,7 +153,7 @@ def sight(intrinsics: Intrinsics, pose: CameraPose, detection: Detection) -> Sig
     common[:, 7:] = by_pixel * [math.hypot(BOX_HABIT_PX, BOX_HABIT_SHARE * side) for side in (width, height)]
     # Beside the optical axis a pixel shows less: by cos^2 of the angle outwards, by cos across; by cos^1.5 on average.
     pixel_m = depth_m / math.sqrt(length) / intrinsics.fx
-    view = (width / BOX_SLACK * pixel_m, height / BOX_SLACK * pixel_m, pixel_m, math.atan2(-ray_z, level))
+    view = (tight_side(width) * pixel_m, tight_side(height) * pixel_m, pixel_m, math.atan2(-ray_z, level))
     cut = (min(box[0], intrinsics.width - box[2]) < EDGE_PX, min(box[1], intrinsics.height - box[3]) < EDGE_PX)
     if any(cut):  # what lies beyond the edge is not known: up to as much as is seen, at least of a usual object
         longest = max(width, height)
@@ -167,17 +163,11 @@ def sight(intrinsics: Intrinsics, pose: CameraPose, detection: Detection) -> Sig
     return Sight(pose.position_m + drop_m * shift[:, 2], own @ own.T + by_pose @ by_pose.T, common, np.array(view))
 
 
-def tight(detection: Detection) -> Detection:
-    """The same without the slack of the detector's box: what photographs and their probes are cut to."""
-    (x, y), half = detection.centre, 0.5 / BOX_SLACK * np.array((detection.width, detection.height))
-    return replace(detection, x_min=x - half[0], y_min=y - half[1], x_max=x + half[0], y_max=y + half[1])
-
-
 def freed(views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(views (n, 4) of tracks as tight boxes would have them, standard deviation (n,) of ln of their size: all views of
     a track err together)."""
-    sides, pixel = views[:, :2] * BOX_SLACK, views[:, 2:3]
-    sides = np.maximum(sides / FREED_SLACK - FREED_PX * pixel, pixel)
+    pixel = views[:, 2:3]
+    sides = np.maximum(drawn_side(views[:, :2] / pixel) / FREED_SLACK - FREED_PX, 1.0) * pixel
     return np.concatenate([sides, views[:, 2:]], axis=1), BOX_SIZE_PX * views[:, 2] / np.hypot(*sides.T)
 
 

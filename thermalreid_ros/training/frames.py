@@ -17,8 +17,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.detection.types import CLASS_NAMES, DRAWN_PX, DRAWN_SHARE
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.detection import is_tight
 from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA, SemanticClass
 from thermalreid_ros.training.losses import IGNORE, PADDING
 
@@ -69,11 +70,12 @@ class Crops:
 
 
 def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...] = (),
-              margin: tuple[float, float] = (0.0, 0.0), labellings: Path | None = None) -> AnnotatedFrames:
+              margin: tuple[float, float] | None = None, labellings: Path | None = None) -> AnnotatedFrames:
     """Read a COCO detection set of equally sized grey frames, without those captured on `exclude_dates`.
 
-    margin: (pixels, share of the box's own side) by which each side of a box is moved outwards, within the frame:
-    people draw boxes looser than a renderer does. labellings: folder of masks named as the frames are, .png.
+    margin: (pixels, share of the box's own side) by which each side of a box is moved outwards, within the frame; by
+    default the one that detectors draw, for the tight boxes of rendered sets, and none for others. labellings: folder
+    of masks named as the frames are, .png.
     Raises ThermalReidError naming the file at fault.
     """
     try:
@@ -87,6 +89,8 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
     by_image: dict[int, list] = {}
     for a in coco["annotations"]:
         by_image.setdefault(a["image_id"], []).append(a)
+    if margin is None:
+        margin = (DRAWN_PX, DRAWN_SHARE) if is_tight(coco["annotations"]) else (0.0, 0.0)
     frames = _read_all([Path(images) / record["file_name"] for record in records], "the annotations")
     masks = None
     if labellings is not None:

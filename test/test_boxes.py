@@ -1,0 +1,35 @@
+"""Boxes as detectors draw them and as they are in truth."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from thermalreid_ros.detection.types import DRAWN_PX, DRAWN_SHARE, Detection, drawn_side, tight_side
+from thermalreid_ros.evaluation.boxes import comparable, iou
+
+
+@given(st.floats(0.01, 2000.0))
+def test_margins_come_off_as_they_were_put_on(side):
+    assert tight_side(float(drawn_side(np.float64(side)))) == pytest.approx(side)
+    assert 0.5 * side <= tight_side(side) < side
+
+
+def test_a_margin_is_so_many_pixels_and_such_a_share_at_each_edge():
+    assert drawn_side(np.array([20.0])) == pytest.approx([20.0 + 2 * (DRAWN_PX + DRAWN_SHARE * 20.0)])
+    box = Detection(2, 0.7, 100.0, 50.0, 124.4, 61.0)
+    inner = box.tight()
+    assert (inner.class_id, inner.score) == (2, 0.7) and inner.centre == pytest.approx(box.centre)
+    assert (inner.width, inner.height) == pytest.approx((20.0, 9.0 / 1.12))
+
+
+def test_boxes_are_compared_as_the_truth_is_drawn():
+    truth = Detection(1, 1.0, 100.0, 100.0, 105.0, 106.0)
+    drawn = Detection(1, 0.9, 98.7, 98.64, 106.3, 107.36)
+    assert iou(comparable(drawn, tight=True), truth) == pytest.approx(1.0)
+    assert iou(comparable(drawn, tight=False), truth) == pytest.approx(30 / (7.6 * 8.72))
+
+
+def test_iou():
+    first = Detection(0, 1.0, 0.0, 0.0, 2.0, 2.0)
+    assert iou(first, first) == 1.0 and iou(first, Detection(0, 1.0, 2.0, 0.0, 4.0, 2.0)) == 0.0
+    assert iou(first, Detection(0, 1.0, 1.0, 0.0, 3.0, 2.0)) == pytest.approx(1 / 3)
