@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from test_replay import made_up_replay
+from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.page import page, write_page
 from thermalreid_ros.evaluation.replay import Replay
 
@@ -66,6 +67,31 @@ def test_without_probe_truth_or_detections(replay: Replay, tmp_path: Path):
     text = page(replay, pictures(replay), command="x")
     assert "No probe was given" in text and "No frame was detected" in text
     assert not any(frame["seen"] for frame in data_of(text))
+
+
+def test_says_what_the_probe_is_and_by_what_it_was_ranked(replay: Replay):
+    replay.beta_h, replay.method = 0.4, "thermal_signature"
+    text = page(replay, pictures(replay), command="x")
+    assert "12 × 30 pixels of the object" in text and "d = 0.4·histogram + 0.6·blobs" in text
+    assert "One small crop without colour" in text
+    cv2.imwrite(str(replay.probe), np.random.default_rng(1).integers(0, 255, (30, 12, 3)))
+    replay.method = "cross_modal_embedding"
+    text = page(replay, pictures(replay), command="x")
+    assert "A photograph of the object" in text and "cross modal embedding" in text and "·histogram" not in text
+    assert "without colour" not in text
+
+
+def test_a_recording_without_pictures_is_told(replay: Replay, tmp_path: Path):
+    from test_bag import messages
+    from thermalreid_ros.ros.bag import write_bag
+
+    colour = list(messages(3))[::2]
+    for _, _, message in colour:
+        message.encoding = "bgr8"
+    replay.bag = write_bag(tmp_path / "images", colour, {})
+    with pytest.raises(ThermalReidError, match="no picture"):
+        write_page(tmp_path / "index.html", replay, command="x")
+    assert not (tmp_path / "index.html").exists()
 
 
 def test_a_write_makes_its_folder(replay: Replay, tmp_path: Path):

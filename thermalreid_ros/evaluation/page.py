@@ -20,10 +20,13 @@ from thermalreid_ros.camera.thermal import ThermalUnits, make_frame
 from thermalreid_ros.detection.overlay import CLASS_COLOURS_BGR
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import EngineError, ModelCard
+from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.bench import machine
 from thermalreid_ros.evaluation.replay import FrameRecord, Replay, frame_topic
 from thermalreid_ros.files import shipped, write_atomically
+from thermalreid_ros.reid.fusion import METHODS
 from thermalreid_ros.ros.bag import Bag
+from thermalreid_ros.synthesis.photograph import file_is_colour
 
 PICTURES_LIMIT_BYTES = 2_300_000  # a third more as base64; with a flight and the city the page stays under 6 MB
 QUALITIES = (60, 45, 30, 20)
@@ -48,6 +51,8 @@ def write_page(path: str | Path, replay: Replay, *, command: str, city: np.ndarr
 def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str, city: np.ndarray | None = None,
          flight: str = "", search: str = "") -> str:
     """The page as text. pictures: (H, W) uint8 of each frame, by its capture stamp (ns); all of one size."""
+    if not pictures:
+        raise ThermalReidError(f"{replay.bag}: holds no picture that a page could show")
     stamps = _thinned(sorted(pictures))
     by_stamp = {frame.stamp_ns: frame for frame in replay.frames}
     records = [by_stamp.get(stamp_ns, FrameRecord(stamp_ns)) for stamp_ns in stamps]
@@ -93,7 +98,9 @@ def _pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
             image = bag.decode(message)
             stamp_ns = image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
             if hasattr(image, "format"):
-                yield stamp_ns, cv2.imdecode(np.ascontiguousarray(image.data), cv2.IMREAD_GRAYSCALE)
+                picture = cv2.imdecode(np.ascontiguousarray(image.data), cv2.IMREAD_GRAYSCALE)
+                if picture is not None:  # a broken one, which the nodes refuse
+                    yield stamp_ns, picture
             elif image.encoding in _UNITS_OF:
                 rows = image.data.reshape(image.height, image.step).view(_DTYPES.get(image.encoding, np.uint8))
                 yield stamp_ns, make_frame(np.ascontiguousarray(rows[:, :image.width]), image.encoding,
@@ -166,7 +173,9 @@ def _note(replay: Replay, figures: dict[str, Any]) -> str:
                      "on places it has never seen.")
     if figures["reid_frames"]:
         lines.append(f"First ranks are counted over {figures['reid_frames']} frames with the probe’s object in them, "
-                     "the probe’s own frame left out. One small crop without colour tells people apart only roughly.")
+                     "the probe’s own frame left out. "
+                     + ("A photograph tells objects of a class apart only roughly." if file_is_colour(replay.probe) else
+                        "One small crop without colour tells people apart only roughly."))
     lines += [f"{key}: {reason}." for key, reason in figures["reasons"].items() if key != "fix_median_m"]
     return " ".join(escape(line) for line in lines) or "All figures were measured in this run."
 
@@ -178,9 +187,12 @@ def _probe(replay: Replay) -> str:
     if picture.dtype != np.uint8:
         picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
     uri = "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", picture)[1]).decode()
-    equation = "" if replay.beta_h is None else f", d = {replay.beta_h:g}·histogram + {1 - replay.beta_h:g}·blobs"
-    return (f'<div class="probe"><img src="{uri}" alt="probe"><p>{picture.shape[1]} × {picture.shape[0]} pixels of '
-            f'the object to be found.<br><span class="soft">{escape(replay.method.replace("_", " "))}{escape(equation)}'
+    equation = ""
+    if replay.beta_h is not None and replay.method == METHODS[0]:  # the others rank by what is not told by these two
+        equation = f", d = {replay.beta_h:g}·histogram + {1 - replay.beta_h:g}·blobs"
+    what = "A photograph" if file_is_colour(replay.probe) else f"{picture.shape[1]} × {picture.shape[0]} pixels"
+    return (f'<div class="probe"><img src="{uri}" alt="probe"><p>{what} of the object to be found.<br>'
+            f'<span class="soft">{escape(replay.method.replace("_", " "))}{escape(equation)}'
             "</span></p></div>")
 
 
