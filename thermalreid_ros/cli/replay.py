@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                         "thermalreid_ros thermalreid.launch.py use_sim_time:=true`, as they are; --map and --probe say "
                         "what they were given")
     parser.add_argument("--params", type=Path, metavar="FILE", help="parameters of the nodes (default: the shipped)")
-    parser.add_argument("--domain", type=int, metavar="ID", help="ROS domain (default: that of the environment)")
+    parser.add_argument("--domain", type=domain, metavar="ID", help="ROS domain (default: that of the environment)")
     parser.add_argument("--report", type=arguments.output_folder, metavar="DIR",
                         help="write a page of what they saw to DIR/index.html")
     add_json_option(parser)
@@ -102,6 +102,17 @@ def command(args: argparse.Namespace) -> str:
     parts += [f"--method {args.method}"] if args.method else []
     parts += ([] if args.detect else ["--no-detection"]) + (["--running"] if args.running else [])
     return " ".join(parts)
+
+
+def domain(text: str) -> int:
+    """The argument type of ROS domains, of which Fast DDS has ports for so many."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 232:
+        raise argparse.ArgumentTypeError(f"'{text}' is no ROS domain from 0 to 232")
+    return value
 
 
 def positive(text: str) -> float:
