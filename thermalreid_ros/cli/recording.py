@@ -21,8 +21,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     make.add_argument("--max-frames", type=positive(int), metavar="N", help="take the first N frames of the clips only")
     make.add_argument("--target", type=_target, required=True, metavar="FILE:X,Y",
                       help="the annotated object at a pixel of a picture; it becomes the probe and is followed")
-    make.add_argument("--rate-hz", type=positive(float), default=2.0, help="assumed frames a second of the film (default 2)")
-    make.add_argument("--clip-gap-s", type=not_negative(float), default=5.0, help="assumed time between two clips (default 5)")
+    make.add_argument("--rate-hz", type=positive(float), default=2.0,
+                      help="assumed frames a second of the film (default 2)")
+    make.add_argument("--clip-gap-s", type=not_negative(float), default=5.0,
+                      help="assumed time between two clips (default 5)")
     make.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder to be made")
 
 
