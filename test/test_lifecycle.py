@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
@@ -302,6 +304,18 @@ def test_a_change_that_cannot_be_taken_over_ends_no_node_that_is_inactive_either
             wait_until(lambda: statuses and statuses[-1].data.get(f"parameters_{key}", "0") > before and
                        words in statuses[-1].data["last_refusal"], 5, f"'{words}' said")
     assert state_of(graph) == "inactive"
+    assert node.stop() == 0 and "Traceback" not in node.output
+
+
+def test_a_malformed_request_ends_no_node(graph, start_node):
+    node = start_node(SAMPLE)
+    graph.wait_for_publisher("results")
+    client = graph.node.create_client(SetParameters, "/sample/set_parameters")
+    assert client.wait_for_service(10.0)
+    client.call_async(SetParameters.Request(parameters=[ParameterMessage(
+        name="work_ms", value=ParameterValue(type=99))]))  # rclpy answers it with an exception
+    node.wait_for_line("unexpected ValueError: 99 is not a valid Parameter.Type")
+    assert set_parameter(graph, "work_ms", 3.0).successful and state_of(graph) == "active"
     assert node.stop() == 0 and "Traceback" not in node.output
 
 

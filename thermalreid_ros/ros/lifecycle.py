@@ -64,6 +64,7 @@ from thermalreid_ros.ros.parameters import Parameter, ParameterError, Schema
 EXIT_USER_FAULT = 2
 STOP_WITHIN_S = 3.0  # launch asks again, harder, after 5 s
 POLL_S = 0.2
+FAULTS_IN_A_ROW = 10  # of the executor, that a node outlives
 HELD = object()  # what a node returns for a message that it is not done with; it calls finish() then
 
 COMMON_PARAMETERS = Schema(
@@ -556,7 +557,7 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while rclpy.ok() and not interrupt.came:  # rclpy's own handler wakes the executor
-            executor.spin_once()
+            _spin_once(executor, node)
     except (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException):
         pass
     except Exception as error:
@@ -574,6 +575,22 @@ def run(node_class: type[ThermalNode], args: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter, while it ends, restores the default
         sys.stdout.flush()
     return code
+
+
+def _spin_once(executor: SingleThreadedExecutor, node: ThermalNode) -> None:
+    """Serve one request or message; rclpy raises here what it makes of a malformed request, too. Raises what comes
+    time after time."""
+    for _ in range(FAULTS_IN_A_ROW - 1):
+        try:
+            return executor.spin_once()
+        except (ExternalShutdownException, ROSInterruptException):
+            raise
+        except Exception as error:
+            if not rclpy.ok():
+                raise
+            node.get_logger().debug(traceback.format_exc())
+            node.get_logger().error(describe(error))
+    executor.spin_once()
 
 
 def _of_destructors(fault: Any) -> None:
