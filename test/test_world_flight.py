@@ -417,3 +417,16 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(ThermalReidError, match="no unfinished work"):
         claim_folder(tmp_path, {"seed": 1})
     assert [f.name for f in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_full_disk_at_the_begin_does_not_keep_the_command_from_being_repeated(tmp_path, monkeypatch):
+    def full(path, content):
+        raise ThermalReidError(f"{path}: cannot be written (No space left on device)")
+
+    folder = tmp_path / "flight.part"
+    with monkeypatch.context() as patched, pytest.raises(ThermalReidError, match="No space"):
+        patched.setattr("thermalreid_ros.world.film.write_atomically", full)
+        claim_folder(folder, {"seed": 1})
+    claim_folder(folder, {"seed": 1})
+    with pytest.raises(ThermalReidError, match="other arguments"):
+        claim_folder(folder, {"seed": 2})

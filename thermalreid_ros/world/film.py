@@ -201,12 +201,13 @@ def refuse_finished(folder: Path) -> None:
 
 
 def claim_folder(folder: Path, arguments: Mapping[str, Any]) -> None:
-    """Make a folder for unfinished work, or take one that the same arguments began. ResumeError otherwise."""
+    """Make a folder for unfinished work, or take one that the same arguments began, or an empty one, as a disk that is
+    full leaves it. ResumeError otherwise."""
     manifest = folder / _MANIFEST
     arguments = json.loads(json.dumps(dict(arguments), default=str))
-    if not folder.exists():
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResumeError(f"{folder}: cannot be made ({error.strerror})") from None
         write_atomically(manifest, json.dumps(arguments, indent=2) + "\n")
