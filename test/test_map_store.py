@@ -128,9 +128,20 @@ def test_other_files_are_refused(map_path, tmp_path):
     shutil.copy(map_path, tmp_path / "classes.tif")
     with rasterio.open(tmp_path / "classes.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
         raster.update_tags(CLASSES='{"0": "lava"}')
+    for name, crs, transform in (("degrees.tif", "EPSG:4326", Affine(6e-6, 0, 15.6, 0, -6e-6, 48.4)),
+                                 ("web.tif", "EPSG:3857", Affine(0.75, 0, 1.7e6, 0, -0.75, 6.1e6)),
+                                 ("south_up.tif", "EPSG:32633", Affine(2, 0, 0, 0, 2, 0)),
+                                 ("turned.tif", "EPSG:32633", Affine(2, 0, 0, 0, -2, 0) @ Affine.rotation(20)),
+                                 ("counts.tif", "EPSG:32633", Affine(2, 0, 0, 0, -2, 0))):
+        with rasterio.open(map_path) as whole, rasterio.open(
+                tmp_path / name, "w", driver="GTiff", width=4, height=4, count=2, dtype="uint8", crs=crs,
+                transform=transform) as raster:
+            raster.write(np.zeros((2, 4, 4), np.uint8))
+            raster.update_tags(**whole.tags() | ({"PIXELS": "many"} if name == "counts.tif" else {}))
     for name, words in (("absent.tif", "no such map"), ("text.tif", "not a whole GeoTIFF"),
                         ("half.tif", "not a whole GeoTIFF"), ("plain.tif", "not a semantic map"),
-                        ("classes.tif", "lava")):
+                        ("classes.tif", "lava"), ("degrees.tif", "UTM"), ("web.tif", "UTM"),
+                        ("south_up.tif", "north up"), ("turned.tif", "north up"), ("counts.tif", "counts of pixels")):
         with pytest.raises(MapError, match=words) as fault:
             SemanticMap.open(tmp_path / name)
         assert name in str(fault.value) and "\n" not in str(fault.value)

@@ -69,8 +69,11 @@ class SemanticMap:
                 raise MapError(f"{path}: a picture, not a semantic map of this program; {remedy}")
             if base.tags().get("CLASSES") != CLASS_TABLE:
                 raise MapError(f"{path}: its class table {base.tags().get('CLASSES')} is not {CLASS_TABLE}; {remedy}")
-            if base.count != 2 or set(base.dtypes) != {"uint8"} or not base.crs or base.res[0] != base.res[1]:
-                raise MapError(f"{path}: its bands or its grid have been changed since it was built; {remedy}")
+            if base.count != 2 or set(base.dtypes) != {"uint8"} or not _is_upright_utm(base):
+                raise MapError(f"{path}: its bands or its grid have been changed since it was built; a map lies north "
+                               f"up in a UTM zone, its pixels square; {remedy}")
+            if not _are_counts(base.tags()["PIXELS"]):
+                raise MapError(f"{path}: its counts of pixels have been changed since it was built; {remedy}")
             levels = [base, *(rasterio.open(path, overview_level=i) for i in range(len(base.overviews(1))))]
             base.read(window=Window(base.width - 1, base.height - 1, 1, 1))  # what a file cut short lacks
         except (RasterioError, OSError):
@@ -215,6 +218,22 @@ class SemanticMap:
                 found[here] = block[row[here] - block_row * step, column[here] - block_column * step]
         values[inside] = found
         return values.reshape(x.shape)
+
+
+def _is_upright_utm(raster: rasterio.DatasetReader) -> bool:
+    """Degrees, and the metres of web maps, which shrink with the cosine of the latitude, would pass for metres."""
+    zone = (raster.crs and raster.crs.to_epsg() or 0) - 32600
+    step = raster.transform
+    return zone in (*range(1, 61), *range(101, 161)) and step.b == step.d == 0.0 and step.a == -step.e > 0.0
+
+
+def _are_counts(text: str) -> bool:
+    try:
+        counts = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(counts, dict) and set(counts) == set(CLASS_NAMES) and all(
+        isinstance(count, int) for count in counts.values())
 
 
 def _outside(band: int) -> int:
