@@ -82,6 +82,20 @@ def test_multipolygons_have_holes_and_pieces(built):
     assert features.buildings[0].polygon.area == pytest.approx(3200, rel=0.001)
 
 
+def test_holes_side_by_side_and_holes_mapped_twice_are_holes(built):
+    osm = OsmFile()
+    holes = [osm.box(120, 120, 140, 140), osm.way([(140, 140), (140, 120), (160, 120), (160, 140), (140, 140)]),
+             osm.box(170, 170, 180, 180), osm.way([(180, 180), (170, 180), (170, 170), (180, 170), (180, 180)])]
+    osm.multipolygon([(osm.box(100, 100, 200, 200), "outer"), *((hole, "inner") for hole in holes)],
+                     {"natural": "wood"})
+    left, right = osm.box(250, 100, 270, 120), osm.box(270, 100, 290, 120)
+    osm.multipolygon([(left, "outer"), (right, "outer")], {"natural": "water"})
+    semantic_map, _ = built(osm)
+    assert area_m2(semantic_map, VEGETATION) == pytest.approx(10000 - 800 - 100, rel=0.01)
+    assert area_m2(semantic_map, GROUND, 120, 120, 160, 140) == pytest.approx(800, rel=0.05)
+    assert area_m2(semantic_map, WATER) == pytest.approx(800, rel=0.05)
+
+
 def test_old_multipolygons_take_the_tags_of_their_outer_way(built):
     osm = OsmFile()
     outer = osm.box(100, 100, 200, 200, {"landuse": "forest"})
@@ -341,7 +355,12 @@ def test_full_disk_is_named_and_leaves_nothing(tmp_path, limit):
     ("absent.osm", None, "no such file"), ("empty.osm", b"", "broken"), ("empty.osm.pbf", b"", "broken"),
     ("cut.osm", b"<osm version='0.6'><node id='1' lat='48", "broken"),
     ("noise.osm.pbf", b"\x12\x91\xff" * 99, "broken"),
-    ("nothing.osm", b"<osm version='0.6'></osm>", "no nodes"), ("area.shp", b"x", "not a known kind"),
+    ("nothing.osm", b"<osm version='0.6'></osm>", "no nodes"),
+    ("point.osm", b"<osm version='0.6'><node id='1' lat='48.4' lon='15.6' version='1'/></osm>", "no area"),
+    ("meridian.osm", b"<osm version='0.6'><node id='1' lat='-17' lon='179.995' version='1'/><node id='2' lat='-16.99' "
+                     b"lon='-179.995' version='1'/></osm>", "180th meridian"),
+    ("pole.osm", b"<osm version='0.6'><bounds minlat='85.4' minlon='15.6' maxlat='85.41' maxlon='15.61'/></osm>",
+     "84 north"), ("area.shp", b"x", "not a known kind"),
     ("noise.osm.gz", b"\x1f\x8bnoise", "broken"), ("cut.osm.gz", gzip.compress(b"<osm version='0.6'>" * 99)[:30],
                                                    "broken")])
 def test_bad_files_are_refused_in_one_line(tmp_path, capsys, name, content, words):
@@ -357,11 +376,13 @@ def test_bad_files_are_refused_in_one_line(tmp_path, capsys, name, content, word
 
 def test_bad_arguments_are_refused_in_one_line(tmp_path, capsys):
     path = OsmFile().write(tmp_path / "a.osm")
+    (tmp_path / "f.tif").mkdir()
     for arguments, words in ((["--out", "m.png"], "GeoTIFF"), (["--out", "absent/m.tif"], "no such folder"),
                              (["--out", "m.tif", "--bbox", "1,2,3,4"], "outside of its data"),
                              (["--out", "m.tif", "--bbox", "3,2,1,4"], "W < E"),
                              (["--out", "m.tif", "--bbox", "north"], "W,S,E,N"),
-                             (["--out", "m.tif", "--resolution", "-1"], "positive")):
+                             (["--out", "m.tif", "--resolution", "-1"], "positive"),
+                             (["--out", "m.tif", "--resolution", "1e-9"], "coarser"), (["--out", "f.tif"], "a folder")):
         arguments[1] = str(tmp_path / arguments[1])
         try:
             code = main(["map", "build", "--osm", str(path), *arguments])
@@ -369,7 +390,7 @@ def test_bad_arguments_are_refused_in_one_line(tmp_path, capsys):
             code = end.code
         assert code == 2
         assert words in capsys.readouterr().err.strip().splitlines()[-1]
-    assert [file.name for file in tmp_path.iterdir()] == ["a.osm"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.osm", "f.tif"]
 
 
 # Shares as measured; places whose cover is known, (latitude, longitude).

@@ -42,8 +42,25 @@ def sea(coastlines: Sequence[np.ndarray], extent: Polygon) -> list[Polygon]:
 
 
 def area_of(lines: Sequence[np.ndarray]) -> shapely.Geometry:
-    """What closed outlines, in pieces (N, 2), enclose; outlines within outlines are holes, and so on."""
-    return shapely.build_area(shapely.union_all([LineString(line) for line in lines])) if lines else Polygon()
+    """What closed outlines, in pieces (N, 2), enclose; outlines within outlines are holes, and so on.
+
+    Where two outlines run along each other there is no edge: two holes side by side are one hole.
+    """
+    return shapely.build_area(shapely.union_all(_edges(lines))) if lines else Polygon()
+
+
+def _edges(lines: Sequence[np.ndarray]) -> list[LineString]:
+    """Lines without the segments that two of them share; lines that are there twice count once."""
+    steps = [np.stack([line[:-1], line[1:]], axis=1) for line in lines]
+    # The end that comes first by x, then by y, is put first, so that segments compare whichever way they are drawn.
+    steps = [np.where(((step[:, 0] > step[:, 1]) @ (2, 1) > (step[:, 1] > step[:, 0]) @ (2, 1))[:, None, None],
+                      step[:, ::-1], step) for step in steps]
+    unlike = {np.unique(step.reshape(-1, 4), axis=0).tobytes(): number for number, step in enumerate(steps)}
+    found, counts = np.unique(np.concatenate([steps[k] for k in unlike.values()]).reshape(-1, 4), axis=0,
+                              return_counts=True)
+    if counts.max() == 1:
+        return [LineString(line) for line in lines]
+    return [LineString(step.reshape(2, 2)) for step in found[counts % 2 == 1]]
 
 
 def is_closed(lines: Sequence[np.ndarray]) -> bool:

@@ -29,6 +29,7 @@ from thermalreid_ros.maps.tags import SIDEWALK_M
 
 HEIGHT_CAP_M = 254
 _WINDOW_PX = 4096
+_WIDEST_PX = 2_000_000
 _COG = {"driver": "COG", "compress": "deflate", "level": 6, "blocksize": 512, "overview_resampling": "mode",
         "resampling": "nearest", "bigtiff": "if_safer"}
 
@@ -50,10 +51,15 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
         raise MapBuildError(f"{map_path}: a map is a GeoTIFF; name it something.tif")
     if not map_path.absolute().parent.is_dir():
         raise MapBuildError(f"{map_path.absolute().parent}: no such folder for the map; make it first")
+    if map_path.is_dir():
+        raise MapBuildError(f"{map_path}: is a folder; name a file")
     progress("reading", 0.0)
     data = read_osm(osm_path, bbox, lambda count: progress(f"reading, {count / 1e6:.2f} M ways", 0.0))
     features = data.features
     grid = _Grid.around(data.frame, resolution_m)
+    if max(grid.width, grid.height) > _WIDEST_PX:
+        raise MapBuildError(f"{map_path}: {grid.width} x {grid.height} px at {resolution_m:g} m; a map is at most "
+                            f"{_WIDEST_PX} px wide and high: choose a coarser resolution or a smaller bbox")
     counts = np.zeros(256, np.int64)
     try:
         with tempfile.TemporaryDirectory(dir=map_path.absolute().parent, prefix=f".{map_path.name}.") as folder:

@@ -26,6 +26,7 @@ _LINE_KEYS = ("highway", "railway", "waterway", "natural", "aeroway", "barrier",
 _TREE_ROW_STEP_M = 7.0
 _MARGIN_DEG = 0.0005
 _REGION_DEG = 0.5
+_WIDEST_DEG = 6.0  # as wide as a UTM zone
 _EDGE_STEP_DEG = 0.002  # of edges that are straight in degrees and not in metres
 
 
@@ -79,9 +80,15 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
             raise OsmError(f"{path}: holds no nodes; export the area again, with its data")
         wanted = box if bbox is None else (max(box[0], bbox[0]), max(box[1], bbox[1]),
                                            min(box[2], bbox[2]), min(box[3], bbox[3]))
+        if bbox is None and not (wanted[0] < wanted[2] and wanted[1] < wanted[3]):
+            raise OsmError(f"{path}: its nodes span no area; export the area again, with its data")
         if not (wanted[0] < wanted[2] and wanted[1] < wanted[3]):
             raise OsmError(f"{path}: bbox {','.join(f'{value:g}' for value in bbox)} lies outside of its data, which "
                            f"reach from {box[0]:.5f},{box[1]:.5f} to {box[2]:.5f},{box[3]:.5f} (longitude,latitude)")
+        if max(wanted[2] - wanted[0], wanted[3] - wanted[1]) > _WIDEST_DEG or wanted[1] < -80.0 or wanted[3] > 84.0:
+            raise OsmError(f"{path}: reaches from {wanted[0]:.5f},{wanted[1]:.5f} to {wanted[2]:.5f},{wanted[3]:.5f} "
+                           f"(longitude,latitude); a map is at most {_WIDEST_DEG:g} degrees wide and high, on one side "
+                           "of the 180th meridian, and between 80 south and 84 north: give --bbox")
         crs = utm_zone((wanted[1] + wanted[3]) / 2, (wanted[0] + wanted[2]) / 2)
         transformer = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
 
