@@ -23,7 +23,8 @@ def generate_launch_description() -> LaunchDescription:
         argument("model", "detector: name of a shipped model, or path of an .onnx file"),
         argument("semantics", "what tells the detector of the ground: none, predicted or, with a map and a fix, map"),
         argument("semantics_wait_s", "seconds after which a frame is detected without"),
-        argument("map", "semantic map, a GeoTIFF of `thermalreid map build`; without, nothing is located"),
+        argument("map", "semantic map, a GeoTIFF of `thermalreid map build`; without, and without one in "
+                 "params_file, nothing is located"),
         argument("segmenter", "model of the localization: name of a shipped one, or path of an .onnx file"),
         argument("camera_info_topic", "the camera's calibration", "thermal/camera_info"),
         argument("imu_topic", "attitude in true east, north, up (sensor_msgs/Imu)", "imu/data"),

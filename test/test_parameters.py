@@ -12,7 +12,7 @@ from rcl_interfaces.srv import GetParameters
 
 from thermalreid_ros.nodes.__main__ import GENERATED, NODES
 from thermalreid_ros.ros.lifecycle import COMMON_PARAMETERS
-from thermalreid_ros.ros.parameters import Parameter, Schema
+from thermalreid_ros.ros.parameters import Parameter, Schema, in_file
 
 SHARE = Parameter("share", 0.5, "a share", minimum=0.0, maximum=1.0)
 COUNT = Parameter("count", 3, "a count", unit="frames", minimum=1)
@@ -91,3 +91,20 @@ def test_the_shipped_parameter_file_is_taken_by_nodes_of_any_namespace(graph, st
         values = graph.call(GetParameters, f"{namespace}/bag_player/get_parameters", request).values
         assert [value.bool_value for value in values] == [False]
         assert node.stop() == 0 and "[FATAL]" not in node.output
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("/**/geo_localization: {ros__parameters: {map: a.tif}}", "a.tif"),
+    ("/uav1/geo_localization: {ros__parameters: {map: a.tif}}", "a.tif"),
+    ("geo_localization: {ros__parameters: {map: a.tif}}", "a.tif"),
+    ("uav1: {geo_localization: {ros__parameters: {map: a.tif}}}", "a.tif"),
+    ("/**: {ros__parameters: {map: a.tif}}", "a.tif"),
+    ("/**: {ros__parameters: {use_sim_time: true}}\n/**/geo_localization: {ros__parameters: {map: a.tif}}", "a.tif"),
+    ("/**/geo_localization: {ros__parameters: {map: \"\"}}", ""),
+    ("/**/reid: {ros__parameters: {map: a.tif}}", None), ("/**/geo_localization: {ros__parameters: {}}", None),
+    ("/**/geo_localization:", None), ("- a list", None), ("", None), ("{", None)])
+def test_what_a_parameter_file_says_of_a_node(tmp_path, text, value):
+    path = tmp_path / "parameters.yaml"
+    path.write_text(text)
+    assert in_file(path, "geo_localization", "map") == value
+    assert in_file(tmp_path / "absent.yaml", "geo_localization", "map") is None

@@ -18,6 +18,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from thermalreid_ros.files import shipped
 from thermalreid_ros.ros.environment import PACKAGE, process_environment
+from thermalreid_ros.ros.parameters import in_file
 
 _BOOLEAN = ("", "true", "false")
 _TRANSFORMS = [("/tf", "tf"), ("/tf_static", "tf_static")]  # a vehicle's own, in its namespace
@@ -53,11 +54,13 @@ def start(executable: str, given: Mapping[str, type], remappings: Mapping[str, s
 
     given: launch arguments that are parameters of the same name, with their types (list: of the one text given);
     renamed: where the parameter's name is another one. remappings: topic to the launch argument that renames it.
-    on_exit: what follows its end. needs: launch argument without which the node is not started.
+    on_exit: what follows its end. needs: launch argument without which, and without a parameter of the same name in the
+    parameter file, the node is not started.
     """
 
     def node(context: LaunchContext) -> list[Action]:
-        if needs and not LaunchConfiguration(needs).perform(context):
+        if needs and not (LaunchConfiguration(needs).perform(context) or in_file(
+                LaunchConfiguration("params_file").perform(context), executable, needs)):
             return []
         values = {(renamed or {}).get(name, name): [text] if kind is list else
                   ParameterValue(LaunchConfiguration(name), value_type=kind)

@@ -18,8 +18,10 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, make_dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, ParameterType, \
     SetParametersResult
 from rclpy.node import Node
@@ -206,6 +208,26 @@ class Schema:
                                      initial_indent="# ", subsequent_indent="# "),
                       f"{parameter.name}: {_yaml(parameter.default)}"]
         return "\n".join(lines) + "\n"
+
+
+def in_file(path: str | Path, node: str, name: str) -> Any:
+    """What a parameter file says of a parameter of the node of that name, in whichever namespace; None where it says
+    nothing, or cannot be read: the node itself tells that."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return next((value for value in _found(content, node, name) if value is not None), None)
+
+
+def _found(content: Any, node: str, name: str, of_node: bool = False) -> Iterator[Any]:
+    if not isinstance(content, dict):
+        return
+    for key, value in content.items():
+        if key == "ros__parameters":
+            yield value.get(name) if of_node and isinstance(value, dict) else None
+        else:  # a name may stand as a whole, or namespace by namespace
+            yield from _found(value, node, name, str(key).rpartition("/")[2] in (node, "*", "**"))
 
 
 def _yaml(value: Any) -> str:
