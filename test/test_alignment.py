@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from osm_files import OsmFile, opened_map
 
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
-from thermalreid_ros.localization.alignment import align, align_labels, project
+from thermalreid_ros.localization.alignment import align, align_labels, filled, project
 from thermalreid_ros.localization.ground import ground_offsets, ground_pixels
 from thermalreid_ros.localization.types import LocalizationError, SemanticMask
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
@@ -138,3 +138,10 @@ def test_what_is_no_pose_is_refused(semantic_map):
         align(semantic_map, mask, CAMERA, rotation, -1.0, 0.0, 0.0)
     with pytest.raises(LocalizationError, match="no map is seen"):
         align(semantic_map, mask, CAMERA, rotation, 90.0, np.nan, 0.0)
+
+
+def test_where_nothing_is_mapped_the_frame_tells_of_roads_and_vegetation():
+    ground, road, building, vegetation, water = SemanticClass
+    aligned = np.uint8([[ground, ground, ground, ground, ground, road, building, NO_DATA]])
+    shown = np.uint8([[road, vegetation, building, water, NO_DATA, vegetation, road, road]])
+    assert filled(aligned, shown).tolist() == [[road, vegetation, ground, ground, ground, road, building, NO_DATA]]

@@ -145,6 +145,13 @@ def align_labels(projected: np.ndarray, labels: np.ndarray, confidence: np.ndarr
     return Alignment(moved, projected, flow, after, before, "")
 
 
+def filled(aligned: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The aligned map, and where it says `ground`, that is, where nothing is mapped, the roads and the vegetation that
+    the frame's own labelling shows: maps know neither lawns nor yards. uint8 (h, w), as both given are."""
+    shown = (labels == SemanticClass.ROAD) | (labels == SemanticClass.VEGETATION)
+    return np.where((aligned == SemanticClass.GROUND) & shown, labels, aligned)
+
+
 def _agreement(projected: np.ndarray, labels: np.ndarray) -> float:
     both = (projected < CLASS_COUNT) & (labels < CLASS_COUNT)
     return float((projected[both] == labels[both]).mean()) if both.any() else 0.0
