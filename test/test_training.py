@@ -16,6 +16,7 @@ from thermalreid_ros.training.detection import DetectionRecipe, build, load_chec
 from thermalreid_ros.training.detectors import Darknet53, SemanticStem, YoloSemantic  # noqa: E402
 from thermalreid_ros.training.export import DetectorExport, export_detector  # noqa: E402
 from thermalreid_ros.training.frames import AnnotatedFrames, CropSampler, TrainingSet, read_coco  # noqa: E402
+from thermalreid_ros.training.weights import load_averaged  # noqa: E402
 from thermalreid_ros.training.losses import (  # noqa: E402
     IGNORE,
     PADDING,
@@ -279,6 +280,22 @@ def test_training_begins_with_the_network_of_an_earlier_one(squares, tmp_path):
         torch.testing.assert_close(on[name], value, rtol=2e-3, atol=1e-3, msg=name)
     with pytest.raises(ThermalReidError, match="weights.pt: holds yolo_compact, not yolo_semantic"):
         train(replace(recipe, network="yolo_semantic"), sets, tmp_path / "other", start=start, log=lines.append)
+
+
+@pytest.mark.parametrize("content", ["junk", "", [1, 2], {"recipe": 3, "averaged": 4}, {"features.0.0.weight": 1}])
+def test_files_of_something_else_are_told_by_name(squares, tmp_path, content):
+    path = tmp_path / "run" / "checkpoint.pt"
+    path.parent.mkdir()
+    path.write_text(content) if isinstance(content, str) else torch.save(content, path)
+    recipe = DetectionRecipe("yolo_compact", steps=1, batch=1, crop_px=96)
+    with pytest.raises(ThermalReidError, match="checkpoint.pt: no checkpoint of this version"):
+        load_checkpoint(path)
+    with pytest.raises(ThermalReidError, match="checkpoint.pt: no checkpoint of this training .*another --out"):
+        train(recipe, [TrainingSet(squares)], path.parent, log=lambda line: None)
+    with pytest.raises(ThermalReidError, match="checkpoint.pt: no weights of MobileNetV2"):
+        build("yolo_compact", path)
+    with pytest.raises(ThermalReidError, match="checkpoint.pt: no weights of a thing"):
+        load_averaged(torch.nn.Linear(1, 1), path, "a thing")
 
 
 def test_minutes_end_a_training_before_its_steps(squares, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.training.weights import write_state
+from thermalreid_ros.training.weights import first_line, write_state
 
 CHECKPOINT = "checkpoint.pt"
 _LOG_EVERY_S = 15.0
@@ -99,7 +99,7 @@ class Course:
                     part.load_state_dict(state[name])
             self.step, self.seconds = state["step"], state["seconds"]
         except Exception as error:  # zip's, pickle's and torch's own errors share no base class
-            raise ThermalReidError(f"{self._path}: no checkpoint of this training ({str(error).splitlines()[0]}); "
+            raise ThermalReidError(f"{self._path}: no checkpoint of this training ({first_line(error)}); "
                                    "choose another --out") from None
         if not fits:
             raise ThermalReidError(f"{self._path}: made with another recipe; choose another --out")

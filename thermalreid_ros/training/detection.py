@@ -17,7 +17,7 @@ from thermalreid_ros.training.course import warm_cosine
 from thermalreid_ros.training.detectors import NETWORKS, YoloCompact
 from thermalreid_ros.training.frames import CropSampler, TrainingSet
 from thermalreid_ros.training.losses import compact_loss, semantic_loss
-from thermalreid_ros.training.weights import Averaged, scaled, set_rate, write_state
+from thermalreid_ros.training.weights import Averaged, first_line, scaled, set_rate, write_state
 
 _HALVED_FROM = 256  # weights.pt: tensors of fewer elements stay as they are
 
@@ -104,16 +104,21 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
                                   fused=kind == "cuda")
     step, seconds = 0, 0.0
     if path.exists():
-        state = torch.load(path, map_location=device, weights_only=True)
         free = {"steps": 0, "minutes": None}
-        ours, theirs = asdict(recipe) | free, state["recipe"] | free
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+            ours, theirs = asdict(recipe) | free, state["recipe"] | free
+            if ours == theirs:
+                model.load_state_dict(state["model"])
+                averaged.model.load_state_dict(state["averaged"])
+                optimiser.load_state_dict(state["optimiser"])
+                step, seconds = state["step"], state["seconds"]
+        except Exception as error:  # zip's, pickle's and torch's own errors share no base class
+            raise ThermalReidError(f"{path}: no checkpoint of this training ({first_line(error)}); choose another "
+                                   "--out") from None
         if ours != theirs:
             changed = ", ".join(k for k in ours if ours[k] != theirs.get(k))
             raise ThermalReidError(f"{path}: made with another recipe ({changed} differ); choose another --out")
-        model.load_state_dict(state["model"])
-        averaged.model.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, seconds = state["step"], state["seconds"]
         log(f"resumed at step {step} of {recipe.steps}")
 
     sampler = CropSampler(sets, recipe.crop_px, recipe.seed, inversion=recipe.inversion, variation=recipe.variation,
@@ -177,6 +182,6 @@ def load_checkpoint(path: Path) -> tuple[torch.nn.Module, dict, int]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         model = build(state["recipe"]["network"])
         model.load_state_dict(state["averaged"])
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ThermalReidError(f"{path}: no checkpoint of this version ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # zip's, pickle's and torch's own errors share no base class
+        raise ThermalReidError(f"{path}: no checkpoint of this version ({first_line(error)})") from None
     return model.eval(), state["recipe"], state["step"]

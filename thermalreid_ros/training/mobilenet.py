@@ -7,6 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.training.weights import first_line, read_state
+
 #: Of RGB from 0 to 255, as published ImageNet weights want it normalised.
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 #: expansion, channels, repeats, stride of the first repeat (Sandler et al. 2018, table 2)
@@ -104,9 +107,13 @@ class MobileNetV2(nn.Module):
 
         The stem saw (RGB / 255 - mean) / std, which it still wants where `inputs` is 3. A grey image normalised to zero
         mean and unit variance is the same thing in all three channels, so there the three kernels add up.
+        ThermalReidError where the file holds something else.
         """
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = read_state(path, "MobileNetV2")
         weights = {k: v for k, v in weights.items() if k.startswith("features.") and not k.startswith("features.18.")}
-        if self.features[0][0].in_channels == 1:
-            weights["features.0.0.weight"] = weights["features.0.0.weight"].sum(1, keepdim=True)
-        self.load_state_dict(weights)
+        try:
+            if self.features[0][0].in_channels == 1:
+                weights["features.0.0.weight"] = weights["features.0.0.weight"].sum(1, keepdim=True)
+            self.load_state_dict(weights)
+        except Exception as error:  # whatever the file holds instead
+            raise ThermalReidError(f"{path}: no weights of MobileNetV2 ({first_line(error)})") from None

@@ -25,7 +25,7 @@ from thermalreid_ros.maps.tiles import LOCALIZATION_TILING
 from thermalreid_ros.training.detection import keep_freed_memory
 from thermalreid_ros.training.mobilenet import MobileNetV2
 from thermalreid_ros.training.tile_views import PLACE_STEP_M, MapAtlas, ViewRecipe, ViewSampler
-from thermalreid_ros.training.weights import Averaged, decayed, whole, write_state
+from thermalreid_ros.training.weights import Averaged, decayed, first_line, whole, write_state
 
 RADII_M = (300.0, 800.0)  # of the rough position, at which recall is measured
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.pt"
@@ -197,7 +197,7 @@ class _Run:
         except ThermalReidError:
             raise
         except Exception as error:  # torch.load raises whatever the damage leads to
-            raise ThermalReidError(f"{path}: no whole checkpoint of this version ({_line(error)}); choose another "
+            raise ThermalReidError(f"{path}: no whole checkpoint of this version ({first_line(error)}); choose another "
                                    "--out") from None
         return f"resumed at step {self.step}, after {self.seconds / 60:.1f} min"
 
@@ -209,7 +209,7 @@ def load_weights(path: Path) -> tuple[TileDescriptor, dict[str, Any]]:
         model = TileDescriptor(state["recipe"]["width"], state["recipe"]["dimension"])
         model.load_state_dict(whole(state.pop("model")))
     except Exception as error:  # as above
-        raise ThermalReidError(f"{path}: no weights of a tile distance ({_line(error)})") from None
+        raise ThermalReidError(f"{path}: no weights of a tile distance ({first_line(error)})") from None
     return model.eval(), state
 
 
@@ -263,7 +263,3 @@ def validate(model: TileDescriptor, sampler: ViewSampler, queries: int, radii_m:
                                     "recall5": float((best <= step_m).mean()), "median_m": float(np.median(first)),
                                     "tiles": float(tiles.mean())}
     return summary
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -74,6 +73,11 @@ def write_weights(model: torch.nn.Module, out: Path, **facts: Any) -> Path:
     return out / WEIGHTS
 
 
+def first_line(error: Exception) -> str:
+    """Of what an error says, or what it is called."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def read_state(path: Path, what: str) -> dict[str, Any]:
     """What a file of torch.save holds, on the CPU.
 
@@ -84,8 +88,8 @@ def read_state(path: Path, what: str) -> dict[str, Any]:
         if not isinstance(state, dict):
             raise KeyError("averaged")
         return state
-    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ThermalReidError(f"{path}: no weights of {what} ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # zip's, pickle's and torch's own errors share no base class
+        raise ThermalReidError(f"{path}: no weights of {what} ({first_line(error)})") from None
 
 
 def load_averaged(model: torch.nn.Module, path: Path, what: str) -> dict[str, Any]:
@@ -96,7 +100,7 @@ def load_averaged(model: torch.nn.Module, path: Path, what: str) -> dict[str, An
     state = read_state(path, what)
     try:
         model.load_state_dict(whole(state["averaged"]))
-    except (KeyError, RuntimeError) as error:
-        raise ThermalReidError(f"{path}: no weights of {what} ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # whatever the file holds instead
+        raise ThermalReidError(f"{path}: no weights of {what} ({first_line(error)})") from None
     model.eval()
     return {name: value for name, value in state.items() if name != "averaged"}
