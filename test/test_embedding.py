@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import yaml
+from tiny_models import shapes_alone
 
 from thermalreid_ros.engine import EngineError, load_engine
 from thermalreid_ros.reid.embedding import Embedder
@@ -107,6 +109,15 @@ def test_nothing_is_embedded_as_nothing(embedder):
 def test_other_crops_are_refused(embedder, crops):
     with pytest.raises(EngineError):
         embedder.embed(crops)
+
+
+@pytest.mark.parametrize("classes", [["person", "car", "bicycle", "dog"], []])
+def test_classes_in_another_order_are_refused(tmp_path, classes):
+    path = shapes_alone(tmp_path / "shapes.onnx")
+    card = path.with_suffix(".yaml")
+    card.write_text(yaml.safe_dump({**yaml.safe_load(card.read_text()), "classes": classes}))
+    with pytest.raises(EngineError, match="an embedding's classes are car, person, bicycle, dog"):
+        Embedder(load_engine(path, providers=("cpu",)))
 
 
 def test_the_generators_fly_as_they_were_trained(tmp_path):

@@ -125,6 +125,11 @@ def test_a_file_that_is_no_model_though_its_sum_is_right(tmp_path):
     assert "noise.onnx: onnxruntime cannot load it (INVALID_PROTOBUF" in line
 
 
+@pytest.mark.parametrize("threads", [-1, 100_000])
+def test_threads_that_no_machine_has_are_refused(model, threads):
+    assert f"threads: {threads}; give 1 to" in refused(load_engine, model, threads=threads)
+
+
 @pytest.mark.parametrize("changes, says", [
     ({"inputs": [{"name": "picture", "shape": [1, 1, 32, 40]}]}, "inputs are image, its card says picture"),
     ({"inputs": [{"name": "image", "shape": [1, 3, 32, 40]}]}, "'image' is float32 [1, 1, 32, 40], its card"),
@@ -135,6 +140,7 @@ def test_a_file_that_is_no_model_though_its_sum_is_right(tmp_path):
     ({"sha256": None, "task": None}, "tiny.yaml: the model card lacks task, sha256"),
     ({"inputs": [{"shape": [1]}]}, "every input and output needs a name and a shape"),
     ({"opset": "seventeen"}, "tiny.yaml: the model card has a wrong value"),
+    ({"strides": [8, 0]}, "tiny.yaml: the model card has a wrong value (strides [8, 0])"),
     ({"sha256": "0" * 64}, "its card says 000000000000..."),
 ])
 def test_a_card_that_does_not_belong_to_the_model(model, changes, says):

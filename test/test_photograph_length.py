@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny_models import tells_lengths
 
 from thermalreid_ros.camera.crops import square_crop
 from thermalreid_ros.cli import main
@@ -84,6 +85,13 @@ def test_several_photographs_are_one_and_their_order_is_nothing(shipped):
 def test_a_model_that_does_something_else_is_refused():
     with pytest.raises(EngineError, match="does embedding, not length"):
         LengthTeller(load_engine("reid_embedding", providers=("cpu",)))
+
+
+@pytest.mark.parametrize("known", [(1.4, 0.0), (1.4, float("nan")), (float("inf"), 0.1)])
+def test_a_card_whose_lengths_are_none_is_refused(tmp_path, known):
+    path = tells_lengths(tmp_path / "tells.onnx", 4.0, 0.1, known=known)
+    with pytest.raises(EngineError, match="its card tells no lengths"):
+        LengthTeller(load_engine(path, providers=("cpu",)))
 
 
 def test_the_size_that_a_photograph_tells_moves_the_ranking():

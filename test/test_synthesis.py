@@ -125,6 +125,14 @@ def test_a_model_of_another_task_is_refused():
         ProbeSynthesizer(engine)
 
 
+@pytest.mark.parametrize("offsets", [[1.0, 2.0], {"car": 1.0}, {"car": "ab"}, {"car": [None]}])
+def test_a_card_with_other_offsets_is_refused(offsets):
+    engine = RedIsWarm()
+    engine.card = ModelCard.from_mapping({**RedIsWarm.card.to_mapping(), "mean_offsets_k": offsets})
+    with pytest.raises(EngineError, match="model 'red': mean_offsets_k"):
+        ProbeSynthesizer(engine)
+
+
 def test_the_sun_stands_where_almanacs_have_it():
     # Krems, 48.41 N 15.6 E. Solar noon of the solstice: 90 - 48.41 + 23.44.
     noon = Conditions.at(datetime(2025, 6, 21, 10, 57, 36, tzinfo=timezone.utc), 48.41, 15.6, 25.0)

@@ -82,7 +82,7 @@ class ModelCard:
                 inputs=tuple(_tensor(spec) for spec in values["inputs"]),
                 outputs=tuple(_tensor(spec) for spec in values["outputs"]),
                 classes=tuple(str(name) for name in values.get("classes") or ()),
-                strides=tuple(int(stride) for stride in values.get("strides") or ()),
+                strides=_strides(values.get("strides") or ()),
                 opset=int(values.get("opset") or 0),
                 precision=str(values.get("precision") or "fp32"),
                 training=dict(values.get("training") or {}),
@@ -140,6 +140,13 @@ def _tensor(values: Mapping[str, Any]) -> TensorSpec:
         typical_shape=tuple(int(size) for size in values.get("typical_shape") or ()),
         meaning=str(values.get("meaning", "")),
     )
+
+
+def _strides(values: Any) -> tuple[int, ...]:
+    strides = tuple(int(stride) for stride in values)
+    if min(strides, default=1) < 1:
+        raise ValueError(f"strides {list(strides)}")
+    return strides
 
 
 def _floats(value: Any) -> tuple[float, ...]:

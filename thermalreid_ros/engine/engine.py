@@ -33,6 +33,7 @@ from thermalreid_ros.files import shipped
 Log = Callable[[str], None]
 _in_models_s = _in_models_cpu_s = 0.0  # of this process
 DEFAULT_PROVIDERS = ("tensorrt", "cuda", "cpu_int8", "cpu")
+MOST_THREADS = 256  # of a session: it makes as many as it is asked for, and dies of them
 INT8_SUFFIX = ".int8"  # of the form of a model that engine/int8.py makes
 _ORT_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
                "tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(int32)": "int32",
@@ -144,6 +145,8 @@ def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDE
     log = log or logging.getLogger(__name__).info
     if precision not in PRECISIONS:
         raise EngineError(f"precision '{precision}' is unknown; choose from {', '.join(PRECISIONS)}")
+    if not 0 <= threads <= MOST_THREADS:
+        raise EngineError(f"threads: {threads}; give 1 to {MOST_THREADS}, or 0 for one for each core")
     path, card = open_model(model)
     machine = machine or probe_machine()
     chosen, reasons = choose_providers(providers, machine)

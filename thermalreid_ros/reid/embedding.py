@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from thermalreid_ros.camera.crops import square_crop
+from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import Engine, EngineError
 
 TASK = "embedding"
@@ -27,6 +28,9 @@ class Embedder:
     def __init__(self, engine: Engine, batch: int = 32):
         if engine.card.task != TASK:
             raise EngineError(f"model '{engine.card.name}' does {engine.card.task}, not {TASK}")
+        if engine.card.classes != CLASS_NAMES:  # whoever reads probabilities counts on their order
+            raise EngineError(f"model '{engine.card.name}' tells {', '.join(engine.card.classes) or 'no classes'} "
+                              f"apart; an embedding's classes are {', '.join(CLASS_NAMES)}")
         self.engine, self._batch = engine, batch
         self.size_px = int(next(spec for spec in engine.card.inputs if spec.name == "pictures").shape[2])
 

@@ -33,6 +33,8 @@ class LengthTeller:
         try:
             self._known = {name: (float(row["mean"]), float(row["spread"]))
                            for name, row in card.extra["lengths"].items()}
+            if not all(math.isfinite(mean) and 0.0 < spread < math.inf for mean, spread in self._known.values()):
+                raise ValueError("a spread that is not above 0")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EngineError(f"model '{card.name}': its card tells no lengths of classes ({error})") from None
 

@@ -59,8 +59,12 @@ class ProbeSynthesizer:
             raise EngineError(f"model '{engine.card.name}' does {engine.card.task}, not {TASK}")
         self.engine = engine
         self.size_px = int(next(spec for spec in engine.card.inputs if spec.name == "colour").shape[2])
-        self.offsets_k = {name: tuple(map(float, values))
-                          for name, values in engine.card.extra.get("mean_offsets_k", {}).items()}
+        try:
+            self.offsets_k = {name: tuple(map(float, values))
+                              for name, values in (engine.card.extra.get("mean_offsets_k") or {}).items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise EngineError(f"model '{engine.card.name}': mean_offsets_k of its card are no lists of kelvin by class "
+                              f"({error})") from None
 
     @property
     def most(self) -> int:
