@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +118,19 @@ def test_a_part_that_fails_leaves_a_page_and_is_named(plan: ResultsPlan, capfd: 
     assert "not measured: simulation, simulated flights: ended with exit code 2" in said.out
     assert "one.tif" in said.err and "Traceback" not in said.err
     assert (plan.out / "results.md").is_file()
+
+
+def test_ctrl_c_lets_a_step_end_what_it_began(tmp_path):
+    """As at a terminal: it reaches the command and the step alike."""
+    step = ("import sys, time\ntry:\n    time.sleep(1.0)\n    print('begun', flush=True)\n    time.sleep(60)\n"
+            "except KeyboardInterrupt:\n    time.sleep(1.0)\n    open(sys.argv[1], 'w').write('ended well')")
+    command = ("import sys\nfrom thermalreid_ros.cli.evaluate_all import run_command\n"
+               "try: run_command([sys.executable, '-c', sys.argv[1], sys.argv[2]])\n"
+               "except KeyboardInterrupt: sys.exit(130)")
+    process = subprocess.Popen([sys.executable, "-c", command, step, str(tmp_path / "said")], start_new_session=True,
+                               stdout=subprocess.PIPE, text=True,
+                               env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    assert process.stdout.readline() == "begun\n"
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and (tmp_path / "said").read_text() == "ended well"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from thermalreid_ros.cli.arguments import output_folder, positive, seed
 
 _RUN = "import sys; from thermalreid_ros.cli import main; sys.exit(main())"
+_ENDS_WITHIN_S = 30.0  # after Ctrl-C, with its workers and nodes
 
 
 def add_parser(parts: argparse._SubParsersAction) -> None:
@@ -33,7 +35,6 @@ def add_parser(parts: argparse._SubParsersAction) -> None:
 def _run(args: argparse.Namespace) -> int:
     import os
     import platform
-    import subprocess
     import sys
 
     from thermalreid_ros.evaluation.results import PARTS, ResultsPlan, Step, run_steps, write_results
@@ -45,7 +46,7 @@ def _run(args: argparse.Namespace) -> int:
 
     def start(step: Step) -> int:
         step.prepare()
-        return subprocess.run([sys.executable, "-c", _RUN, *step.arguments]).returncode
+        return run_command([sys.executable, "-c", _RUN, *step.arguments])
 
     failed = run_steps(steps, start, lambda line: print(line, flush=True))
     path = write_results(plan, f"{os.cpu_count()} cores of {platform.machine()}, Python {platform.python_version()}")
@@ -53,3 +54,26 @@ def _run(args: argparse.Namespace) -> int:
     for line in failed:
         print(f"not measured: {line}")
     return 1 if failed else 0
+
+
+def run_command(command: Sequence[str]) -> int:
+    """Run a command to its end; its exit code. Ctrl-C, which reaches it too, is raised once it has ended what it began;
+    `subprocess.run` would kill it after a quarter of a second."""
+    import subprocess
+    import time
+
+    process = subprocess.Popen(command)
+    interrupt, end_s = None, 0.0
+    while True:
+        try:
+            code = process.wait(None if interrupt is None else max(end_s - time.monotonic(), 0.0))
+            break
+        except KeyboardInterrupt as asked:
+            interrupt, end_s = asked, time.monotonic() + _ENDS_WITHIN_S
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+            break
+    if interrupt is not None:
+        raise interrupt
+    return code
