@@ -1,6 +1,7 @@
 """Flights: the camera's way, what the other sensors say of it, and the recording with its truth."""
 
 import json
+import multiprocessing
 import time
 
 import cv2
@@ -19,6 +20,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation import flight_bag
 from thermalreid_ros.ros.bag import Bag
 from thermalreid_ros.world import film as film_module
+from thermalreid_ros.world import workers
 from thermalreid_ros.world.actors import make_identity
 from thermalreid_ros.world.film import claim_folder, clear_flight, in_view, solar_time
 from thermalreid_ros.world.flight import (PATTERNS, FlightError, FlightPlan, Trajectory, altitude_readings,
@@ -247,6 +249,22 @@ def test_faults_of_workers_are_told():
         list(run_in_order(Squares, (3,), list(range(6)), 2))
     with pytest.raises(WorkerError, match="killed"):
         list(run_in_order(Squares, (99,), [1, -1, 2, 3], 2))
+
+
+def test_workers_end_quietly_where_who_asked_was_killed(monkeypatch):
+    monkeypatch.setattr(workers.signal, "signal", lambda *_: None)  # they run in this process here
+    for fault in (None, ThermalReidError("no number"), ValueError("a defect")):
+        ours, theirs = multiprocessing.Pipe()
+
+        def work(number: int) -> int:
+            ours.close()
+            if fault is not None:
+                raise fault
+            return number
+
+        ours.send(3)
+        workers._serve(theirs, lambda: work, ())
+        theirs.close()
 
 
 # --- the recording ---------------------------------------------------------------------------------------------------

@@ -95,10 +95,17 @@ def _serve(connection: Connection, make: Callable[..., Callable[[Any], Any]], ar
         while True:
             try:
                 job = connection.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 return
-            connection.send((True, work(job)))
+            _answer(connection, (True, work(job)))
     except ThermalReidError as error:
-        connection.send((False, error))
+        _answer(connection, (False, error))
     except Exception:
-        connection.send((False, RuntimeError("a worker process failed:\n" + traceback.format_exc())))
+        _answer(connection, (False, RuntimeError("a worker process failed:\n" + traceback.format_exc())))
+
+
+def _answer(connection: Connection, answer: tuple[bool, Any]) -> None:
+    try:
+        connection.send(answer)
+    except OSError:  # who asked has been killed: the next question does not come
+        pass
