@@ -26,6 +26,7 @@ class SeesPlaces:
     """An embedding to which a crop is where it is hottest: left or right of its middle."""
 
     engine = SimpleNamespace(card=SimpleNamespace(name="places"), close=lambda: None)
+    dimensions = 2
 
     def __init__(self):
         self.described = 0
@@ -91,6 +92,20 @@ def test_descriptors_tell_apart_what_signatures_do_not():
     assert embedder.described == 4
     with pytest.raises(ProbeError, match="described by 'another' but tracks are by 'places'"):
         reid.add_probe(probe(np.float32([[0, 1], [0, 1]]), "another"))
+
+
+@pytest.mark.parametrize("embedder", [SeesPlaces(), None])
+def test_a_probe_of_another_version_of_the_embedding_is_refused_and_the_others_are_ranked_on(embedder):
+    """It would end every ranking, those of all other probes, too."""
+    name, fitted = ("places", "") if embedder else ("fitted", "fitted")
+    fusion = replace(FUSION, descriptor_model=fitted)
+    known = np.zeros((2, 2 if embedder else fusion.descriptor_size), np.float32)
+    reid = Reidentifier("celsius_f32", Gallery(0.5), method=FUSED, fusion=fusion, embedder=embedder)
+    reid.add_probe(replace(probe(known, name), probe_id="known"))
+    with pytest.raises(ProbeError, match="'p': its descriptors are of 5 numbers, those of .* here of"):
+        reid.add_probe(probe(np.ones((2, 5), np.float32), name))
+    reid.process(frame(1, car(40, 40)), (car(40, 40),))
+    assert [ranking.probe_id for ranking in reid.rank_all()] == ["known"]
 
 
 def test_a_size_that_is_known_counts():

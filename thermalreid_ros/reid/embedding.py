@@ -34,6 +34,11 @@ class Embedder:
         self.engine, self._batch = engine, batch
         self.size_px = int(next(spec for spec in engine.card.inputs if spec.name == "pictures").shape[2])
 
+    @property
+    def dimensions(self) -> int:
+        """Of its descriptors."""
+        return int(next(spec.shape[1] for spec in self.engine.card.outputs if spec.name == "embedding"))
+
     def warm_up(self) -> None:
         """Run the largest batch, so that memory is taken now and not in flight."""
         self.embed(np.zeros((self._batch, self.size_px, self.size_px), np.float32))
@@ -91,8 +96,7 @@ class Embedder:
             vectors.append(vector)
             classes.append(probability)
         if not vectors:
-            width = next(spec.shape[1] for spec in self.engine.card.outputs if spec.name == "embedding")
-            return np.zeros((0, int(width)), np.float32), np.zeros((0, len(self.engine.card.classes)), np.float32)
+            return np.zeros((0, self.dimensions), np.float32), np.zeros((0, len(self.engine.card.classes)), np.float32)
         return np.concatenate(vectors), np.concatenate(classes)
 
 

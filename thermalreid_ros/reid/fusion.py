@@ -243,6 +243,11 @@ class FusedModel:
             "lengths": {name: {"offset": rounded(row.offset), "noise": rounded(row.noise)}
                         for name, row in self.lengths.items()}}
 
+    @property
+    def descriptor_size(self) -> int:
+        """Numbers in a descriptor of the embedding that it was fitted with; 0 where its sizes ask for none."""
+        return max(len(row.weights) for row in self.sizes.values())
+
     def least_probability(self, length: ToldLength | None) -> float:
         """From which on a match is accepted: lengths told roughly leave fewer candidates that come close to certain, by
         the logarithm of the error between those that were fitted, and as for the last of them beyond."""

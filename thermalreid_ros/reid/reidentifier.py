@@ -132,7 +132,7 @@ class Reidentifier:
     def add_probe(self, probe: Probe) -> None:
         """Search for this object from now on; a probe of the same name is replaced, and the oldest of more
         than 16 goes. Raises ProbeError when the probe's scale is not that of the camera, or its descriptors are of
-        another embedding."""
+        another embedding, or another version of it."""
         if (scale := probe.signatures[0].scale) != self._scale:
             raise ProbeError(f"probe '{probe.probe_id}' is in {scale.name} but the camera gives "
                              f"{self._scale.name}; take the probe in the camera's units")
@@ -140,10 +140,21 @@ class Reidentifier:
                 probe.descriptor_model != (name := self._embedder.engine.card.name):
             raise ProbeError(f"probe '{probe.probe_id}' was described by '{probe.descriptor_model}' but tracks are by "
                              f"'{name}'; give both nodes one model")
+        if len(probe.descriptors) and (size := self._descriptor_size(probe)) not in (0, probe.descriptors.shape[1]):
+            raise ProbeError(f"probe '{probe.probe_id}': its descriptors are of {probe.descriptors.shape[1]} numbers, "
+                             f"those of '{probe.descriptor_model}' here of {size}; give both nodes one version of the "
+                             "model")
         self._probes.pop(probe.probe_id, None)
         self._probes[probe.probe_id] = probe
         if len(self._probes) > MAX_PROBES:
             del self._probes[next(iter(self._probes))]
+
+    def _descriptor_size(self, probe: Probe) -> int:
+        """What a probe's descriptors are to have; 0 where nothing is compared with them."""
+        if self._embedder is not None:
+            return self._embedder.dimensions
+        fitted = self._fusion is not None and probe.descriptor_model == self._fusion.descriptor_model
+        return self._fusion.descriptor_size if fitted else 0
 
     def remove_probe(self, probe_id: str) -> None:
         """Search for it no longer; nothing happens where it is not known."""
