@@ -2,12 +2,16 @@
 
 import ctypes
 import json
+import os
+import shutil
+import time
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from tiny_models import convolution
 
+import thermalreid_ros.engine.cache as cache_module
 import thermalreid_ros.engine.engine as engine_module
 import thermalreid_ros.engine.providers as providers
 from thermalreid_ros.engine import EngineError, TensorSpec, load_engine
@@ -199,6 +203,37 @@ def test_cache_drops_only_what_is_superseded(tmp_path):
             pass
     assert [folder.name for folder in cache.discard_superseded(KEY)] == [old.folder]
     assert {engine.key for engine in cache.engines()} == {KEY, other_shape}
+
+
+def test_engines_that_another_process_removes_meanwhile_are_gone(monkeypatch, tmp_path):
+    """Two nodes that start together build the engine of one model both, and clear up after the last one both."""
+    cache, old = EngineCache(tmp_path), replace(KEY, tensorrt="90000")
+
+    def vanishing(function):
+        def then(*args, **kwargs):
+            result = function(*args, **kwargs)
+            shutil.rmtree(tmp_path / old.folder, ignore_errors=True)
+            return result
+        return then
+
+    for module, name in ((cache_module.tempfile, "mkdtemp"), (cache_module, "_read_key")):
+        with cache.building(old):
+            pass
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, vanishing(getattr(module, name)))
+            cache.discard(tmp_path / old.folder) if name == "mkdtemp" else cache.discard_superseded(KEY)
+        assert {path.name for path in tmp_path.iterdir()} == {"timing"}
+
+
+def test_what_killed_processes_left_is_cleared_after_a_day(tmp_path):
+    cache = EngineCache(tmp_path)
+    for name, age_s in ((".building-tiny-1", 2 * 86400), (".removed-2", 2 * 86400), (".building-tiny-3", 3600)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tiny.engine").write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    with cache.building(KEY):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"timing", KEY.folder, ".building-tiny-3"}
 
 
 def test_cache_in_the_xdg_place(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from thermalreid_ros.engine.providers import EngineKey
 from thermalreid_ros.files import cache_home, write_atomically
 
 _KEY_FILE = "key.json"
+_LEFT_S = 86400.0  # no engine takes so long to build
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class EngineCache:
         """
         try:
             self.timing_cache.mkdir(parents=True, exist_ok=True)
+            self._clear_leftovers()
             private = Path(tempfile.mkdtemp(prefix=f".building-{key.folder}-", dir=self.root))
         except OSError as error:
             raise EngineError(f"{self.root}: the engine cache cannot be written ({error.strerror}); "
@@ -75,19 +78,30 @@ class EngineCache:
         finally:
             shutil.rmtree(private, ignore_errors=True)
 
+    def _clear_leftovers(self) -> None:
+        """What processes that were killed left half built or half removed."""
+        for folder in (*self.root.glob(".building-*"), *self.root.glob(".removed-*")):
+            with suppress(FileNotFoundError):
+                if time.time() - folder.stat().st_mtime > _LEFT_S:
+                    shutil.rmtree(folder, ignore_errors=True)
+
     def discard(self, folder: Path) -> None:
-        """Remove an engine; it disappears from its name at once."""
+        """Remove an engine; it disappears from its name at once. One that another process removes is none the less
+        gone."""
         if folder.exists():
             grave = tempfile.mkdtemp(prefix=".removed-", dir=self.root)
-            os.replace(folder, grave)
+            with suppress(FileNotFoundError):
+                os.replace(folder, grave)
             shutil.rmtree(grave, ignore_errors=True)
 
     def engines(self) -> tuple[CachedEngine, ...]:
         """All finished engines, by name."""
-        folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        return tuple(
-            CachedEngine(folder, key, sum(file.stat().st_size for file in folder.iterdir()))
-            for folder in folders if not folder.name.startswith(".") and (key := _read_key(folder)))
+        found = []
+        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
+            if not folder.name.startswith(".") and (key := _read_key(folder)):
+                with suppress(FileNotFoundError):  # another process removes it just now
+                    found.append(CachedEngine(folder, key, sum(file.stat().st_size for file in folder.iterdir())))
+        return tuple(found)
 
     def discard_superseded(self, key: EngineKey) -> tuple[Path, ...]:
         """Remove engines that serve the same purpose, built from another file or by other versions."""
