@@ -196,6 +196,8 @@ def test_all_probes_at_once_rank_as_each_alone():
     ({"method": FUSED}, "needs a fusion"),
     ({"method": FUSED, "fusion": replace(FUSION, descriptor_model="old"), "embedder": SeesPlaces()},
      "fitted with the embedding 'old', not with 'places'"),
+    ({"method": FUSED, "fusion": replace(FUSION, descriptor_model="places"), "embedder": SeesPlaces()},
+     f"fitted with descriptors of {FUSION.descriptor_size} numbers, 'places' gives 2"),
 ])
 def test_methods_that_lack_what_they_need_are_refused(options, complaint):
     with pytest.raises(MethodError, match=complaint):

@@ -82,6 +82,11 @@ class Reidentifier:
                 "", name := embedder.engine.card.name):
             raise MethodError(f"the fusion was fitted with the embedding '{fusion.descriptor_model}', not with "
                               f"'{name}'; fit it anew with `thermalreid reid fit-fusion`")
+        if fusion is not None and embedder is not None and fusion.descriptor_model and \
+                fusion.descriptor_size not in (0, embedder.dimensions):
+            raise MethodError(f"the fusion was fitted with descriptors of {fusion.descriptor_size} numbers, "
+                              f"'{fusion.descriptor_model}' gives {embedder.dimensions}; fit it anew with "
+                              "`thermalreid reid fit-fusion`")
         if method == EMBEDDING and embedder is None and scale_for(units) is CELSIUS or \
                 method == FUSED and fusion is None:
             raise MethodError(f"method '{method}' needs {'an embedding' if method == EMBEDDING else 'a fusion'} model")
