@@ -1,5 +1,6 @@
 """Recordings: written and read back, cut, damaged and absent ones; the recording that is shipped."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,20 @@ def messages(count: int, size: int = 64):
     for number in range(count):
         yield "/thermal/image_raw", 10**9 * (number + 1), image(number, size)
         yield "/note", 10**9 * (number + 1) + 1, text(f"frame {number}")
+
+
+def test_a_recording_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(BagError, match="bag: cannot be written .File exists"):
+        write_bag(tmp_path / "file" / "bag", messages(2), {})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rosbags.rosbag2.Writer.write", full)
+    with pytest.raises(BagError, match="bag: cannot be written .No space left on device"):
+        write_bag(tmp_path / "bag", messages(2), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

@@ -190,25 +190,29 @@ def write_bag(path: str | Path, messages: Iterable[tuple[str, int, Any]], custom
     messages: (topic, stamp_ns, message object of `message_types()`), by rising stamp. custom: text entries for
     its metadata. storage: "mcap" or "sqlite3". compress: the chunks of an mcap file, with zstd. The folder is
     absent or whole.
-    Raises BagError where it exists already.
+    Raises BagError where it exists already, or cannot be written.
     """
     path, types = Path(path), message_types()
     if path.exists():
         raise BagError(f"{path}: exists already; remove it or choose another place")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        work = Path(temporary) / path.name  # rosbag2 names the storage file after its folder
-        writer = Writer(work, version=9, storage_plugin=StoragePlugin[storage.upper()])
-        writer.set_compression(CompressionMode.STORAGE if compress else CompressionMode.NONE, CompressionFormat.ZSTD)
-        with writer:
-            for key, value in custom.items():
-                writer.set_custom_data(key, value)
-            connections = {}
-            for topic, stamp_ns, message in messages:
-                if topic not in connections:
-                    connections[topic] = writer.add_connection(topic, message.__msgtype__, typestore=types)
-                writer.write(connections[topic], stamp_ns, types.serialize_cdr(message, message.__msgtype__))
-        os.replace(work, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+            work = Path(temporary) / path.name  # rosbag2 names the storage file after its folder
+            writer = Writer(work, version=9, storage_plugin=StoragePlugin[storage.upper()])
+            writer.set_compression(CompressionMode.STORAGE if compress else CompressionMode.NONE,
+                                   CompressionFormat.ZSTD)
+            with writer:
+                for key, value in custom.items():
+                    writer.set_custom_data(key, value)
+                connections = {}
+                for topic, stamp_ns, message in messages:
+                    if topic not in connections:
+                        connections[topic] = writer.add_connection(topic, message.__msgtype__, typestore=types)
+                    writer.write(connections[topic], stamp_ns, types.serialize_cdr(message, message.__msgtype__))
+            os.replace(work, path)
+    except OSError as error:
+        raise BagError(f"{path}: cannot be written ({error.strerror or error})") from None
     return path
 
 
