@@ -211,6 +211,22 @@ def test_output_files_are_whole_or_absent(tmp_path):
     assert oct(path.stat().st_mode & 0o777) == oct(0o666 & ~_umask())
 
 
+def test_plots_and_pictures_are_whole_or_told(tmp_path):
+    """OpenCV's own imwrite says nothing of a full disk, Matplotlib's savefig leaves a half."""
+    import numpy as np
+    from matplotlib.figure import Figure
+    from thermalreid_ros.evaluation.pictures import save_picture, save_plot
+
+    for save in (lambda path: save_picture(path, np.zeros((4, 4, 3), np.uint8)),
+                 lambda path: save_plot(path, Figure(), dpi=20)):
+        save(tmp_path / "whole.png")
+        assert (tmp_path / "whole.png").read_bytes()[-8:-4] == b"IEND"
+        with pytest.raises(ThermalReidError, match="half.png: cannot be written"):
+            save(tmp_path / "absent" / "half.png")
+    for source in Path(REPOSITORY, "thermalreid_ros").rglob("*.py"):
+        assert not re.search(r"imwrite\(|savefig\(\w*(path|folder)", source.read_text()), source
+
+
 def _umask():
     mask = os.umask(0)
     os.umask(mask)

@@ -19,6 +19,7 @@ from thermalreid_ros.detection.overlay import CLASS_COLOURS_BGR
 from thermalreid_ros.detection.types import CLASS_NAMES, DRAWN_PX, DRAWN_SHARE
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.boxes import comparable
+from thermalreid_ros.evaluation.pictures import save_picture, save_plot
 
 #: Below this a candidate can no longer change AP visibly, above it precision-recall curves would be cut short.
 SCORE_FLOOR = 0.01
@@ -214,7 +215,7 @@ def write_plots(folder: Path, results: list[dict], data: CocoSet, figures: dict)
         axes.plot(recall, curve, color=_rgb(label), label=f"{name}  {figures['ap50'][name]:.3f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=f"{figures['model']}, IoU 0.5")
     axes.legend(title="AP50", frameon=False)
-    figure.savefig(folder / "precision_recall.png", dpi=120)
+    save_plot(folder / "precision_recall.png", figure, dpi=120)
     pyplot.close(figure)
 
     count = {r["id"]: 0 for r in data.coco["images"]}
@@ -233,7 +234,7 @@ def write_plots(folder: Path, results: list[dict], data: CocoSet, figures: dict)
         tiles.append(cv2.resize(tile, (640, 512)))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 3)
     rows = [cv2.hconcat(tiles[i:i + 3]) for i in range(0, len(tiles), 3)]
-    cv2.imwrite(str(folder / "frames.png"), cv2.vconcat(rows))
+    save_picture(folder / "frames.png", cv2.vconcat(rows))
 
 
 def _rgb(label: int) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import CocoSet, evaluate_detection, score
 from thermalreid_ros.evaluation.labellings import Labelling, map_labels, predicted_labels, shifted_labels, \
     shuffled_labels
+from thermalreid_ros.evaluation.pictures import save_plot
 from thermalreid_ros.localization.segmenter import Segmenter
 
 GROUPS = 12  # of frames that follow one another, of which each is left out once
@@ -101,5 +102,5 @@ def plot(path: Path, figures: dict[str, dict], title: str) -> None:
              title=title)
     axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.4, -0.18))
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, dpi=120)
+    save_plot(path, drawing, dpi=120)
     pyplot.close(drawing)

@@ -15,6 +15,7 @@ from matplotlib.patches import Ellipse  # noqa: E402
 from thermalreid_ros.evaluation.localization import FALSE_LOCK_M, FlightRun  # noqa: E402
 from thermalreid_ros.evaluation.localization_drawing import (ESTIMATE, ODOMETRY, PRIOR, TRUTH,  # noqa: E402
                                                              VERDICT_COLOURS, covariance_ellipse, map_picture)
+from thermalreid_ros.evaluation.pictures import save_plot  # noqa: E402
 from thermalreid_ros.maps.classes import CLASS_COLOURS_RGB  # noqa: E402
 from thermalreid_ros.maps.store import SemanticMap  # noqa: E402
 
@@ -129,5 +130,5 @@ def plot_ambiguity(path: Path, score: np.ndarray, extent: tuple[float, float, fl
 
 def _save(figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    save_plot(path, figure, dpi=110)
     pyplot.close(figure)

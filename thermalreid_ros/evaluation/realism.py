@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.pictures import save_plot
 
 ALTITUDES_M = ((0, 75), (75, 95), (95, 115), (115, 1000))  # HIT-UAV flew at 60, 70, ... 130 m
 _HIT_UAV_NAME = re.compile(r"(?P<night>[01])_(?P<altitude>\d+)_(?P<depression>\d+)_\d+_\d+\.")
@@ -135,7 +136,7 @@ def plot(path: Path, groups: dict[tuple[str, str], dict[str, Statistics]]) -> No
                                      "power by cycles per 256 px")):
         axis.set_title(title, fontsize=9)
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    save_plot(path, figure, dpi=80)
     pyplot.close(figure)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from thermalreid_ros.camera.thermal import FrameError, ThermalFrame, ThermalUnits, make_frame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.confusion import count_pixels, figures
+from thermalreid_ros.evaluation.pictures import save_picture, save_plot
 from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.localization.types import SemanticMask
 from thermalreid_ros.maps.classes import CLASS_COLOURS_RGB, CLASS_COUNT, CLASS_NAMES
@@ -123,7 +124,7 @@ def write_plots(folder: Path, segmenter: Segmenter, data: LabelledSet, found: di
         shown = grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, 2)
         parts = (shown, palette[read_mask(data.masks[k])], palette[at_frame_size(segmenter.segment(frame))])
         columns.append(np.vstack([cv2.resize(part, (320, 256), interpolation=cv2.INTER_AREA) for part in parts]))
-    cv2.imwrite(str(folder / "frames.png"), np.ascontiguousarray(np.hstack(columns)[..., ::-1]))
+    save_picture(folder / "frames.png", np.ascontiguousarray(np.hstack(columns)[..., ::-1]))
 
     names = [name for name in CLASS_NAMES if found["iou"][name] is not None]
     values = [found["iou"][name] for name in names]
@@ -133,5 +134,5 @@ def write_plots(folder: Path, segmenter: Segmenter, data: LabelledSet, found: di
     axes.axhline(found["miou"], color="0.3", linewidth=1)
     axes.set(ylim=(0, 1.05), ylabel="IoU",
              title=f"{found['model']}: mIoU {found['miou']:.3f}, {found['frames']} frames")
-    figure.savefig(folder / "iou.png", dpi=120)
+    save_plot(folder / "iou.png", figure, dpi=120)
     pyplot.close(figure)
