@@ -92,6 +92,13 @@ def test_monaco_lies_in_zone_32_and_grid_north_west_of_north_there():
     assert grid.convergence_rad(0.0, 0.0) == pytest.approx(expected, abs=1e-4)
 
 
+def test_the_grid_s_north_does_not_turn_at_the_180th_meridian():
+    grid = LocalGrid("EPSG:32760", 0.0, 0.0)
+    x, y = map(float, grid.from_geographic(-17.0, 180.0))
+    angles = [grid.convergence_rad(x + way, y) for way in np.linspace(-2.0, 2.0, 41)]
+    assert angles == pytest.approx([np.radians(3.0 * np.sin(np.radians(-17.0)))] * 41, abs=1e-3)
+
+
 def test_an_unknown_grid_is_refused():
     with pytest.raises(GeometryError, match="EPSG:326NN"):
         LocalGrid("EPSG:123456789", 0.0, 0.0).to_geographic(0.0, 0.0)

@@ -166,7 +166,8 @@ class LocalGrid:
     def convergence_rad(self, x: float, y: float) -> float:
         """The angle by which grid north lies clockwise of true north at a place: true ENU yaw = grid yaw minus it."""
         latitude, longitude = self.to_geographic(np.array([x, x]), np.array([y - 50.0, y + 50.0]))
-        east = np.radians(longitude[1] - longitude[0]) * np.cos(np.radians(latitude.mean()))
+        turned = (longitude[1] - longitude[0] + 180.0) % 360.0 - 180.0  # across the 180th meridian, too
+        east = np.radians(turned) * np.cos(np.radians(latitude.mean()))
         return float(np.arctan2(east, np.radians(latitude[1] - latitude[0])))
 
     @cached_property
