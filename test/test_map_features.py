@@ -161,6 +161,15 @@ def test_pitches_are_green_where_grass_grows(found, semantic):
     assert tags.area_kind(found, False) == ("pitch", semantic)
 
 
+@pytest.mark.parametrize("found, stands", [
+    ({"building": "yes"}, True), ({"building": "no"}, False), ({"building": "no", "building:part": "yes"}, True),
+    ({"building": "construction"}, True), ({"building": "ruins"}, True), ({"building": "proposed"}, False),
+    ({"building": "demolished"}, False), ({"building": "yes", "layer": "-1"}, False),
+    ({"building": "yes", "location": "underground"}, False), ({"building": "yes", "layer": "high"}, True)])
+def test_buildings_that_are_not_seen_are_none(found, stands):
+    assert tags.is_building(found) == stands
+
+
 def test_roads_that_are_not_there():
     for found in ({"highway": "proposed"}, {"highway": "construction"}, {"highway": "corridor"}, {"railway": "rail"},
                   {"highway": "footway", "indoor": "yes"}, {"highway": "pedestrian", "area": "yes"}):

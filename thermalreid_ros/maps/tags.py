@@ -103,6 +103,7 @@ _HEIGHTS_M = {
     "silo": 15.0, "storage_tank": 10.0, "ruins": 3.0, "construction": 6.0, "tower": 20.0, "parking": 9.0}
 _NUMBER = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*(m|ft|'|)")
 _ABSENT = frozenset({"", "no", "none", "false", "0"})
+_NOT_STANDING = frozenset({"proposed", "planned", "demolished", "razed", "destroyed", "removed", "dismantled"})
 
 
 def metres(text: str | None) -> float | None:
@@ -165,7 +166,8 @@ def area_kind(tags: Tags, from_relation: bool) -> tuple[str, SemanticClass] | No
 
 def is_building(tags: Tags) -> bool:
     """A building or a part of one that is seen from above."""
-    if not (is_set(tags, "building") or is_set(tags, "building:part")) or is_underground(tags):
+    if not (is_set(tags, "building") or is_set(tags, "building:part")) or is_underground(tags) or \
+            tags.get("building") in _NOT_STANDING:
         return False
     try:
         return int(tags.get("layer", 0)) >= 0
