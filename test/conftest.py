@@ -17,6 +17,12 @@ from pathlib import Path
 
 import pytest
 
+with contextlib.suppress(ImportError):
+    import hypothesis
+
+    hypothesis.settings.register_profile("busy", deadline=None)  # a busy machine may take long for any example
+    hypothesis.settings.load_profile("busy")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAFE_DOMAINS = range(1, 102)  # higher ones use ports that Linux hands out to anybody
 END_S = 10.0  # for the processes of a test, once it is over
