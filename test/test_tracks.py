@@ -215,6 +215,21 @@ def test_detections_without_frame_are_counted_once_a_later_pair_is_complete_or_t
     assert pairs.misses == 3
 
 
+def test_frames_of_a_fast_camera_are_kept_until_their_detections_come():
+    period_ns = 10**9 // 60
+    for hold_ns, late_ns, paired in ((10**9, 900_000_000, True), (0, 300_000_000, False)):
+        pairs = StampPairing(hold_ns=hold_ns)
+        for number in range(180):
+            pairs.add_frame(number * period_ns, number)
+        late = 179 - late_ns // period_ns
+        assert pairs.add_detections(late * period_ns, "d") == (late if paired else None)
+    pairs = StampPairing(hold_ns=10**9)
+    for stamp_ns in (*range(10**10, 2 * 10**10, 10**6), 5):  # a kilohertz, and a recording that starts over
+        pairs.add_frame(stamp_ns, stamp_ns)
+        assert len(pairs._frames) <= 64
+    assert len(pairs._frames) == 16 and pairs.add_detections(5, "d") == 5
+
+
 def test_only_the_last_frames_are_kept():
     pairs = StampPairing(capacity=2)
     for stamp in (1, 2, 3):

@@ -24,6 +24,8 @@ from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, LENGTH_PARA
 from thermalreid_ros.ros.reid_output import METHOD_PARAMETERS, PLACE_PARAMETERS, ReidOutput, message_to_camera_pose, \
     message_to_probe
 
+HOLD_NS = 1_000_000_000  # that frames await their detections at least
+
 
 class ReidNode(ThermalNode):
     """docs/reid.md says what comes in, what goes out, and what it means."""
@@ -47,7 +49,7 @@ class ReidNode(ThermalNode):
         self._reid, notes = load_reidentifier(
             values.thermal_units, method=values.method, embedding=values.embedding, calibration=values.calibration,
             fusion=values.fusion, **model_options(self))
-        self._pairs: StampPairing[ThermalFrame, DetectionArray] = StampPairing()
+        self._pairs: StampPairing[ThermalFrame, DetectionArray] = StampPairing(hold_ns=HOLD_NS)
         self._header: Header | None = None  # of the newest frame ranked
         self._file_probe = ("", "", "", None)
         self._out = ReidOutput(self, self._reid)
@@ -120,8 +122,8 @@ class ReidNode(ThermalNode):
         if frame is not None:
             self._work(frame, message)
         for _ in range(self._pairs.misses - misses):
-            self.diagnostics.refused("detections", "detections came without the frame of their stamp; "
-                                     "let both come from one camera topic")
+            self.diagnostics.refused("detections", "detections came without the frame of their stamp, or too late for "
+                                     "it; let both come from one camera topic, or fewer frames a second")
 
     def _work(self, frame: ThermalFrame, message: DetectionArray) -> None:
         if (message.width, message.height) != (frame.width, frame.height):

@@ -11,13 +11,15 @@ Detections = TypeVar("Detections")
 class StampPairing(Generic[Frame, Detections]):
     """Keeps the last `capacity` frames for detections to come, and detections that came before their frame.
 
+    hold_ns: as long as frames are kept at least, up to four times as many: those of a fast camera follow each other
+    sooner than the detections of the first one come.
     misses: detections given up, because `capacity` newer ones wait or a later pair was complete. Work goes
     forward in time only: what is left of the past would be refused by those who follow objects through it.
     """
 
-    def __init__(self, capacity: int = 16):
+    def __init__(self, capacity: int = 16, hold_ns: int = 0):
         self.misses = 0
-        self._capacity = capacity
+        self._capacity, self._hold_ns = capacity, hold_ns
         self._frames: dict[int, Frame] = {}
         self._waiting: dict[int, Detections] = {}
 
@@ -27,8 +29,11 @@ class StampPairing(Generic[Frame, Detections]):
             return self._complete(stamp_ns)
         self._frames.pop(stamp_ns, None)
         self._frames[stamp_ns] = frame
-        if len(self._frames) > self._capacity:
-            del self._frames[next(iter(self._frames))]
+        while len(self._frames) > self._capacity:
+            oldest_ns = next(iter(self._frames))
+            if 0 <= stamp_ns - oldest_ns < self._hold_ns and len(self._frames) <= 4 * self._capacity:
+                break
+            del self._frames[oldest_ns]
         return None
 
     def add_detections(self, stamp_ns: int, detections: Detections) -> Frame | None:
