@@ -331,6 +331,14 @@ def test_detectors_export_with_their_semantic_input(tmp_path, name, stride):
 def test_coco_faults_name_the_file(tmp_path):
     with pytest.raises(ThermalReidError, match="none.json: not a readable COCO"):
         read_coco(tmp_path, tmp_path / "none.json")
+    whole = {"categories": [{"id": 0, "name": "car"}], "images": [{"id": 1, "file_name": "a.png"}],
+             "annotations": [{"image_id": 1, "category_id": 0, "bbox": [1, 2, 3, 4]}]}
+    for other in ([], {"categories": []}, {**whole, "images": [{"id": 1}]}, {**whole, "annotations": [{"image_id": 1}]},
+                  {**whole, "annotations": [{**whole["annotations"][0], "category_id": 7}]},
+                  {**whole, "annotations": [{**whole["annotations"][0], "bbox": [1, 2]}]}):
+        (tmp_path / "other.json").write_text(json.dumps(other))
+        with pytest.raises(ThermalReidError, match="other.json: not a readable COCO"):
+            read_coco(tmp_path, tmp_path / "other.json")
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 32), np.uint8))
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((32, 48), np.uint8))
     (tmp_path / "c.json").write_text(json.dumps({

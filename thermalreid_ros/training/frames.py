@@ -82,16 +82,19 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
         coco = json.loads(Path(annotations).read_text())
         names = {c["id"]: c["name"].lower() for c in coco["categories"]}
         records = [r for r in coco["images"] if r.get("date_captured") not in exclude_dates]
-    except (OSError, ValueError, KeyError) as error:
-        raise ThermalReidError(f"{annotations}: not a readable COCO file ({error})") from None
+        paths = [Path(images) / record["file_name"] for record in records]
+        by_image: dict[int, list] = {record["id"]: [] for record in records}
+        for a in coco["annotations"]:
+            _label(names[a["category_id"]], a)
+            np.array(a["bbox"], np.float32).reshape(4)
+            by_image.setdefault(a["image_id"], []).append(a)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ThermalReidError(f"{annotations}: not a readable COCO file ({type(error).__name__}: {error})") from None
     if not records:
         raise ThermalReidError(f"{annotations}: no frames to train on")
-    by_image: dict[int, list] = {}
-    for a in coco["annotations"]:
-        by_image.setdefault(a["image_id"], []).append(a)
     if margin is None:
         margin = (DRAWN_PX, DRAWN_SHARE) if is_tight(coco["annotations"]) else (0.0, 0.0)
-    frames = _read_all([Path(images) / record["file_name"] for record in records], "the annotations")
+    frames = _read_all(paths, "the annotations")
     masks = None
     if labellings is not None:
         masks = _read_all([(labellings / record["file_name"]).with_suffix(".png") for record in records], "the frames")
@@ -99,7 +102,7 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
             raise ThermalReidError(f"{labellings}: masks of another size than the frames in {images}")
     boxes, labels = [], []
     for record in records:
-        own = by_image.get(record["id"], [])
+        own = by_image[record["id"]]
         xywh = np.array([a["bbox"] for a in own], np.float32).reshape(-1, 4)
         around = np.float32(margin[0]) + np.float32(margin[1]) * xywh[:, 2:]
         boxes.append(np.concatenate((np.maximum(xywh[:, :2] - around, 0), np.minimum(
