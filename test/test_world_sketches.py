@@ -137,6 +137,13 @@ def test_sketches_with_a_drone_are_read_with_traits(tmp_path, capsys):
     assert "less than 0" in capsys.readouterr().err
 
 
+def test_a_class_named_twice_has_no_identity_twice(tmp_path):
+    assert main(["world", "sketches", "--seed", "4", "--identities", "4", "--classes", "dog", "car", "dog",
+                 "--views", "1", "--workers", "1", "--out", str(tmp_path)]) == 0
+    with np.load(next((tmp_path / "sessions").iterdir())) as stored:
+        assert len(set(stored["identity"].tolist())) == 4
+
+
 def test_a_set_is_made_resumed_and_not_made_again(tmp_path, capsys):
     out, told = tmp_path / "set", tmp_path / "n.json"
     command = ["world", "sketches", "--seed", "4", "--identities", "3", "--classes", "car", "dog", "--views", "2",

@@ -317,8 +317,9 @@ def _sketches(args: argparse.Namespace) -> int:
     from thermalreid_ros.world.film import default_workers
     from thermalreid_ros.world.sketches import SketchPlan, make_sketches
 
-    plan = SketchPlan(args.seed, args.identities, tuple(args.classes), args.views, args.drone, args.company)
-    sessions = make_sketches(plan, args.out, {"seed": args.seed, "identities": args.identities, "classes": args.classes,
+    classes = list(dict.fromkeys(args.classes))  # named twice, a class would have each of its identities twice
+    plan = SketchPlan(args.seed, args.identities, tuple(classes), args.views, args.drone, args.company)
+    sessions = make_sketches(plan, args.out, {"seed": args.seed, "identities": args.identities, "classes": classes,
                                               "views": args.views, "drone": args.drone,
                                               "company": args.company},
                              args.workers or default_workers())
