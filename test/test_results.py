@@ -96,6 +96,16 @@ def test_the_page_holds_the_figures_above_their_commands_and_dashes_for_the_rest
     assert "hit_uav" not in page  # no data, no command
 
 
+def test_a_gain_of_few_frames_has_no_error(plan: ResultsPlan):
+    """As evaluate fusion gives it where all frames are of one session."""
+    plan.out.mkdir()
+    row = {"agreement": 1.0, "ap50": {"car": 0.5}, "map50": 0.5, "mean_iou": 0.6, "gain": 0.02}
+    (plan.out / "fusion_yolo_compact.json").write_text(json.dumps(
+        {"labellings": {"map": {**row, "gain_error": None}, "true": {**row, "gain_error": 0.01}}}))
+    page = write_results(plan, "two cores").read_text()
+    assert "| map | 1 | 0.5 | – | – | – | 0.5 | +2.00 | 0.6 |" in page and "| +2.00 ± 1.00 | 0.6 |" in page
+
+
 def test_faults_are_a_line(plan: ResultsPlan, tmp_path: Path, capsys: pytest.CaptureFixture):
     with pytest.raises(ThermalReidError, match="absent.tif: no such map"):
         ResultsPlan((tmp_path / "absent.tif",), tmp_path)

@@ -210,8 +210,7 @@ def _detection(plan: ResultsPlan) -> list[str]:
         labellings = _at(_read(plan, f"fusion_{model}"), "labellings") or {}
         lines += _table([f"AP50 of {model}, labelling", "right", *CLASS_NAMES, "mean", "gain, points", "mean IoU"], [
             [name, row["agreement"], *(row["ap50"].get(kind) for kind in CLASS_NAMES), row["map50"],
-             None if row["gain"] is None else f"{100 * row['gain']:+.2f} ± {100 * row['gain_error']:.2f}",
-             row["mean_iou"]] for name, row in labellings.items()])
+             _gain(row), row["mean_iou"]] for name, row in labellings.items()])
         lines += _picture(plan, f"fusion_{model}.png", f"AP50 of {model} by labelling")
     kinds = ("person", "car", "bicycle")
     ours = [(model, _read(plan, f"hit_uav_{model}")) for model in DETECTORS]
@@ -220,6 +219,13 @@ def _detection(plan: ResultsPlan) -> list[str]:
            _percent(_at(found, "map50"))] for model, found in ours),
         *([f"{name}, test split, as published", *values, sum(values) / 3] for name, values in PUBLISHED.items())])
     return lines + _commands(plan, "detection")
+
+
+def _gain(row: dict[str, Any]) -> str | None:
+    """In points, with its error where there were frames enough to tell."""
+    if row["gain"] is None:
+        return None
+    return f"{100 * row['gain']:+.2f}" + ("" if row["gain_error"] is None else f" ± {100 * row['gain_error']:.2f}")
 
 
 def _localization(plan: ResultsPlan) -> list[str]:
