@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rosbags.rosbag2 import StoragePlugin, Writer
 from small_town import CENTRE, MAP
 
 from thermalreid_ros.cli import main
@@ -22,7 +23,7 @@ from thermalreid_ros.files import shipped
 from thermalreid_ros.localization.types import LocalizationResult, PositionFix, Verdict
 from thermalreid_ros.maps.classes import CLASS_COUNT
 from thermalreid_ros.maps.store import SemanticMap
-from thermalreid_ros.ros.bag import Bag
+from thermalreid_ros.ros.bag import Bag, message_types
 
 FLY = ["world", "fly", "--map", str(MAP), "--seed", "4", "--seconds", "3", "--rate", "2", "--size", "400", "--centre",
        f"{CENTRE[0]},{CENTRE[1]}", "--image-size", "128x96", "--probes", "1", "--altitude", "80", "--depression", "60",
@@ -133,6 +134,19 @@ def test_recordings_of_something_else_are_refused(recording, town, tmp_path):
         file.update_tags(**tags)
     with SemanticMap.open(other) as elsewhere, pytest.raises(FlightInputError, match=r"km off .*other.tif.*krems.tif"):
         Flight(recording, elsewhere)
+
+
+@pytest.mark.parametrize("topic", ["/thermal/image_raw/compressed", "/thermal/camera_info", "/imu/data", "/odom",
+                                   "/prior/fix", "/altitude", "/truth/fix"])
+def test_a_topic_on_which_nothing_was_said_is_named(recording, town, tmp_path, topic):
+    """ros2 bag record notes the topics that it listened to in vain, too."""
+    with Bag(recording) as bag, Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topics = {name: writer.add_connection(name, kind, typestore=message_types()) for name, kind in
+                  bag.topics.items()}
+        for message in bag.messages(set(bag.topics) - {topic}):
+            writer.write(topics[message.topic], message.stamp_ns, message.data)
+    with pytest.raises(FlightInputError, match=f"no message on {topic}; record"):
+        Flight(tmp_path / "bag", town)
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -257,6 +271,7 @@ def test_the_command_writes_its_contract(recording, tmp_path, capsys):
     (["--map", "/absent.tif"], "/absent.tif: no such map"),
     (["--map", str(MAP), "--prior-error", "-1"], "--prior-error: -1 is not positive"),
     (["--map", str(MAP), "--label-errors", "2"], "--label-errors: 2 is not from 0 to 1"),
+    (["--map", str(MAP), "--label-errors", "0.2", "--semantics", "predicted"], "give --semantics true"),
 ])
 def test_faults_of_the_user_are_one_line(arguments, fault, recording, capsys):
     try:

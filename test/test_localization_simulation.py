@@ -99,3 +99,4 @@ def test_figures_count_flights_and_set_uniform_ground_apart():
     assert varied["median_m"] == 4.0 and varied["fix_share"] == pytest.approx(5 / 40)
     assert result["uniform"]["flights"] == 1 and result["uniform"]["median_m"] is None
     assert summary(flights[:1])["seconds_90"] == 20.0
+    assert figures(flights[4:])["varied"]["success"] is None  # all over uniform ground

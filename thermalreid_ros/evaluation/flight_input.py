@@ -21,7 +21,7 @@ from thermalreid_ros.camera.geometry import BODY_FROM_OPTICAL, Intrinsics, rotat
 from thermalreid_ros.camera.thermal import ThermalFrame, make_frame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.store import SemanticMap
-from thermalreid_ros.ros.bag import Bag
+from thermalreid_ros.ros.bag import Bag, BagMessage
 
 FRAMES, CAMERA, ATTITUDE, ODOMETRY = "/thermal/image_raw", "/thermal/camera_info", "/imu/data", "/odom"
 PRIOR, ALTITUDE, TRUE_FIX, TRUE_POSE = "/prior/fix", "/altitude", "/truth/fix", "/truth/pose"
@@ -102,12 +102,14 @@ class Flight:
         bag = self._bag
         self.name = bag.path.parent.name if bag.path.name == "bag" else bag.path.stem
         self._frames = self._picture_topic(FRAMES)
-        if missing := [topic for topic in (CAMERA, ATTITUDE, ODOMETRY, PRIOR, ALTITUDE, TRUE_FIX)
-                       if topic not in bag.topics]:
+        needed = (CAMERA, ATTITUDE, ODOMETRY, PRIOR, ALTITUDE, TRUE_FIX)
+        if missing := [topic for topic in needed if topic not in bag.topics]:
             raise FlightInputError(f"{bag.path}: no {', '.join(missing)}: not the recording of a flight; make one with "
                                    "thermalreid world fly")
+        if silent := [topic for topic in (self._frames, *needed) if self._first(topic) is None]:
+            raise FlightInputError(f"{bag.path}: no message on {', '.join(silent)}; record the flight again")
         self.custom, self.units = bag.custom, bag.custom.get("units", "centikelvin")
-        info = self._first(CAMERA)
+        info = bag.decode(self._first(CAMERA))
         self.intrinsics = Intrinsics.from_k(info.width, info.height, info.k)
         fixes = [(stamp_of(fix), fix.latitude, fix.longitude) for fix in map(bag.decode, bag.messages([TRUE_FIX]))]
         stamps, latitude, longitude = (np.array(column) for column in zip(*fixes))
@@ -219,8 +221,8 @@ class Flight:
                                    f"{', '.join(sorted(self._bag.topics))}")
         return found
 
-    def _first(self, topic: str) -> Any:
-        return self._bag.decode(next(self._bag.messages([topic])))
+    def _first(self, topic: str) -> BagMessage | None:
+        return next(self._bag.messages([topic]), None)
 
     def _miss_km(self) -> float:
         low, high = np.array(self._map.bounds[:2]), np.array(self._map.bounds[2:])

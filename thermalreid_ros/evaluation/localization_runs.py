@@ -53,6 +53,9 @@ class LocalizationRuns:
     def __init__(self, maps: Sequence[Path], progress: Callable[..., Any], *, prior_error_m: float | None, seed: int,
                  model: str | None, label_errors: float = 0.0, every: int = 8, plots: Path | None = None,
                  threads: int = 0):
+        if label_errors and model is not None:
+            raise ThermalReidError("labels can only be made wrong where they are the recording's own: give "
+                                   "--semantics true with --label-errors")
         self._map_of = maps_by_name(maps)
         self._prior_error_m, self._seed, self._label_errors = prior_error_m, seed, label_errors
         self._every, self._plots, self._progress = every, plots, progress

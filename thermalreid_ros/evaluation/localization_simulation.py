@@ -258,7 +258,7 @@ def summary(outcomes: Sequence[FlightOutcome]) -> dict[str, float | int | None]:
         return float(first[index]) if len(first) and np.isfinite(first[index]) else None
 
     some = fixes > 0
-    return {"flights": len(outcomes), "success": float(np.mean([o.success for o in outcomes])),
+    return {"flights": len(outcomes), "success": float(np.mean([o.success for o in outcomes])) if outcomes else None,
             "false_locks": int(sum(o.false_lock for o in outcomes)),
             "median_m": float(np.median(errors)) if len(errors) else None,
             "p95_m": float(np.percentile(errors, 95)) if len(errors) else None,
