@@ -9,7 +9,7 @@ import pytest
 import tiny_models
 
 from thermalreid_ros.cli import main
-from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.reid import (
     Gallery,
@@ -35,6 +35,9 @@ from thermalreid_ros.evaluation.reid_sizes import fit_sizes, fit_views, less_vie
 from thermalreid_ros.evaluation.reid_terms import EmbeddingTerms, Evidence, SetTerms, SignatureTerms
 from thermalreid_ros.evaluation.synthesis import evaluate_synthesis, structural_similarity
 from thermalreid_ros.reid.fusion import FusedModel
+from thermalreid_ros.reid.gallery import Gallery as FlownGallery
+from thermalreid_ros.reid.probe import make_probe
+from thermalreid_ros.reid.tracks import TrackedDetection
 from thermalreid_ros.synthesis import Conditions, ProbeSynthesizer
 from thermalreid_ros.world.weather import Weather
 
@@ -156,16 +159,21 @@ def test_hours_are_apart_around_midnight(terms):
 
 
 def test_a_track_is_pooled_as_in_flight(terms):
-    """For each probe the most alike of the track's pictures by Eq. (1), their mean; descriptors pooled."""
+    """For each probe the most alike of the track's pictures by Eq. (1), their mean; descriptors pooled by the
+    gallery of the node."""
     evidence = Evidence(terms, "made", 0.4, 0.0, np.log([1.0, 2.0, 4.0]), np.log(np.full((4, 5), 2.0)))
     found = evidence.of(0, np.array([[1, 2], [3, 3]]))
     both = 0.4 * terms.signatures["made"].histogram[0] + 0.6 * terms.signatures["made"].mser[0]
     nearest = [(1, 2)[int(both[2, k] < both[1, k])] for k in range(2)]
     expected = np.mean([terms.signatures["made"].histogram[0, nearest[k], k] for k in range(2)])
     assert found.histogram[0] == pytest.approx(expected)
-    mean = terms.embedding.gallery[1] + terms.embedding.gallery[2]
-    assert found.embedding[0] == pytest.approx(1 - terms.embedding.photographs[0] @ mean / np.linalg.norm(mean),
-                                               abs=1e-6)
+    crop = np.random.default_rng(1).normal(20.0, 3.0, (20, 20)).astype(np.float32)
+    probe = make_probe([crop], "celsius_f32", "a", descriptors=terms.embedding.photographs[[0, 0]])
+    flown = FlownGallery(0.4)
+    for number in (1, 2):
+        flown.add(TrackedDetection(7, number, Detection(0, 0.9, 0, 0, 20, 20)), probe.signatures[0], number)
+        flown.describe(7, terms.embedding.gallery[number], np.full(4, 0.25))
+    assert found.embedding[0] == pytest.approx(flown.compare(probe).embedding[0], abs=1e-6)
     assert found.size_log_ratio == pytest.approx([np.log(2.0)] * 2)
     assert found.histogram[1] == pytest.approx(terms.signatures["made"].histogram[0, 3].mean())
 

@@ -173,10 +173,9 @@ class Evidence:
         embedding, class_probability = np.full((2, len(pictures)), np.nan, np.float32)
         own = self.terms.embedding
         if own is not None:
-            mean = own.gallery[pictures].mean(axis=1)
-            likeness = np.einsum("ind,ind->i", own.gallery[pictures],
-                                 self._probes[photograph][self._session[pictures]])
-            embedding = 1.0 - likeness / pictures.shape[1] / np.maximum(np.linalg.norm(mean, axis=1), 1e-9)
+            # The mean of the products, as fusion.pooled has it.
+            embedding = 1.0 - np.einsum("ind,ind->i", own.gallery[pictures],
+                                        self._probes[photograph][self._session[pictures]]) / pictures.shape[1]
             class_probability = own.classes[pictures, self._labels[photograph]].mean(axis=1)
         seen = self._seen[self._labels[photograph], pictures].mean(axis=1)
         return PairTerms(histogram, mser, embedding, class_probability, seen - self._expected[photograph],
