@@ -20,6 +20,7 @@ from thermalreid_ros.evaluation.localization import (FlightRun, FrameOutcome, Tr
 from thermalreid_ros.evaluation.localization_drawing import covariance_ellipse, map_picture
 from thermalreid_ros.evaluation.replay_places import PlaceRecord
 from thermalreid_ros.files import shipped
+from thermalreid_ros.evaluation.localization_single import SingleFrames
 from thermalreid_ros.localization.types import LocalizationResult, PositionFix, Verdict
 from thermalreid_ros.maps.classes import CLASS_COUNT
 from thermalreid_ros.maps.store import SemanticMap
@@ -346,3 +347,8 @@ def test_the_shipped_flight_is_whole_and_small(town):
         assert len(flight.stamps_ns) == 120 and flight.seconds[-1] == pytest.approx(59.5)
         assert all(flight.on_map(place) for place in flight.truth_m) and "ODbL" in flight.custom["attribution"]
         assert sum(1 for _ in flight.pictures()) == 120
+
+
+def test_plots_of_no_single_frame_make_no_figures_of_it():
+    single = SingleFrames(0, 1, None)
+    assert single.errors() == {"refined, accepted": ([], 0)} and single.figures("refined") is None

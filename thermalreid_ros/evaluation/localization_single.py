@@ -116,7 +116,7 @@ class SingleFrames:
         """Errors and number of frames of each method, and of refinement's accepted answers, for plots."""
         found = {name.replace("_", " "): ([answer.error_m for answer in answers], len(answers))
                  for name, answers in self.answers.items()}
-        accepted = [answer.error_m for answer in self.answers["refined"] if answer.accepted]
+        accepted = [answer.error_m for answer in self.answers.get("refined", ()) if answer.accepted]
         return {**found, "refined, accepted": (accepted, len(accepted))}
 
 
