@@ -218,6 +218,12 @@ def test_the_file_says_what_the_model_does(tmp_path):
     (lambda content: content["lengths"]["dog"].update(noise=0.0), "noise"),
     (lambda content: content["lengths"].pop("any"), "class 'any'"),
     (lambda content: content.update(accept_probability_told={0.02: 0.0}), "acceptance"),
+    (lambda content: content["sizes"]["dog"].update(mean=NAN), "finite"),
+    (lambda content: content["sizes"]["any"]["weights"].__setitem__(0, NAN), "finite"),
+    (lambda content: content["sizes"]["dog"].update(weights=[1.0, 2.0, 3.0]), "several embeddings"),
+    (lambda content: content["weights"]["with_embedding"]["any"].update(embedding=-1.0), "weights below 0"),
+    (lambda content: content.update(synthetic_share=NAN), "synthetic_share"),
+    (lambda content: content.update(candidates_per_true=0.0), "candidates_per_true"),
 ])
 def test_a_damaged_file_is_named_in_one_line(tmp_path, change, complaint):
     content = yaml.safe_load(yaml.safe_dump(model().to_mapping()))

@@ -211,7 +211,9 @@ class FusedModel:
                     str(content.get("descriptor_model") or ""), float(content.get("synthetic_share", 0.5)))
         numbers = [*model.means, *model.scales, *(number for rows in weights.values() for row in rows.values()
                                                   for number in (row.bias, *row.weights)),
-                   *(number for row in lengths.values() for number in astuple(row))]
+                   *(number for row in lengths.values() for number in astuple(row)),
+                   *(number for row in sizes.values() for number in (row.mean, row.spread, row.sigma, row.offset,
+                                                                     *row.weights, *row.view))]
         accepted = (model.accept_probability, *model.accept_probability_told.values())
         if not model.accept_probability_told or min(model.accept_probability_told) <= 0.0:
             raise ValueError("no acceptance where lengths are told, or one of errors that are not above 0")
@@ -219,6 +221,12 @@ class FusedModel:
             raise ValueError("numbers that are not finite, scales that are not above 0, or no acceptance from 0 to 1")
         if any(row.noise <= 0.0 for row in lengths.values()):
             raise ValueError("lengths whose noise is not above 0")
+        if min(number for rows in weights.values() for row in rows.values() for number in row.weights) < 0.0:
+            raise ValueError("weights below 0, by which more distance speaks for a candidate")
+        if len({len(row.weights) for row in sizes.values() if len(row.weights)}) > 1:
+            raise ValueError("sizes by descriptors of several embeddings")
+        if not (0.0 <= model.synthetic_share <= 1.0 and model.candidates_per_true >= 1.0):
+            raise ValueError("a synthetic_share that is not from 0 to 1, or candidates_per_true below 1")
         return model
 
     def to_mapping(self) -> dict[str, Any]:
