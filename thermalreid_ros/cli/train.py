@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thermalreid_ros.cli import train_objects, train_tiles
-from thermalreid_ros.cli.arguments import output_file, output_folder, positive, seed, share
+from thermalreid_ros.cli.arguments import not_negative, output_file, output_folder, positive, seed, share
 from thermalreid_ros.errors import ThermalReidError
 
 
@@ -22,8 +22,9 @@ def add_parser(subparsers) -> None:
                           help="folder of the frames; several sets are trained on together. Where the frames are in "
                           "DIR/images/thermal their semantic labellings are read from DIR/masks/semantic")
     detector.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="COCO.json", help="one a set")
-    detector.add_argument("--share", type=float, nargs="+", help="of the crops that a set makes; equal ones by default")
-    detector.add_argument("--scale", type=float, nargs="+", default=(0.75, 1.45), metavar="LEAST MOST",
+    detector.add_argument("--share", type=positive(float), nargs="+",
+                          help="of the crops that a set makes; equal ones by default")
+    detector.add_argument("--scale", type=positive(float), nargs="+", default=(0.75, 1.45), metavar="LEAST MOST",
                           help="magnification of the crops: one range for all sets or one a set")
     detector.add_argument("--exclude-dates", nargs="+", default=(), metavar="YYYYMMDD",
                           help="leave out frames captured on these dates, to be measured on later")
@@ -32,21 +33,22 @@ def add_parser(subparsers) -> None:
                           "for all sets or a pair a set (default: 1 0.06 for rendered sets, whose boxes are tight, 0 0 "
                           "for what people annotated)")
     detector.add_argument("--no-semantics", action="store_true", help="leave the labellings alone")
-    detector.add_argument("--inversion", type=float, default=0.15, metavar="SHARE",
+    detector.add_argument("--inversion", type=share, default=0.15, metavar="SHARE",
                           help="of crops of inverted polarity")
-    detector.add_argument("--variation", type=float, default=1.0,
+    detector.add_argument("--variation", type=not_negative(float), default=1.0,
                           help="of contrast, noise and blur: 1 for real frames, more where others are to be met")
     detector.add_argument("--backbone-weights", type=Path, metavar="FILE",
                           help="ImageNet weights of MobileNetV2 (state dict with keys features.*), for yolo_compact")
     detector.add_argument("--start", type=Path, metavar="weights.pt", help="begin with the network of an earlier "
                           "training")
-    detector.add_argument("--frozen-blocks", type=int, default=2, metavar="N", help="first layers of yolo_compact's "
-                          "pretrained backbone that keep their weights (default 2); 4 halve the time of a step on CPUs")
-    detector.add_argument("--steps", type=int, default=10000)
-    detector.add_argument("--minutes", type=float, help="end after so long, if --steps does not come first")
-    detector.add_argument("--batch", type=int, default=16)
-    detector.add_argument("--crop-px", type=int, default=192)
-    detector.add_argument("--learning-rate", type=float, default=1.5e-3)
+    detector.add_argument("--frozen-blocks", type=not_negative(int), default=2, metavar="N",
+                          help="first layers of yolo_compact's pretrained backbone that keep their weights (default 2); 4 "
+                          "halve the time of a step on CPUs")
+    detector.add_argument("--steps", type=positive(int), default=10000)
+    detector.add_argument("--minutes", type=positive(float), help="end after so long, if --steps does not come first")
+    detector.add_argument("--batch", type=positive(int), default=16)
+    detector.add_argument("--crop-px", type=_crop_px, default=192)
+    detector.add_argument("--learning-rate", type=positive(float), default=1.5e-3)
     detector.add_argument("--seed", type=seed, default=1)
     detector.add_argument("--device", default="cpu", help="cpu or cuda")
     detector.add_argument("--out", type=output_folder, required=True,
@@ -86,7 +88,7 @@ def add_parser(subparsers) -> None:
     segmenter.add_argument("--batch", type=positive(int), help="default 32 for geogan, 96 for segmenter_compact")
     segmenter.add_argument("--learning-rate", type=positive(float),
                            help="default 2e-4 for geogan, 2e-3 for segmenter_compact")
-    segmenter.add_argument("--outlines", type=float, metavar="WEIGHT", help="of outlines in the loss of "
+    segmenter.add_argument("--outlines", type=not_negative(float), metavar="WEIGHT", help="of outlines in the loss of "
                            "segmenter_compact (default 0.3); 0 halves the time of a step on CPUs")
     segmenter.add_argument("--visible-share", type=share, metavar="SHARE", help="of a batch in the visible band, where "
                            "there are such frames (default 0.25)")
@@ -180,6 +182,14 @@ def _segmenter(args: argparse.Namespace) -> int:
                     log=lambda line: print(line, flush=True))
     print(f"trained: {weights}")
     return 0
+
+
+def _crop_px(text: str) -> int:
+    """The argument type of a crop's side, which the networks halve five times."""
+    value = positive(int)(text)
+    if value % 32:
+        raise argparse.ArgumentTypeError(f"{text} is no multiple of 32")
+    return value
 
 
 def _check_device(device: str, torch) -> None:

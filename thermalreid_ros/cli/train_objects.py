@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from thermalreid_ros.cli.arguments import output_folder, seed
+from thermalreid_ros.cli.arguments import output_folder, positive, seed
 from thermalreid_ros.errors import ThermalReidError
 
 
@@ -19,7 +19,7 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
         parser = parts.add_parser(name, help=text)
         parser.add_argument("--pairs", type=Path, nargs="+", required=True, metavar="DIR",
                             help="sets of `thermalreid world pairs`, finished or not")
-        parser.add_argument("--batch", type=int, default=64,
+        parser.add_argument("--batch", type=positive(int), default=64,
                             help="pairs for synthesis, identities for the others (default 64)")
         _add_course_arguments(parser, 2e-4 if name == "synthesis" else 2e-3)
         if name == "synthesis":
@@ -34,7 +34,7 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
             parser.add_argument("--network", required=True, help="vrai or bot_bs")
             parser.add_argument("--bands", required=True, help="visible: learned on photographs alone, as the paper "
                                 "used it; cross: on photographs and thermal crops, as the embedding")
-            parser.add_argument("--width", type=float, default=5 / 32, metavar="SHARE",
+            parser.add_argument("--width", type=positive(float), default=5 / 32, metavar="SHARE",
                                 help="of ResNet-50's channels (default 0.15625, 0.6 million parameters)")
             parser.add_argument("--start", type=Path, metavar="WEIGHTS.pt",
                                 help="of such a training before: begin with its network")
@@ -45,7 +45,7 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
     _add_sketches(length)
     length.add_argument("--backbone-weights", type=Path, metavar="FILE",
                         help="ImageNet weights of MobileNetV2 (state dict with keys features.*)")
-    length.add_argument("--batch", type=int, default=64, help="photographs (default 64)")
+    length.add_argument("--batch", type=positive(int), default=64, help="photographs (default 64)")
     _add_course_arguments(length, 2e-3)
     length.set_defaults(part=_length)
     export = parts.add_parser("export-objects",
@@ -72,9 +72,9 @@ def _add_sketches(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_course_arguments(parser: argparse.ArgumentParser, learning_rate: float) -> None:
-    parser.add_argument("--minutes", type=float, default=60.0, help="of training (default 60)")
-    parser.add_argument("--steps", type=int, default=10**9, help="of training at most")
-    parser.add_argument("--learning-rate", type=float, default=learning_rate)
+    parser.add_argument("--minutes", type=positive(float), default=60.0, help="of training (default 60)")
+    parser.add_argument("--steps", type=positive(int), default=10**9, help="of training at most")
+    parser.add_argument("--learning-rate", type=positive(float), default=learning_rate)
     parser.add_argument("--seed", type=seed, default=1)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=output_folder, required=True,

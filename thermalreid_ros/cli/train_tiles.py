@@ -23,7 +23,7 @@ def add_parsers(parts) -> None:
     train.add_argument("--dimension", type=positive(int), default=64, metavar="D",
                        help="numbers of a descriptor: a search reads D for each tile (64)")
     train.add_argument("--learning-rate", type=positive(float), default=2e-3)
-    train.add_argument("--queries", type=int, default=2048, metavar="N", help="views to validate with (2048)")
+    train.add_argument("--queries", type=positive(int), default=2048, metavar="N", help="views to validate with (2048)")
     train.add_argument("--seed", type=seed, default=1)
     train.add_argument("--device", default="cpu", help="cpu or cuda")
     train.add_argument("--out", type=output_folder, required=True,
