@@ -42,8 +42,8 @@ def add_parser(subparsers) -> None:
     detector.add_argument("--start", type=Path, metavar="weights.pt", help="begin with the network of an earlier "
                           "training")
     detector.add_argument("--frozen-blocks", type=not_negative(int), default=2, metavar="N",
-                          help="first layers of yolo_compact's pretrained backbone that keep their weights (default 2); "
-                          "4 halve the time of a step on CPUs")
+                          help="first layers of yolo_compact's pretrained backbone that keep their weights "
+                          "(default 2); 4 halve the time of a step on CPUs")
     detector.add_argument("--steps", type=positive(int), default=10000)
     detector.add_argument("--minutes", type=positive(float), help="end after so long, if --steps does not come first")
     detector.add_argument("--batch", type=positive(int), default=16)
