@@ -436,3 +436,9 @@ def test_areas_are_where_they_are_asked_for(monaco):
 def test_a_missing_map_is_named(tmp_path):
     with pytest.raises(ThermalReidError, match="nowhere.tif"):
         build_city(tmp_path / "nowhere.tif", seed=1)
+
+
+def test_the_least_city_lies_within_its_map_though_places_are_drawn_by_cells(monaco, monkeypatch):
+    monkeypatch.setattr("thermalreid_ros.world.city._well_built_place", lambda *_: (149.0, 500.0))
+    west, south, east, north = build_city(monaco, size_m=300.0, seed=1).bounds
+    assert (east - west, north - south) == (300.0, 300.0)

@@ -96,6 +96,9 @@ def build_city(map_path: str | Path, *, centre: tuple[float, float] | None = Non
         places = shapely.get_coordinates(houses) - (grid.easting_m, grid.northing_m)
         x, y = _well_built_place(classes == NO_DATA, places, (right_m, upper_m), size_m,
                                  np.random.default_rng(np.random.SeedSequence([seed, 0])))
+        half = 0.5 * size_m  # places are drawn by cells, so that a part of one may lie outside
+        if min(min(v + half, end) - max(v - half, 0.0) for v, end in ((x, right_m), (y, upper_m))) < MIN_SIZE_M:
+            x, y = (float(np.clip(v, half, max(end - half, half))) for v, end in ((x, right_m), (y, upper_m)))
     else:
         x, y = (float(v) for v in grid.from_geographic(*centre))
         if not (0 <= x <= right_m and 0 <= y <= upper_m):
