@@ -144,3 +144,15 @@ def test_ctrl_c_lets_a_step_end_what_it_began(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130 and (tmp_path / "said").read_text() == "ended well"
+
+
+def test_a_step_ends_with_the_command_that_is_terminated():
+    step = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
+    command = ("import sys\nfrom thermalreid_ros.cli.evaluate_all import run_command\n"
+               "run_command([sys.executable, '-c', sys.argv[1]])")
+    process = subprocess.Popen([sys.executable, "-c", command, step], stdout=subprocess.PIPE, text=True,
+                               env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    assert process.stdout.readline() == "begun\n"
+    process.terminate()
+    process.communicate(timeout=20)  # until nobody is left who could write to the pipe
+    assert process.returncode == -signal.SIGTERM

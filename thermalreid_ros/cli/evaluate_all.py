@@ -58,11 +58,13 @@ def _run(args: argparse.Namespace) -> int:
 
 def run_command(command: Sequence[str]) -> int:
     """Run a command to its end; its exit code. Ctrl-C, which reaches it too, is raised once it has ended what it began;
-    `subprocess.run` would kill it after a quarter of a second."""
+    `subprocess.run` would kill it after a quarter of a second. By SIGTERM it ends with this process."""
     import subprocess
     import time
 
-    process = subprocess.Popen(command)
+    from thermalreid_ros.ros.supervisor import end_with_parent
+
+    process = subprocess.Popen(command, preexec_fn=end_with_parent)
     interrupt, end_s = None, 0.0
     while True:
         try:

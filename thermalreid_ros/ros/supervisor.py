@@ -83,7 +83,7 @@ class Supervisor:
         try:
             popen = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                      stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
-                                     preexec_fn=_before_exec)
+                                     preexec_fn=end_with_parent)
             self.processes[name] = Process(name, popen)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -130,7 +130,7 @@ def _leave(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _before_exec() -> None:
+def end_with_parent() -> None:
     """In the child: Ctrl-C as usual, and SIGTERM from the kernel when the parent has gone."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
