@@ -6,3 +6,8 @@ class ThermalReidError(ValueError):
 
     Commands print the message and exit with code 2; nodes report it in their diagnostics and live on.
     """
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, for libraries that answer with several; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.errors import ThermalReidError, first_line
 
 
 class EngineError(ThermalReidError):
@@ -159,8 +159,3 @@ def _plain(spec: TensorSpec) -> dict[str, Any]:
     values = {key: getattr(spec, key) for key in spec.__dataclass_fields__}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
             if value not in ((), "")}
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, for libraries that answer with several."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

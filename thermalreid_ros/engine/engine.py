@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from thermalreid_ros.engine.cache import EngineCache
-from thermalreid_ros.engine.card import EngineError, ModelCard, TensorSpec, first_line, sha256_of
+from thermalreid_ros.engine.card import EngineError, ModelCard, TensorSpec, sha256_of
 from thermalreid_ros.engine.providers import (
     EXECUTION_PROVIDERS,
     PRECISIONS,
@@ -28,6 +28,7 @@ from thermalreid_ros.engine.providers import (
     profile_shapes,
     tensorrt_options,
 )
+from thermalreid_ros.errors import first_line
 from thermalreid_ros.files import shipped
 
 Log = Callable[[str], None]

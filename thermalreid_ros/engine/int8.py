@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from thermalreid_ros.engine.card import EngineError, first_line, sha256_of
+from thermalreid_ros.engine.card import EngineError, sha256_of
 from thermalreid_ros.engine.engine import INT8_SUFFIX, Engine, open_model
 from thermalreid_ros.engine.packing import shorten_names, write_card
+from thermalreid_ros.errors import first_line
 from thermalreid_ros.files import write_atomically
 
 _QUANTISED = ("Conv", "Add", "Concat", "Resize", "Clip", "Relu", "Slice", "MaxPool")

@@ -26,7 +26,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.errors import ThermalReidError, first_line
 from thermalreid_ros.files import shipped
 
 
@@ -275,4 +275,4 @@ def _expected_count(path: Path) -> int | None:
 
 
 def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    return first_line(error).rstrip(".")

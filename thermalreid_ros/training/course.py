@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.training.weights import first_line, write_state
+from thermalreid_ros.errors import ThermalReidError, first_line
+from thermalreid_ros.training.weights import write_state
 
 CHECKPOINT = "checkpoint.pt"
 _LOG_EVERY_S = 15.0

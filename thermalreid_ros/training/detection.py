@@ -11,13 +11,13 @@ from pathlib import Path
 import cv2
 import torch
 
-from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.errors import ThermalReidError, first_line
 from thermalreid_ros.memory import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, tune_malloc
 from thermalreid_ros.training.course import warm_cosine
 from thermalreid_ros.training.detectors import NETWORKS, YoloCompact
 from thermalreid_ros.training.frames import CropSampler, TrainingSet
 from thermalreid_ros.training.losses import compact_loss, semantic_loss
-from thermalreid_ros.training.weights import Averaged, first_line, scaled, set_rate, write_state
+from thermalreid_ros.training.weights import Averaged, scaled, set_rate, write_state
 
 _HALVED_FROM = 256  # weights.pt: tensors of fewer elements stay as they are
 

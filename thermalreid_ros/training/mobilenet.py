@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.training.weights import first_line, read_state
+from thermalreid_ros.errors import ThermalReidError, first_line
+from thermalreid_ros.training.weights import read_state
 
 #: Of RGB from 0 to 255, as published ImageNet weights want it normalised.
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

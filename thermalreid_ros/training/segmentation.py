@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.errors import ThermalReidError, first_line
 from thermalreid_ros.evaluation.confusion import figures
 from thermalreid_ros.maps.classes import CLASS_COUNT, CLASS_NAMES, NO_DATA
 from thermalreid_ros.training.augmentation import Augmentation
@@ -319,7 +319,7 @@ def load_weights(path: Path) -> tuple[torch.nn.Module, dict]:
         return network.eval(), {key: state[key] for key in ("network", "recipe", "data", "step", "seconds",
                                                             "evaluation")}
     except (KeyError, RuntimeError) as error:
-        raise ThermalReidError(f"{path}: no segmenter of this version ({str(error).splitlines()[0]})") from None
+        raise ThermalReidError(f"{path}: no segmenter of this version ({first_line(error)})") from None
 
 
 def _progress(recipe: SegmentationRecipe, step: int, seconds: float) -> float:

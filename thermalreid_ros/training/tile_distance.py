@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.errors import ThermalReidError, first_line
 from thermalreid_ros.maps.classes import CLASS_COUNT
 from thermalreid_ros.maps.tiles import LOCALIZATION_TILING
 from thermalreid_ros.training.detection import keep_freed_memory
 from thermalreid_ros.training.mobilenet import MobileNetV2
 from thermalreid_ros.training.tile_views import PLACE_STEP_M, MapAtlas, ViewRecipe, ViewSampler
-from thermalreid_ros.training.weights import Averaged, decayed, first_line, whole, write_state
+from thermalreid_ros.training.weights import Averaged, decayed, whole, write_state
 
 RADII_M = (300.0, 800.0)  # of the rough position, at which recall is measured
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.pt"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.errors import ThermalReidError, first_line
 
 
 class Averaged:
@@ -71,11 +71,6 @@ def write_weights(model: torch.nn.Module, out: Path, **facts: Any) -> Path:
               for name, value in model.state_dict().items()}
     write_state({"averaged": halved, **facts}, out / WEIGHTS)
     return out / WEIGHTS
-
-
-def first_line(error: Exception) -> str:
-    """Of what an error says, or what it is called."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_state(path: Path, what: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid, Pose
-from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.errors import ThermalReidError, first_line
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
 from thermalreid_ros.maps.store import ATTRIBUTION
@@ -159,7 +159,7 @@ def districts(map_path: Path) -> list[District]:
             step = max(1.0, 4.0 / raster.res[0])
             cover = raster.read(1, out_shape=(max(1, round(raster.height / step)), max(1, round(raster.width / step))))
     except (RasterioError, AttributeError) as error:
-        raise ThermalReidError(f"{map_path}: cannot be read as a map ({str(error).splitlines()[0]}); build it with: "
+        raise ThermalReidError(f"{map_path}: cannot be read as a map ({first_line(error)}); build it with: "
                                "thermalreid map build") from None
     if not features_path(map_path).is_file():
         raise ThermalReidError(f"{features_path(map_path)}: no features beside the map; build it with: thermalreid map "
