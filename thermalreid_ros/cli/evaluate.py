@@ -190,12 +190,10 @@ def _segmentation(args: argparse.Namespace) -> int:
 
 
 def _realism(args: argparse.Namespace) -> int:
-    import cv2
-
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.evaluation.detection import read_coco_set
+    from thermalreid_ros.evaluation.pictures import save_picture
     from thermalreid_ros.evaluation.realism import compare, figures, plot, sheet
-    from thermalreid_ros.files import write_atomically
 
     sets = {"real": read_coco_set(args.real_images, args.real_annotations),
             "rendered": read_coco_set(args.images, args.annotations)}
@@ -209,7 +207,7 @@ def _realism(args: argparse.Namespace) -> int:
                                                               "sharpness", "spectral_slope"))] for row in rows]))
     args.out.mkdir(parents=True, exist_ok=True)
     plot(args.out / "realism.png", groups)
-    write_atomically(args.out / "frames.jpg", cv2.imencode(".jpg", sheet(paths))[1].tobytes())
+    save_picture(args.out / "frames.jpg", sheet(paths))
     print(f"plots and frames in {args.out}")
     write_json(args.json, {"groups": rows})
     return 0

@@ -90,18 +90,15 @@ def _report(path: Path, json_path: Path | None) -> int:
 
 
 def _preview(args: argparse.Namespace) -> int:
-    import cv2
-
     from thermalreid_ros.errors import ThermalReidError
-    from thermalreid_ros.files import write_atomically
+    from thermalreid_ros.evaluation.pictures import save_picture
     from thermalreid_ros.maps.preview import preview
     from thermalreid_ros.maps.store import SemanticMap
 
     if args.out.suffix.lower() != ".png":
         raise ThermalReidError(f"{args.out}: a preview is a PNG; name it something.png")
     with SemanticMap.open(args.map) as semantic_map:
-        _, data = cv2.imencode(".png", preview(semantic_map)[..., ::-1])
-    write_atomically(args.out, data.tobytes())
+        save_picture(args.out, preview(semantic_map)[..., ::-1])
     return 0
 
 

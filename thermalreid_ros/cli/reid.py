@@ -104,14 +104,12 @@ def _figures(evaluation) -> dict[str, Any]:
 
 
 def _plot(path: Path, grid: list[float], beta_h: float, sets: dict[str, list]) -> None:
-    import io
-
     import numpy as np
     from matplotlib.figure import Figure
 
     from thermalreid_ros.detection.types import CLASS_NAMES
+    from thermalreid_ros.evaluation.pictures import save_plot
     from thermalreid_ros.evaluation.reid_tracks import MIN_PROBES, classes_in, evaluate
-    from thermalreid_ros.files import write_atomically
 
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     for axes, (name, draws) in zip(figure.subplots(1, len(sets), sharey=True), sets.items()):
@@ -131,9 +129,7 @@ def _plot(path: Path, grid: list[float], beta_h: float, sets: dict[str, list]) -
         if axes.lines[:-1]:  # the last is the chosen weight
             axes.legend(loc="lower center", fontsize=8)
     figure.axes[0].set_ylabel("CMC(1), mean ± std over draws")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=90)
-    write_atomically(path, picture.getvalue())
+    save_plot(path, figure, dpi=90)
 
 
 def _text(clip: tuple[int, int]) -> str:

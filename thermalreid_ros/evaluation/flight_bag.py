@@ -41,6 +41,7 @@ import numpy as np
 
 from thermalreid_ros.camera.geometry import quaternion_of
 from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.evaluation.pictures import save_picture
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.maps.store import ATTRIBUTION
 from thermalreid_ros.ros.bag import message_types, write_bag
@@ -165,7 +166,7 @@ def _photograph(film: Film, folder: Path, target: str, count: int, command: str)
             continue
         picture, seen = photograph(renderer, view, camera, seed + attempt)
         name = f"view_{len(pictures) + 1}.png"
-        write_atomically(folder / name, cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+        save_picture(folder / name, picture[..., ::-1])
         pictures.append({"file": name, "box": list(seen.box), "visible_share": round(seen.visible_share, 3)})
     write_atomically(folder / "probe.json", json.dumps({
         "identity": target, "class_name": class_name, "description": identity.description, "pictures": pictures,

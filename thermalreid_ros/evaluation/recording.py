@@ -26,6 +26,7 @@ import yaml
 
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.pictures import save_picture
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.reid.motion import CameraMotionEstimator
 from thermalreid_ros.ros.bag import Bag, message_types, write_bag
@@ -316,8 +317,7 @@ def _write_probe(out: Path, frame: RecordedFrame) -> None:
     box = frame.target
     rows, columns = (slice(int(low), int(np.ceil(high))) for low, high in ((box.y_min, box.y_max),
                                                                            (box.x_min, box.x_max)))
-    _, png = cv2.imencode(".png", np.ascontiguousarray(frame.gray8()[rows, columns]))
-    write_atomically(out / "probe.png", png.tobytes())
+    save_picture(out / "probe.png", np.ascontiguousarray(frame.gray8()[rows, columns]))
     card = {"class_name": box.class_name, "units": "agc8", "cut_from": frame.path.name, "stamp_ns": frame.stamp_ns,
             "box_px": [box.x_min, box.y_min, box.x_max, box.y_max], "truth_topic": TARGET_TOPIC}
     write_atomically(out / "probe.yaml", yaml.safe_dump(card, sort_keys=False))
