@@ -33,15 +33,20 @@ def not_negative(kind: type):
     return parse
 
 
+def bounded(text: str, kind: type, low: float, high: float, refusal: str):
+    """The number (int, float) that a text says; refused with these words where it says none from low to high."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(refusal)
+    return value
+
+
 def seed(text: str) -> int:
     """The argument type of seeds, which numpy takes from zero on."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to {2**31 - 1}")
-    return value
+    return bounded(text, int, 0, 2**31 - 1, f"{text} is no whole number from 0 to {2**31 - 1}")
 
 
 def output_file(text: str) -> Path:

@@ -106,20 +106,8 @@ def command(args: argparse.Namespace) -> str:
 
 def domain(text: str) -> int:
     """The argument type of ROS domains, of which Fast DDS has ports for so many."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 232:
-        raise argparse.ArgumentTypeError(f"'{text}' is no ROS domain from 0 to 232")
-    return value
+    return arguments.bounded(text, int, 0, 232, f"'{text}' is no ROS domain from 0 to 232")
 
 
 def positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.01 <= value <= 1000.0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no speed from 0.01 to 1000")
-    return value
+    return arguments.bounded(text, float, 0.01, 1000.0, f"'{text}' is no speed from 0.01 to 1000")

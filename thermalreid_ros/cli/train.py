@@ -127,7 +127,7 @@ def _detector(args: argparse.Namespace) -> int:
     if len(args.annotations) != count:
         raise ThermalReidError(f"{count} folders of --images, but {len(args.annotations)} --annotations: one each")
     shares = args.share or [1.0] * count
-    if len(shares) != count or min(shares) <= 0:
+    if len(shares) != count:
         raise ThermalReidError(f"--share takes a positive number for each of the {count} sets")
     margins = [None] * count if args.box_margin is None else _pairs("--box-margin", args.box_margin, count)
     scales = _pairs("--scale", args.scale, count)

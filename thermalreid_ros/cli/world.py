@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from thermalreid_ros.cli.arguments import not_negative, output_file, output_folder, positive, seed
+from thermalreid_ros.cli.arguments import bounded, not_negative, output_file, output_folder, positive, seed
 from thermalreid_ros.cli.output import add_json_option, write_json
 from thermalreid_ros.detection.types import CLASS_NAMES
 
@@ -366,13 +366,7 @@ def _options(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _bounded(text: str, low: float, high: float, what: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"'{text}' is no {what}, {low:g} to {high:g}")
-    return value
+    return bounded(text, float, low, high, f"'{text}' is no {what}, {low:g} to {high:g}")
 
 
 def _share(text: str) -> float:
