@@ -363,10 +363,10 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
 def _max_age_s(params_file: Path, node: str) -> float:
     """What the parameter file says, or the nodes' default."""
     from thermalreid_ros.ros.lifecycle import COMMON_PARAMETERS
+    from thermalreid_ros.ros.parameters import in_file
 
-    content = yaml.safe_load(params_file.read_text())
-    parameters = (content.get(f"/**/{node}") or {}).get("ros__parameters", {}) if isinstance(content, dict) else {}
-    return float(parameters.get("max_age_s", COMMON_PARAMETERS["max_age_s"].default))
+    said = in_file(params_file, node, "max_age_s")
+    return float(COMMON_PARAMETERS["max_age_s"].default if said is None else said)
 
 
 def frame_topic(bag: Bag) -> str:
