@@ -58,9 +58,9 @@ class Detection:
     def tight(self) -> Detection:
         """The same without the margin that detectors draw: as the truth of rendered frames has it, whose boxes end with
         the outermost pixels of an object."""
-        (x, y), half = self.centre, (0.5 * tight_side(self.width), 0.5 * tight_side(self.height))
-        return replace(self, x_min=float(x - half[0]), y_min=float(y - half[1]), x_max=float(x + half[0]),
-                       y_max=float(y + half[1]))
+        dx, dy = 0.5 * (self.width - tight_side(self.width)), 0.5 * (self.height - tight_side(self.height))
+        return replace(self, x_min=self.x_min + dx, y_min=self.y_min + dy, x_max=self.x_max - dx,
+                       y_max=self.y_max - dy)
 
     @property
     def box(self) -> np.ndarray:

@@ -7,7 +7,6 @@ NO_DATA. Those that draw lots draw the same for a frame each time, whatever else
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,7 @@ from thermalreid_ros.camera.thermal import ThermalFrame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import CocoSet
 from thermalreid_ros.evaluation.segmentation import at_frame_size, read_frame, read_mask
-from thermalreid_ros.localization.alignment import align, filled
+from thermalreid_ros.localization.alignment import align
 from thermalreid_ros.localization.ground import view_directions
 from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.maps.classes import NO_DATA
@@ -70,7 +69,7 @@ def map_labels(data: CocoSet, maps: Sequence[Path], segmenter: Segmenter, fix_er
         east, north = fix_error_m * _rng(seed, "map", number).standard_normal(2)
         mask = segmenter.segment(_measured(data.paths[number], frame))
         aligned = align(semantic_map, mask, intrinsics, rotation, height_m, x + east, y + north)
-        return at_frame_size(replace(mask, labels=filled(aligned.labels, mask.labels)))
+        return at_frame_size(aligned.told(mask))
 
     return labels
 

@@ -16,9 +16,9 @@ import numpy as np
 from thermalreid_ros.camera.geometry import LocalGrid
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
+from thermalreid_ros.evaluation.boxes import MATCH_IOU, iou
 from thermalreid_ros.evaluation.flight_input import Flight, FrameEvent, stamp_of
 from thermalreid_ros.evaluation.localization import CHI2_95, PredictedLabels, feed
-from thermalreid_ros.evaluation.boxes import MATCH_IOU, iou
 from thermalreid_ros.localization.localizer import Localizer
 from thermalreid_ros.localization.pose import pose_covariance
 from thermalreid_ros.localization.segmenter import Segmenter
@@ -129,11 +129,11 @@ def _truth(path: Path, grid: LocalGrid) -> dict[int, list[_Shown]]:
 
 def _assigned(objects: Sequence[_Shown], detections: Sequence[Detection]) -> list[tuple[_Shown, Detection]]:
     """Objects with the detection of their class that overlaps most, by half or more."""
-    pairs = []
+    pairs, drawn = [], [(box, box.tight()) for box in detections]
     for item in objects:
-        same = [box for box in detections if box.class_name == item.class_name]
-        best = max(same, key=lambda box: iou(box.tight(), item.box), default=None)
-        if best is not None and iou(best.tight(), item.box) >= MATCH_IOU:
+        same = [(iou(tight, item.box), box) for box, tight in drawn if box.class_name == item.class_name]
+        overlap, best = max(same, key=lambda pair: pair[0], default=(0.0, None))
+        if overlap >= MATCH_IOU:
             pairs.append((item, best))
     return pairs
 

@@ -9,7 +9,7 @@ long: what differs much after the motion so far counts little.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -67,6 +67,10 @@ class Alignment:
     agreement: float
     agreement_projected: float
     reason: str
+
+    def told(self, mask: SemanticMask) -> SemanticMask:
+        """What a detector is told of the ground, given the frame's own labelling: see filled()."""
+        return replace(mask, labels=filled(self.labels, mask.labels))
 
 
 def project(semantic_map: SemanticMap, intrinsics: Intrinsics, rotation: np.ndarray, height_m: float, x: float,

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image, NavSatFix
 from std_msgs.msg import Header, String
 
 from thermalreid_ros.camera.geometry import Intrinsics
-from thermalreid_ros.localization.alignment import align, filled
+from thermalreid_ros.localization.alignment import align
 from thermalreid_ros.localization.overlay import draw_result
 from thermalreid_ros.localization.types import LocalizationError, LocalizationResult, PositionFix, SemanticMask, Verdict
 from thermalreid_ros.maps.classes import CLASS_NAMES
@@ -109,7 +109,7 @@ class LocalizationOutput:
         """The map as the camera sees it, drawn onto the labelling (the paper's S_G)."""
         aligned = align(self._map, mask, intrinsics, fix.rotation, fix.height_m, fix.x, fix.y)
         self._node.diagnostics.sample("map_agreement", aligned.agreement)
-        self._seen_map.publish(places.mask_to_image(replace(mask, labels=filled(aligned.labels, mask.labels)), header))
+        self._seen_map.publish(places.mask_to_image(aligned.told(mask), header))
 
     def _drawn(self, result: LocalizationResult) -> np.ndarray:
         best = result.fix or next(iter(result.candidates), None)

@@ -83,11 +83,10 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
         names = {c["id"]: c["name"].lower() for c in coco["categories"]}
         records = [r for r in coco["images"] if r.get("date_captured") not in exclude_dates]
         paths = [Path(images) / record["file_name"] for record in records]
-        by_image: dict[int, list] = {record["id"]: [] for record in records}
+        by_image: dict[int, list[tuple[np.ndarray, int]]] = {record["id"]: [] for record in records}
         for a in coco["annotations"]:
-            _label(names[a["category_id"]], a)
-            np.array(a["bbox"], np.float32).reshape(4)
-            by_image.setdefault(a["image_id"], []).append(a)
+            item = np.array(a["bbox"], np.float32).reshape(4), _label(names[a["category_id"]], a)
+            by_image.setdefault(a["image_id"], []).append(item)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ThermalReidError(f"{annotations}: not a readable COCO file ({type(error).__name__}: {error})") from None
     if not records:
@@ -103,11 +102,11 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
     boxes, labels = [], []
     for record in records:
         own = by_image[record["id"]]
-        xywh = np.array([a["bbox"] for a in own], np.float32).reshape(-1, 4)
+        xywh = np.array([box for box, _ in own], np.float32).reshape(-1, 4)
         around = np.float32(margin[0]) + np.float32(margin[1]) * xywh[:, 2:]
         boxes.append(np.concatenate((np.maximum(xywh[:, :2] - around, 0), np.minimum(
             xywh[:, :2] + xywh[:, 2:] + around, np.float32(frames.shape[:0:-1]))), 1))
-        labels.append(np.array([_label(names[a["category_id"]], a) for a in own], np.int64))
+        labels.append(np.array([label for _, label in own], np.int64))
     annotated = tuple(c for c, name in enumerate(CLASS_NAMES) if name in names.values())
     return AnnotatedFrames(frames, boxes, labels, annotated, masks, np.array([_resolution(r) for r in records]))
 
