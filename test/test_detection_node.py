@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import yaml
 from conftest import wait_until
-from sensor_msgs.msg import Image
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tiny_models import convolution
 
+from thermalreid_ros.camera.geometry import GroundView, Intrinsics, Pose
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
@@ -20,6 +22,7 @@ from thermalreid_ros.files import shipped
 from thermalreid_ros.msg import DetectionArray
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.convert import array_to_image, ns_to_stamp, stamp_to_ns
+from thermalreid_ros.ros.places import view_to_pose
 
 ONE_THREAD = ("-p", "threads:=1")
 WAIT_S = 1.0  # for a labelling, in these tests: more than a busy machine takes to pass a message
@@ -85,6 +88,47 @@ def test_the_node_says_what_the_detector_says_and_keeps_the_header(graph, start_
     pictures = graph.collect(Image, "detections/image", qos.OVERLAY)  # drawn from the moment somebody watches
     wait_until(lambda: camera.see(frame) and pictures, 20.0, "a picture of the detections")
     assert (pictures[0].encoding, pictures[0].width) == ("bgr8", 640)
+
+
+def test_scores_are_weighed_by_how_large_things_look_while_that_is_known(graph, start_node, frame):
+    camera = start(graph, start_node, "-p", "view_max_age_s:=0.5", "-p", "max_age_s:=0.0")
+    statuses = graph.diagnostics()
+    infos = graph.publisher(CameraInfo, "thermal/camera_info", qos.CAMERA_OUT)
+    views = graph.publisher(PoseStamped, "localization/view", qos.RESULTS)
+    intrinsics = Intrinsics(640, 512, 1800.0, 1800.0, 320.0, 256.0)
+    view = GroundView(intrinsics, Pose.looking(np.zeros(3), 0.4, np.radians(60.0)).rotation, 80.0)
+    detector = Detector(load_engine("yolo_compact"))
+    plain, weighed = detector.detect(frame), detector.detect(frame, view=view)
+    assert [d.score for d in plain.detections] != [d.score for d in weighed.detections]
+
+    def scores(stamp_ns: int) -> list[float]:
+        return [d.score for d in camera.of(camera.send(frame, stamp_ns=stamp_ns)).detections]
+
+    def say(stamp_ns: int, told: GroundView = view) -> None:
+        header = Header(stamp=ns_to_stamp(stamp_ns), frame_id="thermal_optical")
+        infos.publish(CameraInfo(header=header, width=640, height=512, k=intrinsics.k.ravel()))
+        views.publish(view_to_pose(told, header, "map"))
+
+    start_ns = 1_000_000_000_000
+    assert scores(start_ns) == pytest.approx([d.score for d in plain.detections], abs=1e-4)
+    found: list[list[float]] = []
+    for number in range(1, 60):  # until the node has found the two topics
+        say(start_ns + number * 10_000_000)
+        found.append(scores(start_ns + number * 10_000_000 + 1))
+        if found[-1] == pytest.approx([d.score for d in weighed.detections], abs=1e-4):
+            break
+        time.sleep(0.3)
+    else:
+        pytest.fail(f"scores were never weighed: {found[-1]}, {statuses[-1].data}")
+    wait_until(lambda: statuses[-1].data.get("perspective") == "used", 10.0, "that it is used is said")
+    late_ns = start_ns + 10_000_000_000  # the view is long past
+    assert scores(late_ns) == pytest.approx([d.score for d in plain.detections], abs=1e-4)
+    upside_down = view_to_pose(view, Header(stamp=ns_to_stamp(late_ns)), "map")
+    upside_down.pose.position.z = -5.0
+    views.publish(upside_down)
+    wait_until(lambda: "-5 m above the ground" in statuses[-1].data.get("last_refusal", ""), 10.0, "the refusal")
+    assert scores(late_ns + 1) == pytest.approx([d.score for d in plain.detections], abs=1e-4)
+    wait_until(lambda: statuses[-1].data.get("perspective") == "not known", 10.0, "that it is not is said")
 
 
 def test_faulty_frames_are_refused_in_words_and_no_good_frame_is_lost(graph, start_node, frame):

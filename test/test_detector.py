@@ -18,12 +18,14 @@ class FakeEngine:
 
     provider = "cpu"
 
-    def __init__(self, boxes, scores, labels, semantics_stride=0, classes=CLASS_NAMES, semantics_dtype="uint8"):
+    def __init__(self, boxes, scores, labels, semantics_stride=0, classes=CLASS_NAMES, semantics_dtype="uint8",
+                 extra=None):
         inputs = [TensorSpec("thermal", (1, 1, "height", "width"), "uint8", typical_shape=(1, 1, 512, 640))]
         if semantics_stride:
             inputs.append(TensorSpec("semantics", (1, 1, "rows", "columns"), semantics_dtype,
                                      typical_shape=(1, 1, 512 // semantics_stride, 640 // semantics_stride)))
-        self.card = SimpleNamespace(name="fake", classes=classes, strides=(32,), inputs=tuple(inputs))
+        self.card = SimpleNamespace(name="fake", classes=classes, strides=(32,), inputs=tuple(inputs),
+                                    extra=extra or {})
         self.out = {"boxes": np.array([boxes], np.float32).reshape(1, -1, 4), "scores": np.array([scores], np.float32),
                     "labels": np.array([labels], np.int64)}
         self.given = None

@@ -38,7 +38,7 @@ def test_rendered_sets_are_compared_without_the_margin_that_detectors_draw(coco)
     found = Detection(0, 0.9, 10.0, 10.0, 18.0, 18.0)
 
     class Drawing:
-        def detect(self, frame, labels):
+        def detect(self, frame, labels, view=None):
             return DetectionResult((found,), 1.0)
 
     results, _ = run_detector(Drawing(), read_coco_set(coco.parent, coco))

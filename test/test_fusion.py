@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from osm_files import OsmFile
 from tiny_models import grey_segmenter
 
-from thermalreid_ros.camera.geometry import Intrinsics, Pose
+from thermalreid_ros.camera.geometry import GroundView, Intrinsics, Pose
 from thermalreid_ros.cli import main
 from thermalreid_ros.detection.types import Detection, DetectionResult
 from thermalreid_ros.engine import load_engine
@@ -64,10 +64,10 @@ def data(rendered):
 class RoadDetector:
     """Finds a car on the road that it is told of, none otherwise."""
 
-    takes_semantics = True
+    takes_semantics, perspective = True, None
     engine = SimpleNamespace(card=SimpleNamespace(name="road"), provider="none")
 
-    def detect(self, gray8, labels=None, source="predicted"):
+    def detect(self, gray8, labels=None, source="predicted", view=None):
         if labels is None or not (labels == 1).any():
             return DetectionResult((), 0.0)
         (top, left), (bottom, right) = np.argwhere(labels == 1)[[0, -1]]
@@ -77,7 +77,7 @@ class RoadDetector:
 def test_a_labelling_is_displaced_by_metres_over_the_ground():
     labels = mask(10)  # its square at columns 68 to 80, rows 33 to 49
     rotation = Pose.looking(np.zeros(3), *np.radians((90.0, 90.0, 0.0))).rotation  # straight down, north up
-    moved = shift(labels, DOWN, rotation, 100.0, np.array([5.0, 3.0]))
+    moved = shift(labels, GroundView(DOWN, rotation, 100.0), np.array([5.0, 3.0]))
     np.testing.assert_array_equal(moved, np.roll(labels, (-6, 10), (0, 1)))  # east: right; north: up
 
 
@@ -87,7 +87,7 @@ def test_far_away_a_metre_is_fewer_pixels_and_the_horizon_stays():
     labels[:20] = 4
     for row in (60, 100):
         labels[row, 80:] = 2
-    moved = shift(labels, DOWN, rotation, 100.0, np.array([0.0, 20.0]))  # to the left of the picture
+    moved = shift(labels, GroundView(DOWN, rotation, 100.0), np.array([0.0, 20.0]))  # to the left of the picture
     assert (moved[:20] == 4).all()
     for row in (60, 100):
         drop = np.sin(np.radians(10.0)) + (row + 0.5 - 64) / 200 * np.cos(np.radians(10.0))
@@ -101,7 +101,8 @@ def test_there_and_back_is_where_it_was(yaw, depression, roll, east, north):
     rotation = Pose.looking(np.zeros(3), *np.radians((yaw, depression, roll))).rotation
     labels = np.kron(np.random.default_rng(1).integers(0, 5, (16, 20)), np.ones((8, 8))).astype(np.uint8)
     offset = np.array([east, north])
-    back = shift(shift(labels, DOWN, rotation, 100.0, offset), DOWN, rotation, 100.0, -offset)
+    view = GroundView(DOWN, rotation, 100.0)
+    back = shift(shift(labels, view, offset), view, -offset)
     inside = np.s_[40:-40, 40:-40]
     assert (back == labels)[inside].mean() > 0.8  # all but borders that fall between pixels
     assert set(np.unique(back)) <= {0, 1, 2, 3, 4, NO_DATA}
@@ -187,7 +188,8 @@ def test_the_commands_say_what_they_need_and_write_what_they_measure(rendered, t
     assert main(["evaluate", "fusion", *options, "--segmenters", str(tmp_path / "grey.onnx"), "--shifts", "10",
                  "--plots", str(tmp_path / "plots"), "--json", str(tmp_path / "fusion.json")]) == 0
     result = json.loads((tmp_path / "fusion.json").read_text())
-    assert list(result["labellings"]) == ["none", "predicted by grey", "true", "true, shifted 10 m", "another frame's"]
+    assert list(result["labellings"]) == ["none", "predicted by grey", "true", "true, shifted 10 m", "another frame's",
+                                          "none, in perspective", "true, in perspective"]
     assert {"ap50", "map50", "mean_iou", "agreement", "gain", "gain_error"} <= result["labellings"]["true"].keys()
     assert (result["model"], result["seed"]) == ("yolo_compact", 0)
     (rendered / "masks/semantic").rename(rendered / "masks/elsewhere")

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from conftest import DISCOVERY_S, wait_until
-from geometry_msgs.msg import PoseWithCovarianceStamped, Quaternion, TransformStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Quaternion, TransformStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
@@ -31,6 +31,7 @@ from thermalreid_ros.msg import LocalizationStatus
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.bag import message_types, write_bag
 from thermalreid_ros.ros.convert import array_to_image, image_to_array, ns_to_stamp, stamp_to_ns
+from thermalreid_ros.ros.places import message_to_rotation
 
 STEP = 51  # grey levels of a class
 HEIGHT_M, SPEED_M_S, PERIOD_S = 90.0, 12.0, 0.5
@@ -242,6 +243,25 @@ def flight(graph, start_node, map_path, model):
     yield start
     for one in flown:
         one.map.close()
+
+
+def test_where_the_camera_looks_is_told_without_a_fix(flight, graph):
+    views = graph.collect(PoseStamped, "localization/view", qos.RESULTS)
+    flown = flight("-p", "map_frame:=grid")
+    for _ in range(40):  # until the node has found all topics
+        status = flown.see(without=("prior", "odometry"))
+        if views:
+            break
+        time.sleep(0.2)
+    assert status.verdict == "no_input" and not flown.fixes
+    assert stamp_to_ns(views[0].header.stamp) in {stamp_to_ns(s.header.stamp) for s in flown.status}
+    assert views[0].header.frame_id == "grid_below" and views[0].pose.position.z == pytest.approx(HEIGHT_M, rel=1e-6)
+    assert message_to_rotation(views[0].pose.orientation)[2, 2] < -0.999  # straight down
+    seen = len(views)
+    flown.see(without=("prior", "odometry", "height", "attitude"))  # what came before is too old for this frame
+    flown.see(without=("prior", "odometry"))
+    wait_until(lambda: len(views) > seen, 10.0, "the next view")
+    assert len(views) == seen + 1
 
 
 def test_a_flight_is_localized_and_every_message_is_of_its_frame(flight, graph):

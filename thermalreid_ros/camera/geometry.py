@@ -110,6 +110,22 @@ class Pose:
         return quaternion_of(self.rotation)
 
 
+@dataclass(frozen=True, eq=False)
+class GroundView:
+    """A camera above plane ground, wherever that is. rotation: float64 (3, 3), optical axes to axes of which z points
+    up. height_m: above the ground right below. GeometryError where these are no such view."""
+
+    intrinsics: Intrinsics
+    rotation: np.ndarray
+    height_m: float
+
+    def __post_init__(self) -> None:
+        if np.shape(self.rotation) != (3, 3) or not np.isfinite(self.rotation).all():
+            raise GeometryError("the camera's attitude is no rotation matrix of 3 x 3 finite numbers")
+        if not 0.0 < self.height_m < np.inf:
+            raise GeometryError(f"a camera {self.height_m:g} m above the ground sees none of it; check the altitude")
+
+
 def quaternion_of(rotation: np.ndarray) -> np.ndarray:
     """(x, y, z, w), float64, w >= 0, of a rotation matrix (3, 3)."""
     m = np.asarray(rotation, np.float64)

@@ -105,7 +105,7 @@ def _detection(args: argparse.Namespace) -> int:
     detector = Detector(engine, score_threshold=SCORE_FLOOR, max_detections=300)
     figures, results = evaluate_detection(
         detector, data, lambda records: progress(records, description=engine.card.name, unit="frame"),
-        evaluate_fusion.chosen_labelling(args, detector, data))
+        evaluate_fusion.chosen_labelling(args, detector, data), evaluate_fusion.chosen_views(args, detector, data))
     print(table(["class", "AP50"], [*figures["ap50"].items(), ("mean", figures["map50"])]))
     print(table(["frames", "AP50:95", "mean IoU", "median ms"],
                 [[figures["frames"], figures["map50_95"], figures["mean_iou"], figures["median_ms"]]]))
@@ -229,6 +229,10 @@ def _note_on_card(args: argparse.Namespace, figures: dict) -> None:
             command += f" --segmenter {args.segmenter}"
         if args.semantics == "map":
             command += f" --map {' '.join(path.name for path in args.maps)} --fix-error {args.fix_error:g}"
+    if figures["perspective"] != (args.semantics == "map"):
+        command += " --perspective" if figures["perspective"] else " --no-perspective"
+    if args.focal_px is not None:
+        command += f" --focal-px {args.focal_px:g}"
     values = {f"AP50 {name}": value for name, value in figures["ap50"].items() if value is not None}
     values |= {"mean AP50": figures["map50"], "mean AP50:95": figures["map50_95"]}
     write_card(path, {**card.to_mapping(), "metrics": _with_noted(card, values, args, figures, command)})

@@ -10,6 +10,7 @@ from thermalreid_ros.cli.arguments import not_negative, output_folder, positive,
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 if TYPE_CHECKING:
+    from thermalreid_ros.camera.geometry import GroundView
     from thermalreid_ros.detection.detector import Detector
     from thermalreid_ros.evaluation.detection import CocoSet
     from thermalreid_ros.evaluation.labellings import Labelling
@@ -20,7 +21,8 @@ FIX_ERROR_M = 5.0
 def add_parser(parts: argparse._SubParsersAction) -> None:
     parser = parts.add_parser("fusion", help="what labellings of the ground, right and wrong, make of detection",
                               description="Detection with no labelling, a predicted one, the map, the true one, and "
-                              "wrong ones, on a set of thermalreid world dataset.")
+                              "wrong ones, on a set of thermalreid world dataset; with none, the map and the true one "
+                              "in perspective, too.")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR",
                         help="SET/images/thermal; the true labellings are in SET/masks/semantic")
     parser.add_argument("--annotations", type=Path, required=True, metavar="COCO.json")
@@ -55,7 +57,26 @@ def add_labelling_options(parser: argparse.ArgumentParser) -> None:
                         "frames (SET/masks/semantic of SET/images/thermal)")
     parser.add_argument("--segmenter", default="segmenter_compact", metavar="MODEL",
                         help="segmenter_compact (default), geogan, or an .onnx file")
+    parser.add_argument("--perspective", action=argparse.BooleanOptionalAction, help="weigh scores by how large things "
+                        "look from where each frame was taken, as the node does wherever that is known; for sets of "
+                        "thermalreid world dataset (default: with --semantics map, for who can project a map knows it)")
+    parser.add_argument("--focal-px", type=positive(float), metavar="PX", help="of HIT-UAV's camera, with "
+                        "--perspective: its frames tell altitude and angle in their names, but no focal length")
     add_map_options(parser)
+
+
+def chosen_views(args: argparse.Namespace, detector: Detector, data: CocoSet) -> list[GroundView] | None:
+    """From where each frame was taken, where scores are to be weighed by it."""
+    from thermalreid_ros.errors import ThermalReidError
+    from thermalreid_ros.evaluation.labellings import named_view, recorded_view
+
+    if not (args.semantics == "map" if args.perspective is None else args.perspective):
+        return None
+    if args.perspective and detector.perspective is None:
+        raise ThermalReidError(f"model '{detector.engine.card.name}' was not told how large things look; fit that with "
+                               "`thermalreid train perspective`, or leave out --perspective")
+    return [recorded_view(record) if args.focal_px is None else named_view(record, args.focal_px)
+            for record in data.coco["images"]]
 
 
 def chosen_labelling(args: argparse.Namespace, detector: Detector, data: CocoSet) -> Labelling | None:
@@ -92,7 +113,7 @@ def _fusion(args: argparse.Namespace) -> int:
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.evaluation.detection import SCORE_FLOOR, read_coco_set
     from thermalreid_ros.evaluation.fusion import compare, conditions, plot
-    from thermalreid_ros.evaluation.labellings import true_labels
+    from thermalreid_ros.evaluation.labellings import recorded_view, true_labels
 
     data = read_coco_set(args.images, args.annotations)
     truth = true_labels(data, mask_folder(args.images))
@@ -100,7 +121,8 @@ def _fusion(args: argparse.Namespace) -> int:
     chosen = conditions(data, truth, [_segmenter(model, args.threads) for model in args.segmenters], args.maps,
                         args.fix_error, args.shifts, args.seed)
     figures = compare(detector, data, truth, chosen,
-                      lambda records, name: progress(records, description=name, unit="frame"))
+                      lambda records, name: progress(records, description=name, unit="frame"),
+                      [recorded_view(record) for record in data.coco["images"]] if detector.perspective else None)
     print(table(["labelling", "right", *CLASS_NAMES, "mean AP50", "gain, points", "+-", "mean IoU"],
                 [[name, item["agreement"], *(item["ap50"][part] for part in CLASS_NAMES), item["map50"],
                   *(None if item[key] is None else round(100 * item[key], 2) + 0.0 for key in ("gain", "gain_error")),

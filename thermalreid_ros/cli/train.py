@@ -10,6 +10,7 @@ from pathlib import Path
 
 from thermalreid_ros.cli import train_objects, train_tiles
 from thermalreid_ros.cli.arguments import not_negative, output_file, output_folder, positive, seed, share
+from thermalreid_ros.cli.output import add_json_option, table, write_json
 from thermalreid_ros.errors import ThermalReidError
 
 
@@ -70,6 +71,20 @@ def add_parser(subparsers) -> None:
                       help="folders of frames as they are met in flight, to take the ranges of activations from")
     int8.add_argument("--frames", type=positive(int), default=48, help="of each folder (default 48)")
     int8.set_defaults(part=_int8)
+    perspective = parts.add_parser("perspective", help="how large things look, for a detector's card",
+                                   description="Fits what the size of a box says of a detection, where height and "
+                                   "attitude of the camera are known, and writes it on the model's card.")
+    perspective.add_argument("--model", default="yolo_compact", help="a shipped model's name, or an .onnx file")
+    perspective.add_argument("--images", type=Path, nargs="+", required=True, metavar="DIR",
+                             help="SET/images/thermal of sets of thermalreid world dataset that the detector was not "
+                             "trained on and that nothing is measured on")
+    perspective.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="COCO.json",
+                             help="one for each folder")
+    perspective.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    perspective.add_argument("--data", required=True, help="what these sets are, for the card (words for people)")
+    perspective.add_argument("--plots", type=output_folder, metavar="DIR", help="write perspective_MODEL.png there")
+    add_json_option(perspective)
+    perspective.set_defaults(part=_perspective)
     train_tiles.add_parsers(parts)
     train_objects.add_parsers(parts)
     segmenter = parts.add_parser("segmenter", help="a segmentation network on rendered data sets")
@@ -225,6 +240,42 @@ def _int8(args: argparse.Namespace) -> int:
     form = quantise(args.model, args.images, args.frames,
                     f"thermalreid train int8 --model {args.model.name} --images {names} --frames {args.frames}")
     print(f"{form}: {form.stat().st_size / 1e3:.0f} kB, and the weights of {args.model.name}")
+    return 0
+
+
+def _perspective(args: argparse.Namespace) -> int:
+    from thermalreid_ros.cli.progress import progress
+    from thermalreid_ros.detection.detector import Detector
+    from thermalreid_ros.detection.perspective import CARD_KEY
+    from thermalreid_ros.engine import load_engine
+    from thermalreid_ros.engine.engine import open_model
+    from thermalreid_ros.engine.packing import write_card
+    from thermalreid_ros.evaluation.detection import SCORE_FLOOR, read_coco_set
+    from thermalreid_ros.evaluation.labellings import recorded_view
+    from thermalreid_ros.evaluation.perspective_fit import candidates, fit, plot
+    from thermalreid_ros.training.folders import short
+
+    if len(args.images) != len(args.annotations):
+        raise ThermalReidError(f"--images names {len(args.images)} folders, --annotations {len(args.annotations)} "
+                               "files; give one file for each folder")
+    data = [read_coco_set(*pair) for pair in zip(args.images, args.annotations)]
+    views = [[recorded_view(record) for record in item.coco["images"]] for item in data]
+    detector = Detector(load_engine(args.model, threads=args.threads), score_threshold=SCORE_FLOOR, max_detections=300)
+    found = [candidates(detector, item, seen, lambda records: progress(records, description=short(folder),
+                                                                       unit="frame"))
+             for item, seen, folder in zip(data, views, args.images)]
+    model, figures = fit(found, print)
+    print(table(["set", "frames", "mean AP50", "with perspective"],
+                [[short(folder), *item.values()] for folder, item in zip(args.images, figures["sets"])]))
+    if args.plots:
+        plot(args.plots / f"perspective_{detector.engine.card.name}.png", model, found, detector.engine.card.name)
+        print(f"plot in {args.plots}")
+    path, card = open_model(args.model)
+    command = f"thermalreid train perspective --model {path.stem} --images {' '.join(map(short, args.images))}"
+    write_card(path, {**card.to_mapping(), CARD_KEY: {**model.to_mapping(), "fitted": {
+        "data": args.data, "command": command, "held_out": figures}}})
+    print(f"noted on {path.with_suffix('.yaml')}")
+    write_json(args.json, {"model": detector.engine.card.name, "classes": list(model.classes), **figures})
     return 0
 
 

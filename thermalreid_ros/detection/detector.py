@@ -6,6 +6,8 @@ import time
 
 import numpy as np
 
+from thermalreid_ros.camera.geometry import GroundView
+from thermalreid_ros.detection.perspective import LIMIT, Perspective, weighed
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection, DetectionResult
 from thermalreid_ros.engine import Engine, EngineError
 from thermalreid_ros.maps.classes import NO_DATA
@@ -20,6 +22,8 @@ class Detector:
     the class of the ground, one value to s x s pixels, NO_DATA where unknown. It returns its best candidates by falling
     score: `boxes` (1, n, 4) pixel edges, `scores` (1, n), `labels` (1, n). Both YOLO-Semantic and yolo_compact are
     exported in this form (training/export.py).
+
+    perspective: what its card says of how large things look, None where it says nothing.
     """
 
     def __init__(self, engine: Engine, score_threshold: float = 0.3, iou_threshold: float = 0.6,
@@ -29,6 +33,7 @@ class Detector:
                               f"a detector's classes are {', '.join(CLASS_NAMES)}")
         self.engine = engine
         self.score_threshold, self.iou_threshold, self.max_detections = score_threshold, iou_threshold, max_detections
+        self.perspective = Perspective.of_card(engine.card)
         self._multiple = max(engine.card.strides, default=32)
         semantics = next((spec for spec in engine.card.inputs if spec.name == "semantics"), None)
         self.semantics_stride = 0  # pixels to a value of the labelling; 0: takes none
@@ -45,13 +50,14 @@ class Detector:
     def takes_semantics(self) -> bool:
         return self.semantics_stride > 0
 
-    def detect(self, gray8: np.ndarray, labels: np.ndarray | None = None,
-               source: str = "predicted") -> DetectionResult:
+    def detect(self, gray8: np.ndarray, labels: np.ndarray | None = None, source: str = "predicted",
+               view: GroundView | None = None) -> DetectionResult:
         """Detect in one frame.
 
         gray8: (H, W) uint8, white-hot. labels: (H, W) uint8, SemanticClass of the ground in the same frame, where
         something is known of it; any other value is unknown. source: where they came from, for the result. A model
-        without semantic input ignores them, and the result says "none".
+        without semantic input ignores them, and the result says "none". view: from where the frame was taken, where
+        that is known; scores are then weighed by how large things look from there.
         """
         height, width = gray8.shape
         inputs = {"thermal": self._pad(gray8)[None, None]}
@@ -60,15 +66,21 @@ class Detector:
         started = time.perf_counter()
         out = self.engine.run(inputs)
         inference_ms = 1e3 * (time.perf_counter() - started)
-        scores = out["scores"][0]
-        count = int(np.searchsorted(-scores, -self.score_threshold, side="right"))  # scores fall
-        boxes, classes, scores = out["boxes"][0, :count], out["labels"][0, :count], scores[:count]
+        boxes, classes, scores = out["boxes"][0], out["labels"][0], out["scores"][0]
+        if use_view := view is not None and self.perspective is not None:
+            count = _above(scores, weighed(np.array(self.score_threshold), -LIMIT))
+            boxes, classes, scores = boxes[:count], classes[:count], scores[:count]
+            scores = weighed(scores, self.perspective.evidence(view, boxes, classes))
+            order = np.argsort(-scores, kind="stable")
+            boxes, classes, scores = boxes[order], classes[order], scores[order]
+        count = _above(scores, self.score_threshold)
+        boxes, classes, scores = boxes[:count], classes[:count], scores[:count]
         boxes = np.clip(boxes, 0.0, (width, height, width, height))
         keep = suppress(boxes, classes, self.iou_threshold, self.max_detections)
         keep = keep[(boxes[keep, 2:] - boxes[keep, :2] > 1.0).all(1)]  # what lies in the padding, or is no area
         detections = tuple(Detection(int(classes[i]), float(scores[i]), *map(float, boxes[i])) for i in keep)
         used = source if labels is not None and self.takes_semantics else "none"
-        return DetectionResult(detections, inference_ms, used)
+        return DetectionResult(detections, inference_ms, used, use_view)
 
     def _pad(self, gray8: np.ndarray) -> np.ndarray:
         """The frame itself where its size suits, else a reused buffer with the edge repeated to the right and below."""
@@ -94,6 +106,11 @@ class Detector:
             middle = labels[stride // 2::stride, stride // 2::stride]
             self._labels[0, 0, :middle.shape[0], :middle.shape[1]] = middle
         return self._labels
+
+
+def _above(scores: np.ndarray, threshold: float) -> int:
+    """How many of falling scores are at or above a threshold."""
+    return int(np.searchsorted(-scores, -threshold, side="right"))
 
 
 def suppress(boxes: np.ndarray, labels: np.ndarray, iou_threshold: float, limit: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from thermalreid_ros.camera.geometry import GroundView
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.overlay import CLASS_COLOURS_BGR
 from thermalreid_ros.detection.types import CLASS_NAMES, DRAWN_PX, DRAWN_SHARE
@@ -101,18 +102,19 @@ def _annotation(item: dict, names: dict) -> tuple[str, dict, int]:
 
 
 def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence], Iterable] = iter,
-                 labelling: Callable[[int, np.ndarray], np.ndarray] | None = None) -> tuple[list[dict], np.ndarray]:
+                 labelling: Callable[[int, np.ndarray], np.ndarray] | None = None,
+                 views: Sequence[GroundView] | None = None) -> tuple[list[dict], np.ndarray]:
     """Detections of every frame as COCO results, comparable with the set's boxes, and the milliseconds of each whole
     detect() call.
 
-    labelling: what tells the detector of the ground, see evaluation.labellings.
+    labelling: what tells the detector of the ground, see evaluation.labellings. views: from where each frame was taken.
     """
     results, times_ms = [], []
     for number, (record, path) in enumerate(zip(progress(data.coco["images"]), data.paths)):
-        frame = _grey_frame(path, record)
+        frame = grey_frame(path, record)
         labels = None if labelling is None else labelling(number, frame)
         started = time.perf_counter()
-        found = detector.detect(frame, labels).detections
+        found = detector.detect(frame, labels, view=None if views is None else views[number]).detections
         times_ms.append(1e3 * (time.perf_counter() - started))
         results += [{"image_id": record["id"], "category_id": d.class_id, "score": d.score,
                      "bbox": [d.x_min, d.y_min, d.width, d.height]}
@@ -120,7 +122,7 @@ def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence
     return results, np.array(times_ms)
 
 
-def _grey_frame(path: Path, record: dict) -> np.ndarray:
+def grey_frame(path: Path, record: dict) -> np.ndarray:
     """uint8 (H, W). Raises ThermalReidError where it is none, or not of the size that its annotations are in."""
     frame = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     if frame is None:
@@ -189,13 +191,16 @@ def _mean_iou(results: list[dict], data: CocoSet) -> float | None:
 
 
 def evaluate_detection(detector: Detector, data: CocoSet, progress: Callable[[Sequence], Iterable] = iter,
-                       labelling: Callable[[int, np.ndarray], np.ndarray] | None = None) -> tuple[dict, list]:
+                       labelling: Callable[[int, np.ndarray], np.ndarray] | None = None,
+                       views: Sequence[GroundView] | None = None) -> tuple[dict, list]:
     """The figures of `thermalreid evaluate detection`, that is score() and median_ms of whole detect() calls, and the
     COCO results they were computed from. box_margin: pixels, and share of the object's side, that were taken off at
-    each edge of the boxes found. labelling: as for run_detector."""
-    results, times_ms = run_detector(detector, data, progress, labelling)
+    each edge of the boxes found. perspective: whether scores were weighed by how large things look. labelling, views:
+    as for run_detector."""
+    results, times_ms = run_detector(detector, data, progress, labelling, views)
     figures = {**score(results, data), "median_ms": float(np.median(times_ms)), "frames": len(times_ms),
                "box_margin": [DRAWN_PX, DRAWN_SHARE] if data.tight else [0.0, 0.0],
+               "perspective": views is not None and detector.perspective is not None,
                "model": detector.engine.card.name, "provider": detector.engine.provider}
     return figures, results
 

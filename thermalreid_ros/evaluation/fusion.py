@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from thermalreid_ros.camera.geometry import GroundView
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.overlay import CLASS_COLOURS_BGR
 from thermalreid_ros.detection.types import CLASS_NAMES
@@ -19,6 +20,9 @@ from thermalreid_ros.evaluation.pictures import save_plot
 from thermalreid_ros.localization.segmenter import Segmenter
 
 GROUPS = 12  # of frames that follow one another, of which each is left out once
+MAP, TRUE = "map, aligned", "true"
+#: Which labellings are also given together with the camera's view, and what is added to their names then.
+WITH_VIEW, IN_PERSPECTIVE = ("none", MAP, TRUE), ", in perspective"
 
 
 def conditions(data: CocoSet, truth: Labelling, segmenters: Sequence[Segmenter], maps: Sequence[Path],
@@ -29,23 +33,28 @@ def conditions(data: CocoSet, truth: Labelling, segmenters: Sequence[Segmenter],
     if maps:
         if not segmenters:
             raise ThermalReidError("the map is aligned with a predicted labelling; name a segmenter")
-        chosen["map, aligned"] = map_labels(data, maps, segmenters[-1], fix_error_m, seed)
-    chosen["true"] = truth
+        chosen[MAP] = map_labels(data, maps, segmenters[-1], fix_error_m, seed)
+    chosen[TRUE] = truth
     chosen |= {f"true, shifted {metres:g} m": shifted_labels(data, truth, metres, seed) for metres in shifts_m}
     return {**chosen, "another frame's": shuffled_labels(data, truth, seed)}
 
 
 def compare(detector: Detector, data: CocoSet, truth: Labelling, chosen: dict[str, Labelling | None],
-            progress: Callable[[Sequence, str], Iterable] = lambda items, name: items) -> dict[str, dict]:
-    """The figures of evaluate_detection with each labelling, and
+            progress: Callable[[Sequence, str], Iterable] = lambda items, name: items,
+            views: Sequence[GroundView] | None = None) -> dict[str, dict]:
+    """The figures of evaluate_detection with each labelling, and where views tell from where each frame was taken, once
+    more for those in WITH_VIEW; beside them
 
     agreement: share of the pixels that have the true label. gain: of map50 over the first condition. gain_error: its
     standard error by the jackknife over GROUPS of frames, paired, None with fewer frames. progress(records, name).
     """
     if not detector.takes_semantics:
         raise ThermalReidError(f"model '{detector.engine.card.name}' takes no labelling: there is nothing to compare")
+    rows = [(name, labelling, None) for name, labelling in chosen.items()]
+    if views is not None and detector.perspective is not None:
+        rows += [(name + IN_PERSPECTIVE, chosen[name], views) for name in WITH_VIEW if name in chosen]
     figures, means = {}, {}
-    for name, labelling in chosen.items():
+    for name, labelling, seen_from in rows:
         counts = np.zeros(2, np.int64)
 
         def counted(number: int, frame: np.ndarray) -> np.ndarray:
@@ -54,7 +63,7 @@ def compare(detector: Detector, data: CocoSet, truth: Labelling, chosen: dict[st
             return labels
 
         figures[name], results = evaluate_detection(
-            detector, data, lambda records: progress(records, name), None if labelling is None else counted)
+            detector, data, lambda records: progress(records, name), None if labelling is None else counted, seen_from)
         figures[name]["agreement"] = float(counts[0] / counts[1]) if counts[1] else None
         means[name] = _leaving_out(results, data)
     first = next(iter(chosen))

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from thermalreid_ros.camera.geometry import Intrinsics, Pose
+from thermalreid_ros.camera.geometry import GroundView, Intrinsics, Pose
 from thermalreid_ros.camera.thermal import ThermalFrame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import CocoSet
@@ -63,12 +63,12 @@ def map_labels(data: CocoSet, maps: Sequence[Path], segmenter: Segmenter, fix_er
 
     def labels(number: int, frame: np.ndarray) -> np.ndarray:
         record = data.coco["images"][number]
-        intrinsics, rotation, height_m = recorded_view(record)
+        view = recorded_view(record)
         semantic_map = opened[record["map"]]
         x, y = map(float, semantic_map.grid.from_geographic(record["latitude"], record["longitude"]))
         east, north = fix_error_m * _rng(seed, "map", number).standard_normal(2)
         mask = segmenter.segment(_measured(data.paths[number], frame))
-        aligned = align(semantic_map, mask, intrinsics, rotation, height_m, x + east, y + north)
+        aligned = align(semantic_map, mask, view.intrinsics, view.rotation, view.height_m, x + east, y + north)
         return at_frame_size(aligned.told(mask))
 
     return labels
@@ -80,7 +80,7 @@ def shifted_labels(data: CocoSet, given: Labelling, metres: float, seed: int) ->
     def labels(number: int, frame: np.ndarray) -> np.ndarray:
         angle = _rng(seed, "shift", number).uniform(0.0, 2.0 * np.pi)
         offset_m = metres * np.array([np.cos(angle), np.sin(angle)])
-        return shift(given(number, frame), *recorded_view(data.coco["images"][number]), offset_m)
+        return shift(given(number, frame), recorded_view(data.coco["images"][number]), offset_m)
 
     return labels
 
@@ -99,8 +99,8 @@ def shuffled_labels(data: CocoSet, given: Labelling, seed: int) -> Labelling:
     return labels
 
 
-def recorded_view(record: dict) -> tuple[Intrinsics, np.ndarray, float]:
-    """(intrinsics, rotation, height above the ground) of a frame, from its image record in the annotations."""
+def recorded_view(record: dict) -> GroundView:
+    """From where a frame was taken, from its image record in the annotations."""
     try:
         width, height, focal_px = (float(record[key]) for key in ("width", "height", "fx"))
         angles = [np.radians(float(record[key])) for key in ("yaw_deg", "depression_deg", "roll_deg")]
@@ -110,21 +110,35 @@ def recorded_view(record: dict) -> tuple[Intrinsics, np.ndarray, float]:
                                "altitude_m, yaw_deg, depression_deg, roll_deg); they do in sets of thermalreid world "
                                "dataset") from None
     intrinsics = Intrinsics(int(width), int(height), focal_px, focal_px, 0.5 * width, 0.5 * height)
-    return intrinsics, Pose.looking(np.zeros(3), *angles).rotation, altitude_m
+    return GroundView(intrinsics, Pose.looking(np.zeros(3), *angles).rotation, altitude_m)
 
 
-def shift(labels: np.ndarray, intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
-          offset_m: np.ndarray) -> np.ndarray:
+def named_view(record: dict, focal_px: float) -> GroundView:
+    """From where a frame of HIT-UAV was taken: its name tells altitude (m) and angle below the horizon (degrees), as in
+    0_100_30_0_03306.jpg; the focal length is not published."""
+    name = Path(record["file_name"]).stem.split("_")
+    try:
+        altitude_m, depression_deg = float(name[1]), float(name[2])
+        width, height = int(record["width"]), int(record["height"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise ThermalReidError(f"{record['file_name']}: the name does not tell altitude and angle as those of HIT-UAV "
+                               "do (0_100_30_0_03306.jpg), or the annotations no size; leave out --focal-px") from None
+    return GroundView(Intrinsics(width, height, focal_px, focal_px, 0.5 * width, 0.5 * height),
+                      Pose.looking(np.zeros(3), 0.0, np.radians(depression_deg)).rotation, altitude_m)
+
+
+def shift(labels: np.ndarray, view: GroundView, offset_m: np.ndarray) -> np.ndarray:
     """A labelling displaced by offset_m = (east, north) of the grid over plane ground, uint8 (H, W).
 
     What comes in from beyond the picture is mirrored at its edge, so that the labelling is no less complete for being
     wrong. Pixels at or above the horizon stay; unknown is what was behind the camera.
     """
-    rays = view_directions(intrinsics, rotation, height_m, None)
+    intrinsics, height_m = view.intrinsics, view.height_m
+    rays = view_directions(intrinsics, view.rotation, height_m, None)
     on_ground = -rays[:, 2] > _LEAST_DROP
     scale = height_m / np.where(on_ground, -rays[:, 2], 1.0)
     ground = np.column_stack([rays[:, :2] * scale[:, None] - offset_m, np.full(len(rays), -height_m)])
-    seen = ground @ rotation  # in the optical frame
+    seen = ground @ view.rotation  # in the optical frame
     ahead = seen[:, 2] > _LEAST_DROP * height_m
     depth = np.where(ahead, seen[:, 2], 1.0)
     source = np.stack([intrinsics.fx * seen[:, 0] / depth + intrinsics.cx - 0.5,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from thermalreid_ros.camera.geometry import Intrinsics
+from thermalreid_ros.camera.geometry import GroundView, Intrinsics
 from thermalreid_ros.localization.evidence import Evidence, EvidenceField, GroundSeen, evidence_table
 from thermalreid_ros.localization.filter import GridSearch, Particles, ParticleSettings, SearchSettings
 from thermalreid_ros.localization.history import History, Odometry, allowed_speed_m_s
@@ -337,6 +337,14 @@ class Localizer:
             self._track(frame, evidence, fresh if self._particles is tracked else None, seconds)
         return self._judge(frame, evidence, fresh)
 
+    def view(self, stamp_ns: int, intrinsics: Intrinsics) -> GroundView | None:
+        """From where a frame was taken, but for the place: by attitude and altitude, which need no fix; None where
+        either is not known then."""
+        attitude, altitude = self._attitude.at(stamp_ns), self._altitude.at(stamp_ns)
+        if attitude is None or altitude is None:
+            return None
+        return GroundView(intrinsics, _nearest_rotation(attitude), float(altitude[0]))
+
     def belief(self) -> Belief | None:
         """Where it thinks that the camera may be; None before the search has begun."""
         if self._search is None:
@@ -362,8 +370,7 @@ class Localizer:
                 older_s = (stamp_ns - history.newest_ns) / _SECOND
                 return f"no {history.name} near the frame: the newest is {older_s:.2f} s older"
             values.append(value)
-        u, _, vt = np.linalg.svd(values[0])  # the nearest rotation to what lies between two
-        return _Frame(stamp_ns, u @ vt, values[1][:2], float(values[2][0]))
+        return _Frame(stamp_ns, _nearest_rotation(values[0]), values[1][:2], float(values[2][0]))
 
     def _moved(self, frame: _Frame) -> tuple[np.ndarray, float]:
         """(metres by the odometry, seconds) since the frame before; starts anew where the odometry has not gone on."""
@@ -648,3 +655,9 @@ class Localizer:
 
     def _nothing(self, stamp_ns: int, verdict: Verdict, reason: str) -> LocalizationResult:
         return LocalizationResult(stamp_ns, verdict, reason)
+
+
+def _nearest_rotation(matrix: np.ndarray) -> np.ndarray:
+    """To what lies in a straight line between two rotations."""
+    u, _, vt = np.linalg.svd(matrix)
+    return u @ vt

@@ -19,12 +19,14 @@ from thermalreid_ros.ros import convert, qos
 from thermalreid_ros.ros.lifecycle import HELD, ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
 from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_options, provider_parameters
+from thermalreid_ros.ros.views import LatestView
 
 LABEL_TOPICS = {"predicted": "semantics/mask", "map": "semantics/map"}
 
 
 class DetectionNode(ThermalNode):
     """`thermal/image_raw` to `detections`; `detections/image`, a picture, only while somebody watches it.
+    `localization/view` tells how large things look.
 
     With `semantics` each frame waits for the labelling of its stamp, as docs/detection.md says.
     """
@@ -41,6 +43,10 @@ class DetectionNode(ThermalNode):
         Parameter("max_detections", 100, "published per frame, best first", minimum=1, maximum=300),
         Parameter("semantics", "none", "what tells of the ground: predicted, semantics/mask of geo_localization; map, "
                   "its semantics/map, which there is only with a fix", choices=("none", *LABEL_TOPICS), read_only=True),
+        Parameter("perspective", True, "scores are weighed by how large things look from where the camera is, while "
+                  "localization/view tells and the model's card knows"),
+        Parameter("view_max_age_s", 1.0, "a localization/view from so long before or after a frame still holds for it",
+                  unit="s", minimum=0.0, maximum=60.0),
         Parameter("semantics_wait_s", 0.3, "a frame whose labelling has not come by then is detected without",
                   unit="s", minimum=0.0, maximum=2.0),
     )
@@ -49,6 +55,7 @@ class DetectionNode(ThermalNode):
         values = self.values
         self._engine = load_engine(values.model, **model_options(self))
         self._detector, self._sizes = Detector(self._engine), convert.SizeGate()
+        self._views = LatestView(self)
         if values.semantics != "none" and not self._detector.takes_semantics:
             raise EngineError(f"model '{self._engine.card.name}' takes no labelling; set semantics to none")
         self._counts = {"frames_with_semantics": 0, "frames_without_semantics": 0}
@@ -67,6 +74,7 @@ class DetectionNode(ThermalNode):
         self._awaited.wait_s = values.semantics_wait_s
 
     def activate(self) -> None:
+        self._views.listen()
         if (topic := LABEL_TOPICS.get(self.values.semantics)) is None:
             self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._receive_frame)
             return
@@ -126,9 +134,11 @@ class DetectionNode(ThermalNode):
         self.finish("frames", frame.stamp_ns)
 
     def _detect(self, frame: ThermalFrame, header: Header, labels: np.ndarray | None) -> None:
-        result = self._detector.detect(frame.gray8(), labels, self.values.semantics)
+        shape, values = (frame.height, frame.width), self.values
+        view = self._views.of(frame.stamp_ns, shape[::-1], values.view_max_age_s) if values.perspective else None
+        result = self._detector.detect(frame.gray8(), labels, values.semantics, view)
         self.diagnostics.sample("inference_ms", result.inference_ms)
-        shape = (frame.height, frame.width)
+        self.diagnostics.note("perspective", "used" if result.perspective else "not known")
         self._results.publish(convert.detections_to_message(result, header, shape, self._engine.card.name))
         if self._overlay.get_subscription_count():
             picture = draw_detections(frame.gray8(), result.detections)

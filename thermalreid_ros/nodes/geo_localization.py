@@ -132,8 +132,11 @@ class GeoLocalizationNode(ThermalNode):
         self._out.mask(mask, message.header)
         # While the network ran, readings from after the capture came: the localizer looks between two.
         self.catch_up("camera_infos", "attitudes", "odometry", "heights", "priors")
-        result = self._localizer.process(mask, self._intrinsics) if self._intrinsics is not None else \
-            LocalizationResult(frame.stamp_ns, Verdict.NO_INPUT, "no thermal/camera_info yet")
+        if self._intrinsics is None:
+            result = LocalizationResult(frame.stamp_ns, Verdict.NO_INPUT, "no thermal/camera_info yet")
+        else:
+            self._out.view(self._localizer.view(frame.stamp_ns, self._intrinsics), message.header)
+            result = self._localizer.process(mask, self._intrinsics)
         self._out.result(result, mask, self._intrinsics, message.header)
         self._last_place.keep(self._localizer.handover())
 

@@ -25,12 +25,10 @@ from functools import cached_property
 import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid
-from thermalreid_ros.detection.types import Detection, drawn_side, tight_side
+from thermalreid_ros.detection.types import CLASS_HEIGHTS_M, CLASS_NAMES, EDGE_PX, LEAST_SLOPE, Detection, drawn_side, \
+    tight_side
 from thermalreid_ros.errors import ThermalReidError
 
-#: Sine of the angle below the horizon down to which a box is laid on the ground: at 8 degrees one degree of attitude
-#: moves the place by a seventh of its distance, and the errors are no longer small turns.
-LEAST_SLOPE = float(np.sin(np.radians(8.0)))
 #: What the ground at the object differs in height from that below the camera, per metre between them.
 RELIEF_SHARE = 0.01
 #: Error of the middle of a detector's box along each axis: of every sight anew, and the same in all of a track; pixels
@@ -41,8 +39,6 @@ BOX_HABIT_PX, BOX_HABIT_SHARE = 0.7, 0.03
 #: detection.types.tight_side: sides are box / FREED_SLACK - FREED_PX, and the diagonal is wrong by BOX_SIZE_PX. By the
 #: true sides of 1 900 boxes of cars in three rendered flights over towns that nothing is tested on.
 FREED_SLACK, FREED_PX, BOX_SIZE_PX = 1.08, 3.0, 3.0
-#: A box that ends this close to the edge of the frame may be cut by it.
-EDGE_PX = 2.0
 #: After so many sights of a track, one is taken in so many seconds: half of those of ten frames a second.
 FIRST_SIGHTS, SIGHT_PERIOD_S = 5, 0.15
 #: Share of the pose's standard deviations that is a sight's own: what positions jitter by from frame to frame.
@@ -64,9 +60,9 @@ class Build:
     acceleration: float
 
 
-#: From the virtual city's population, where cars are hatchbacks to vans and bicycles stand or are ridden.
-BUILDS = {"car": Build(1.6, 0.2, 6.0, 1.0), "person": Build(1.6, 0.2, 1.2, 0.4),
-          "bicycle": Build(1.3, 0.35, 3.0, 0.7), "dog": Build(0.57, 0.18, 1.5, 0.8)}
+#: From the virtual city's population.
+BUILDS = {name: Build(height_m, *others) for name, height_m, others in zip(
+    CLASS_NAMES, CLASS_HEIGHTS_M, ((0.2, 6.0, 1.0), (0.2, 1.2, 0.4), (0.35, 3.0, 0.7), (0.18, 1.5, 0.8)))}
 
 
 @dataclass(frozen=True, eq=False)

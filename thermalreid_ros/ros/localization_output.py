@@ -7,11 +7,11 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from geometry_msgs.msg import PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from sensor_msgs.msg import Image, NavSatFix
 from std_msgs.msg import Header, String
 
-from thermalreid_ros.camera.geometry import Intrinsics
+from thermalreid_ros.camera.geometry import GroundView, Intrinsics
 from thermalreid_ros.localization.alignment import align
 from thermalreid_ros.localization.overlay import draw_result
 from thermalreid_ros.localization.types import LocalizationError, LocalizationResult, PositionFix, SemanticMask, Verdict
@@ -47,6 +47,7 @@ class LocalizationOutput:
         self._seen_map = node.publisher(Image, "semantics/map", qos.CAMERA_OUT)
         self._fix = node.publisher(NavSatFix, "localization/fix", qos.RESULTS)
         self._pose = node.publisher(PoseWithCovarianceStamped, "localization/pose", qos.RESULTS)
+        self._view = node.publisher(PoseStamped, "localization/view", qos.RESULTS)
         self._status = node.publisher(LocalizationStatus, "localization/status", qos.RESULTS)
         self._picture = node.publisher(Image, "localization/image", qos.OVERLAY)
 
@@ -56,6 +57,11 @@ class LocalizationOutput:
 
     def mask(self, mask: SemanticMask, header: Header) -> None:
         self._mask.publish(places.mask_to_image(mask, header))
+
+    def view(self, view: GroundView | None, header: Header) -> None:
+        """Say how high and along which line of sight the camera looks, where that is known: it needs no fix."""
+        if view is not None:
+            self._view.publish(places.view_to_pose(view, header, self._node.values.map_frame))
 
     def result(self, result: LocalizationResult, mask: SemanticMask, intrinsics: Intrinsics | None,
                header: Header) -> None:

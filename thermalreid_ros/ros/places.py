@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from geometry_msgs.msg import Point, Pose, PoseWithCovariance, PoseWithCovarianceStamped, Quaternion
+from geometry_msgs.msg import Point, Pose, PoseStamped, PoseWithCovariance, PoseWithCovarianceStamped, Quaternion
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image, Imu, NavSatFix, NavSatStatus, Range
 from std_msgs.msg import Header
 
-from thermalreid_ros.camera.geometry import BODY_FROM_OPTICAL, Intrinsics, LocalGrid, quaternion_of, rotation_of, \
-    rotation_of_rpy
+from thermalreid_ros.camera.geometry import BODY_FROM_OPTICAL, GroundView, Intrinsics, LocalGrid, quaternion_of, \
+    rotation_of, rotation_of_rpy
 from thermalreid_ros.localization.pose import pose_covariance
 from thermalreid_ros.localization.types import LocalizationError, LocalizationResult, PositionFix, SemanticMask
 from thermalreid_ros.msg import LocalizationCandidate, LocalizationStatus
@@ -171,6 +171,19 @@ def fix_to_pose(fix: PositionFix, header: Header, map_frame: str, convergence_ra
                 orientation=Quaternion(x=x, y=y, z=z, w=w))
     return PoseWithCovarianceStamped(header=Header(stamp=header.stamp, frame_id=map_frame),
                                      pose=PoseWithCovariance(pose=pose, covariance=covariance.ravel()))
+
+
+def view_to_pose(view: GroundView, header: Header, map_frame: str) -> PoseStamped:
+    """The camera's optical frame above the ground right below it, along the axes of the map's grid: frame
+    MAP_FRAME_below. header: the frame's own."""
+    x, y, z, w = map(float, quaternion_of(view.rotation))
+    return PoseStamped(header=Header(stamp=header.stamp, frame_id=f"{map_frame}_below"), pose=Pose(
+        position=Point(x=0.0, y=0.0, z=float(view.height_m)), orientation=Quaternion(x=x, y=y, z=z, w=w)))
+
+
+def message_to_view(message: PoseStamped, intrinsics: Intrinsics) -> GroundView:
+    """Of view_to_pose. Raises GeometryError where it is no view of the ground."""
+    return GroundView(intrinsics, message_to_rotation(message.pose.orientation), float(message.pose.position.z))
 
 
 def result_to_message(result: LocalizationResult, header: Header, grid: LocalGrid, *, inference_ms: float = 0.0,
