@@ -23,6 +23,8 @@ def generate_launch_description() -> LaunchDescription:
         argument("model", "detector: name of a shipped model, or path of an .onnx file"),
         argument("semantics", "what tells the detector of the ground: none, predicted or, with a map and a fix, map"),
         argument("semantics_wait_s", "seconds after which a frame is detected without"),
+        argument("perspective", "whether detections are weighed by how large things look, while localization/view "
+                 "tells from where"),
         argument("map", "semantic map, a GeoTIFF of `thermalreid map build`; without, and without one in "
                  "params_file, nothing is located"),
         argument("segmenter", "model of the localization: name of a shipped one, or path of an .onnx file"),
@@ -48,7 +50,8 @@ def generate_launch_description() -> LaunchDescription:
         start("geo_localization", {**UNITS, "map": str, "segmenter": str, "camera_roll_deg": float,
                                    "camera_pitch_deg": float, "camera_yaw_deg": float}, PLACE,
               renamed={"segmenter": "model"}, needs="map"),
-        start("detection", {**UNITS, "model": str, "semantics": str, "semantics_wait_s": float}, CAMERA),
+        start("detection", {**UNITS, "model": str, "semantics": str, "semantics_wait_s": float, "perspective": bool},
+              {**CAMERA, "thermal/camera_info": "camera_info_topic"}),
         start("probe_synthesis", {"probe_photo": list, "probe_class": str, **LENGTH, "synthesis": str, "air_c": float},
               {"prior/fix": "prior_topic"}, renamed={"probe_photo": "probe_files", "synthesis": "model"}),
         start("reid", {**UNITS, "probe_file": str, "probe_class": str, **LENGTH, "probe_units": str, "method": str,

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -112,23 +113,41 @@ def test_scores_are_weighed_by_how_large_things_look_while_that_is_known(graph, 
     start_ns = 1_000_000_000_000
     assert scores(start_ns) == pytest.approx([d.score for d in plain.detections], abs=1e-4)
     found: list[list[float]] = []
+    low = replace(view, height_m=20.0)
     for number in range(1, 60):  # until the node has found the two topics
-        say(start_ns + number * 10_000_000)
-        found.append(scores(start_ns + number * 10_000_000 + 1))
+        now_ns = start_ns + number * 100_000_000
+        for earlier_ns in (90_000_000, 60_000_000, 30_000_000):  # more views than frames: the nearest is taken
+            say(now_ns - earlier_ns, low)
+        say(now_ns)
+        found.append(scores(now_ns + 1))
         if found[-1] == pytest.approx([d.score for d in weighed.detections], abs=1e-4):
             break
         time.sleep(0.3)
     else:
         pytest.fail(f"scores were never weighed: {found[-1]}, {statuses[-1].data}")
     wait_until(lambda: statuses[-1].data.get("perspective") == "used", 10.0, "that it is used is said")
-    late_ns = start_ns + 10_000_000_000  # the view is long past
+    late_ns = start_ns + 100_000_000_000  # the view is long past
     assert scores(late_ns) == pytest.approx([d.score for d in plain.detections], abs=1e-4)
     upside_down = view_to_pose(view, Header(stamp=ns_to_stamp(late_ns)), "map")
     upside_down.pose.position.z = -5.0
     views.publish(upside_down)
     wait_until(lambda: "-5 m above the ground" in statuses[-1].data.get("last_refusal", ""), 10.0, "the refusal")
     assert scores(late_ns + 1) == pytest.approx([d.score for d in plain.detections], abs=1e-4)
-    wait_until(lambda: statuses[-1].data.get("perspective") == "not known", 10.0, "that it is not is said")
+    wait_until(lambda: statuses[-1].data.get("perspective") == "no view", 10.0, "that there is none is said")
+
+
+def test_views_without_a_calibration_are_no_fault_and_may_be_left_unused(graph, start_node, frame):
+    camera = start(graph, start_node, "-p", "perspective:=false")
+    statuses = graph.diagnostics()
+    views = graph.publisher(PoseStamped, "localization/view", qos.RESULTS)
+    rotation = Pose.looking(np.zeros(3), 0.0, 1.0).rotation
+    view = GroundView(Intrinsics(640, 512, 1800.0, 1800.0, 320.0, 256.0), rotation, 80.0)
+    for _ in range(6):
+        stamp_ns = camera.send(frame)
+        views.publish(view_to_pose(view, Header(stamp=ns_to_stamp(stamp_ns)), "map"))
+        camera.of(stamp_ns)
+    wait_until(lambda: statuses[-1].data.get("perspective") == "off", 10.0, "that it is off is said")
+    assert not statuses[-1].data.get("views_refused", "0").strip("0") and "last_refusal" not in statuses[-1].data
 
 
 def test_faulty_frames_are_refused_in_words_and_no_good_frame_is_lost(graph, start_node, frame):

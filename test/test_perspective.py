@@ -1,10 +1,12 @@
 """How large things look, as evidence: against what targets are computed by, on cards, in detectors, fitted."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_detector import FakeEngine
@@ -17,7 +19,10 @@ from thermalreid_ros.detection.perspective import LIMIT, MEASURES, TERMS, Perspe
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection, drawn_side
 from thermalreid_ros.engine import EngineError, load_engine
 from thermalreid_ros.evaluation.detection import CocoSet
-from thermalreid_ros.evaluation.perspective_fit import Candidates, fit
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.labellings import named_view, recorded_view
+from thermalreid_ros.evaluation.perspective_fit import Candidates, _right, fit
+from thermalreid_ros.files import shipped
 from thermalreid_ros.reid.target import CameraPose, TargetError, sight
 
 CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(32.0))
@@ -184,7 +189,7 @@ def test_fitted_evidence_finds_the_size_and_keeps_right_scores_on_the_average():
     drawn = drawn_set(np.random.default_rng(5))
     said = []
     model, figures = fit([drawn], said.append)
-    assert set(model.classes) == {"person"} and len(said) == 3 and "car: fewer than 30" in said[0]
+    assert set(model.classes) == {"person"} and len(said) == 3 and said[0].startswith("car: 0 right detections")
     nats = model.classes["person"].of(drawn.measured)
     assert nats[drawn.right == 1].mean() == pytest.approx(0.0, abs=0.1) and nats[drawn.right == 0].mean() < -0.8
     of = [model.classes["person"].of(np.array([[np.log(metres), 0.0, 0.4, -2.2]]))[0] for metres in (0.5, 1.3, 4.0)]
@@ -193,8 +198,147 @@ def test_fitted_evidence_finds_the_size_and_keeps_right_scores_on_the_average():
     assert held["map50_with_perspective"] > held["map50"] + 0.1 and figures["found"]["person"] == 240
 
 
+def test_held_out_figures_are_of_frames_that_were_not_fitted_on():
+    """In each fifth of the frames persons have a size of their own: what the others tell is of no use there."""
+    drawn = drawn_set(np.random.default_rng(6))
+    own_m = np.array([0.3, 0.6, 1.2, 2.4, 4.8])[drawn.frame * 5 // 60]
+    measured = drawn.measured.copy()
+    measured[:, 0] = np.where(drawn.right == 1, np.log(own_m), np.random.default_rng(7).uniform(-1.5, 2.0, len(own_m)))
+    _, figures = fit([replace(drawn, measured=measured)])
+    held, = figures["sets"]
+    assert held["map50_with_perspective"] < held["map50"]
+
+
+def test_scores_of_one_and_objects_that_nobody_finds_spoil_no_card():
+    drawn = drawn_set(np.random.default_rng(5))
+    certain = replace(drawn, score=np.where(np.arange(len(drawn.score)) % 7, drawn.score, 1.0))
+    model, _ = fit([certain])
+    Perspective.of_card(load_card({"perspective": model.to_mapping()}))  # finite
+    with pytest.raises(ThermalReidError, match="too few objects"):
+        fit([replace(drawn, right=np.zeros_like(drawn.right))])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31))
+def test_hits_are_those_that_coco_counts(seed):
+    """Random boxes of two classes, a third of them crowds, against COCOeval's own matches at an IoU of 0.5."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(0, 60, (8, 2)).round()
+    annotations = [{"id": n + 1, "image_id": 1, "category_id": int(rng.integers(2)), "iscrowd": int(rng.random() < 0.3),
+                    "area": 400.0, "bbox": [*xy, 20.0, 20.0]} for n, xy in enumerate(place.tolist())]
+    found = [Detection(int(rng.integers(2)), score, x, y, x + 20.0, y + 20.0) for score, (x, y) in zip(
+        np.sort(rng.uniform(0.1, 1.0, 12))[::-1], (place[rng.integers(8, size=12)] + rng.integers(-6, 7, (12, 2))))]
+    truth = COCO({"info": {}, "images": [{"id": 1, "width": 99, "height": 99}], "annotations": annotations,
+                  "categories": [{"id": n, "name": str(n)} for n in range(4)]})
+    results = [{"image_id": 1, "category_id": one.class_id, "score": float(one.score),
+                "bbox": [float(one.x_min), float(one.y_min), 20.0, 20.0]} for one in found]
+    right = _right(found, annotations)
+    for label in range(2):
+        if not any(a["category_id"] == label and not a["iscrowd"] for a in annotations):
+            continue
+        own = [n for n, one in enumerate(found) if one.class_id == label]
+        hits = int((right[own] == 1).sum())
+        false = int((right[own] == 0).sum())
+        evaluation = COCOeval_faster(truth, truth.loadRes(results), "bbox", print_function=lambda *words: None)
+        evaluation.params.catIds, evaluation.params.iouThrs = [label], np.array([0.5])
+        evaluation.evaluate()
+        evaluation.accumulate()
+        real = sum(a["category_id"] == label and not a["iscrowd"] for a in annotations)
+        recall = float(evaluation.eval["recall"][0, 0, 0, -1])
+        assert max(recall, 0.0) == pytest.approx(hits / real)
+        if hits + false:  # precision at the recall that all detections reach, which no interpolation raises
+            last = evaluation.eval["precision"][0, :, 0, 0, -1]
+            assert last[last > 0].min(initial=1.0) >= hits / (hits + false) - 1e-9
+
+
 def test_commands_say_what_they_need(tmp_path, capsys):
     (tmp_path / "a.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     assert main(["train", "perspective", "--images", "x", "y", "--annotations", str(tmp_path / "a.json"), "--data",
                  "d"]) == 2
     assert "2 folders, --annotations 1 files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"fx": 0.0}, "no positive focal lengths"), ({"fx": float("nan")}, "no positive focal lengths"),
+    ({"altitude_m": -5.0}, "-5 m above the ground"), ({"width": float("nan")}, "do not tell how"),
+    ({"width": None}, "do not tell how"), ({"yaw_deg": "north"}, "do not tell how"), ({"fx": None}, "do not tell how")])
+def test_records_without_a_view_are_refused_by_name(changes, words):
+    record = {"file_name": "7.png", "width": 640, "height": 512, "fx": 1000.0, "altitude_m": 90.0, "yaw_deg": 10.0,
+              "depression_deg": 60.0, "roll_deg": 1.0}
+    view = recorded_view(record)
+    assert (view.intrinsics.fx, view.intrinsics.cx, view.height_m) == (1000.0, 320.0, 90.0)
+    with pytest.raises(ThermalReidError, match=f"^7.png: .*{words}"):
+        recorded_view({**record, **changes})
+
+
+def test_names_of_hit_uav_tell_altitude_and_angle():
+    record = {"file_name": "0_100_30_0_03306.jpg", "width": 640, "height": 512}
+    view = named_view(record, 1800.0)
+    assert view.height_m == 100.0 and view.intrinsics.fx == 1800.0
+    assert -view.rotation[2, 2] == pytest.approx(np.sin(np.radians(30.0)))  # the line of sight, below the horizon
+    for changes in ({"file_name": "frame7.jpg"}, {"file_name": "0_x_30_0_1.jpg"}, {"width": None}):
+        with pytest.raises(ThermalReidError, match="leave out --focal-px"):
+            named_view({**record, **changes}, 1800.0)
+
+
+@pytest.fixture
+def real_set(shared_data, tmp_path):
+    """Forty frames of HIT-UAV with much to find, as a set that tells from where each was taken."""
+    content = json.loads((shared_data / "hit-uav/annotations/val.json").read_text())
+    count = {r["id"]: sum(a["image_id"] == r["id"] for a in content["annotations"]) for r in content["images"]}
+    records = sorted(content["images"], key=lambda r: -count[r["id"]])[:40]
+    kept = {r["id"] for r in records}
+    annotations = [a for a in content["annotations"] if a["image_id"] in kept]
+    named = {**content, "images": records, "annotations": annotations}
+    (tmp_path / "named.json").write_text(json.dumps(named))
+    told = [{**r, "fx": 1800.0, "altitude_m": float(r["file_name"].split("_")[1]), "yaw_deg": 0.0,
+             "depression_deg": float(r["file_name"].split("_")[2]), "roll_deg": 0.0} for r in records]
+    (tmp_path / "told.json").write_text(json.dumps({**named, "images": told}))
+    return shared_data / "hit-uav/val", tmp_path
+
+
+def test_sizes_are_fitted_noted_on_the_card_and_used(real_set, capsys):
+    images, folder = real_set
+    for suffix in (".onnx", ".yaml", ".int8"):
+        shutil.copy(shipped("models") / f"yolo_compact{suffix}", folder / f"mine{suffix}")
+    card = yaml.safe_load((folder / "mine.yaml").read_text()) | {"name": "mine"}
+    del card["perspective"]
+    (folder / "mine.yaml").write_text(yaml.safe_dump(card))
+    model, told = ["--model", str(folder / "mine.onnx")], ["--images", str(images), "--annotations",
+                                                            str(folder / "told.json")]
+    detect = ["evaluate", "detection", *model, "--images", str(images)]
+
+    def measured(*words: str) -> dict:
+        assert main([*detect, *words, "--json", str(folder / "out.json")]) == 0
+        return json.loads((folder / "out.json").read_text())
+
+    assert main([*detect, "--annotations", str(folder / "told.json"), "--perspective"]) == 2
+    assert "was not told how large things look" in capsys.readouterr().err
+    assert main(["train", "perspective", *model, *told, "--data", "a test", "--plots", str(folder / "plots"), "--json",
+                 str(folder / "fit.json")]) == 0
+    assert "dog: 0 right detections" in capsys.readouterr().out
+    after = yaml.safe_load((folder / "mine.yaml").read_text())
+    block = after.pop("perspective")
+    assert after == {**card, "sha256": after["sha256"]} and set(block["classes"]) == {"car", "person", "bicycle"}
+    assert "--annotations" in block["fitted"]["command"] and (folder / "plots/perspective_mine.png").is_file()
+    fitted = json.loads((folder / "fit.json").read_text())
+    assert fitted["classes"] == ["car", "person", "bicycle"] and fitted["found"]["person"] > 100
+    plain = measured("--annotations", str(folder / "told.json"))
+    seen = measured("--annotations", str(folder / "told.json"), "--perspective")
+    by_name = measured("--annotations", str(folder / "named.json"), "--focal-px", "1800")
+    assert (plain["perspective"], seen["perspective"], by_name["perspective"]) == (False, True, True)
+    assert seen["ap50"] != plain["ap50"] and seen["ap50"] == by_name["ap50"]
+    assert seen["map50"] > plain["map50"] - 0.005
+    # Fewer frames tell less: what the card knows is not lost, and a damaged one can be mended.
+    few = json.loads((folder / "told.json").read_text())
+    (folder / "few.json").write_text(json.dumps({**few, "images": few["images"][:1]}))
+    before = (folder / "mine.yaml").read_bytes()
+    assert main(["train", "perspective", *model, "--images", str(images), "--annotations", str(folder / "few.json"),
+                 "--data", "x"]) == 2
+    assert (folder / "mine.yaml").read_bytes() == before
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**card, "perspective": {"classes": 7}}))
+    assert main([*detect, "--annotations", str(folder / "told.json")]) == 2
+    assert main(["train", "perspective", *model, *told, "--data", "a test"]) == 0
+    assert yaml.safe_load((folder / "mine.yaml").read_text())["perspective"]["classes"] == block["classes"]

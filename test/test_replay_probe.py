@@ -72,6 +72,8 @@ def test_units_are_told_by_recording_or_parameters(tmp_path):
     (tmp_path / "none.yaml").write_text("/**/detection:\n  ros__parameters: {}\n")
     assert camera_units(tmp_path / "own.yaml", {"thermal_units": "centikelvin"}) == "centikelvin"
     assert camera_units(tmp_path / "own.yaml", {}) == "optris" and camera_units(tmp_path / "none.yaml", {}) == "agc8"
+    (tmp_path / "all.yaml").write_text("/**:\n  ros__parameters: {thermal_units: decikelvin}\n")
+    assert camera_units(tmp_path / "all.yaml", {}) == "decikelvin"
 
 
 def test_the_recording_knows_its_own_photographs(photograph, tmp_path):

@@ -120,10 +120,15 @@ class GroundView:
     height_m: float
 
     def __post_init__(self) -> None:
-        if np.shape(self.rotation) != (3, 3) or not np.isfinite(self.rotation).all():
-            raise GeometryError("the camera's attitude is no rotation matrix of 3 x 3 finite numbers")
-        if not 0.0 < self.height_m < np.inf:
-            raise GeometryError(f"a camera {self.height_m:g} m above the ground sees none of it; check the altitude")
+        check_view(self.rotation, self.height_m)
+
+
+def check_view(rotation: np.ndarray, height_m: float) -> None:
+    """GeometryError where these are no attitude, or no height above the ground."""
+    if np.shape(rotation) != (3, 3) or not np.isfinite(rotation).all():
+        raise GeometryError("the camera's attitude is no rotation matrix of 3 x 3 finite numbers")
+    if not 0.0 < height_m < np.inf:
+        raise GeometryError(f"a camera {height_m:g} m above the ground sees none of it; check the altitude")
 
 
 def quaternion_of(rotation: np.ndarray) -> np.ndarray:

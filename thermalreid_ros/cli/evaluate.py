@@ -231,7 +231,7 @@ def _note_on_card(args: argparse.Namespace, figures: dict) -> None:
             command += f" --map {' '.join(path.name for path in args.maps)} --fix-error {args.fix_error:g}"
     if figures["perspective"] != (args.semantics == "map"):
         command += " --perspective" if figures["perspective"] else " --no-perspective"
-    if args.focal_px is not None:
+    if args.focal_px is not None and figures["perspective"]:
         command += f" --focal-px {args.focal_px:g}"
     values = {f"AP50 {name}": value for name, value in figures["ap50"].items() if value is not None}
     values |= {"mean AP50": figures["map50"], "mean AP50:95": figures["map50_95"]}

@@ -60,8 +60,8 @@ def add_labelling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--perspective", action=argparse.BooleanOptionalAction, help="weigh scores by how large things "
                         "look from where each frame was taken, as the node does wherever that is known; for sets of "
                         "thermalreid world dataset (default: with --semantics map, for who can project a map knows it)")
-    parser.add_argument("--focal-px", type=positive(float), metavar="PX", help="of HIT-UAV's camera, with "
-                        "--perspective: its frames tell altitude and angle in their names, but no focal length")
+    parser.add_argument("--focal-px", type=positive(float), metavar="PX", help="of HIT-UAV's camera, for --perspective "
+                        "(which it implies): its frames tell altitude and angle in their names, but no focal length")
     add_map_options(parser)
 
 
@@ -70,11 +70,14 @@ def chosen_views(args: argparse.Namespace, detector: Detector, data: CocoSet) ->
     from thermalreid_ros.errors import ThermalReidError
     from thermalreid_ros.evaluation.labellings import named_view, recorded_view
 
-    if not (args.semantics == "map" if args.perspective is None else args.perspective):
+    wanted = args.perspective
+    if wanted is None:
+        wanted = args.semantics == "map" or args.focal_px is not None
+    if not wanted:
         return None
-    if args.perspective and detector.perspective is None:
+    if (args.perspective or args.focal_px) and detector.perspective is None:
         raise ThermalReidError(f"model '{detector.engine.card.name}' was not told how large things look; fit that with "
-                               "`thermalreid train perspective`, or leave out --perspective")
+                               "`thermalreid train perspective`, or leave out --perspective and --focal-px")
     return [recorded_view(record) if args.focal_px is None else named_view(record, args.focal_px)
             for record in data.coco["images"]]
 
@@ -99,6 +102,14 @@ def mask_folder(images: Path) -> Path:
     return images.resolve().parent.parent / "masks" / "semantic"
 
 
+def _recorded_views(data: CocoSet) -> list[GroundView] | None:
+    """None for sets that do not tell; one frame that does not among others that do is refused."""
+    from thermalreid_ros.evaluation.labellings import recorded_view
+
+    records = data.coco["images"]
+    return [recorded_view(record) for record in records] if any("fx" in record for record in records) else None
+
+
 def _segmenter(model: str, threads: int):
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.localization.segmenter import Segmenter
@@ -113,7 +124,7 @@ def _fusion(args: argparse.Namespace) -> int:
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.evaluation.detection import SCORE_FLOOR, read_coco_set
     from thermalreid_ros.evaluation.fusion import compare, conditions, plot
-    from thermalreid_ros.evaluation.labellings import recorded_view, true_labels
+    from thermalreid_ros.evaluation.labellings import true_labels
 
     data = read_coco_set(args.images, args.annotations)
     truth = true_labels(data, mask_folder(args.images))
@@ -122,7 +133,7 @@ def _fusion(args: argparse.Namespace) -> int:
                         args.fix_error, args.shifts, args.seed)
     figures = compare(detector, data, truth, chosen,
                       lambda records, name: progress(records, description=name, unit="frame"),
-                      [recorded_view(record) for record in data.coco["images"]] if detector.perspective else None)
+                      _recorded_views(data) if detector.perspective else None)
     print(table(["labelling", "right", *CLASS_NAMES, "mean AP50", "gain, points", "+-", "mean IoU"],
                 [[name, item["agreement"], *(item["ap50"][part] for part in CLASS_NAMES), item["map50"],
                   *(None if item[key] is None else round(100 * item[key], 2) + 0.0 for key in ("gain", "gain_error")),

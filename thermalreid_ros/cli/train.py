@@ -244,10 +244,12 @@ def _int8(args: argparse.Namespace) -> int:
 
 
 def _perspective(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.detection.detector import Detector
-    from thermalreid_ros.detection.perspective import CARD_KEY
-    from thermalreid_ros.engine import load_engine
+    from thermalreid_ros.detection.perspective import CARD_KEY, Perspective
+    from thermalreid_ros.engine import EngineError, load_engine
     from thermalreid_ros.engine.engine import open_model
     from thermalreid_ros.engine.packing import write_card
     from thermalreid_ros.evaluation.detection import SCORE_FLOOR, read_coco_set
@@ -260,7 +262,10 @@ def _perspective(args: argparse.Namespace) -> int:
                                "files; give one file for each folder")
     data = [read_coco_set(*pair) for pair in zip(args.images, args.annotations)]
     views = [[recorded_view(record) for record in item.coco["images"]] for item in data]
-    detector = Detector(load_engine(args.model, threads=args.threads), score_threshold=SCORE_FLOOR, max_detections=300)
+    engine = load_engine(args.model, threads=args.threads)
+    others = {key: value for key, value in engine.card.extra.items() if key != CARD_KEY}
+    engine.card = replace(engine.card, extra=others)  # what is there may be damaged
+    detector = Detector(engine, score_threshold=SCORE_FLOOR, max_detections=300)
     found = [candidates(detector, item, seen, lambda records: progress(records, description=short(folder),
                                                                        unit="frame"))
              for item, seen, folder in zip(data, views, args.images)]
@@ -271,7 +276,17 @@ def _perspective(args: argparse.Namespace) -> int:
         plot(args.plots / f"perspective_{detector.engine.card.name}.png", model, found, detector.engine.card.name)
         print(f"plot in {args.plots}")
     path, card = open_model(args.model)
-    command = f"thermalreid train perspective --model {path.stem} --images {' '.join(map(short, args.images))}"
+    try:
+        known = Perspective.of_card(card)
+    except EngineError:
+        known = None
+    if lost := [name for name in known.classes if name not in model.classes] if known else []:
+        raise ThermalReidError(f"the card of '{path.stem}' knows the size of {', '.join(lost)}, which these sets do "
+                               "not tell; give more frames, or take perspective off the card first")
+    sets = [[f"{short(file.parent)}/{file.name}" if index else short(file) for file in files]
+            for index, files in enumerate((args.images, args.annotations))]
+    command = f"thermalreid train perspective --model {path.stem} --images {' '.join(sets[0])} " \
+              f"--annotations {' '.join(sets[1])} --data ..."
     write_card(path, {**card.to_mapping(), CARD_KEY: {**model.to_mapping(), "fitted": {
         "data": args.data, "command": command, "held_out": figures}}})
     print(f"noted on {path.with_suffix('.yaml')}")

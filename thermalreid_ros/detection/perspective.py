@@ -44,6 +44,7 @@ def metric_views(view: GroundView, boxes: np.ndarray, labels: np.ndarray) -> np.
     boxes: (n, 4) pixel edges as detectors draw them. labels: (n,), classes.
     """
     boxes, camera = np.asarray(boxes, np.float64), view.intrinsics
+    boxes = np.where(np.isfinite(boxes), boxes, -1.0)  # as if cut by the edge
     x_min, y_min, x_max, y_max = boxes.T
     rays = np.stack([(0.5 * (x_min + x_max) - camera.cx) / camera.fx, (0.5 * (y_min + y_max) - camera.cy) / camera.fy,
                      np.ones(len(boxes))], axis=1) @ np.asarray(view.rotation, np.float64).T
@@ -106,7 +107,7 @@ class Perspective:
                 if name not in CLASS_NAMES or not np.isfinite([row.bias, *row.weights, *row.low, *row.high]).all() or \
                         (row.low > row.high).any():
                     raise ValueError(f"class '{name}'")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise EngineError(f"model '{card.name}': what its card says of perspective is damaged ({error}); make it "
                               "anew with `thermalreid train perspective`") from None
         return cls(classes)
@@ -134,6 +135,11 @@ class Perspective:
 
 def weighed(scores: np.ndarray, nats: np.ndarray) -> np.ndarray:
     """Scores from 0 to 1 with evidence added, in their own precision."""
-    odds = np.clip(np.asarray(scores, np.float64), 1e-6, 1.0 - 1e-6)
-    odds = odds / (1.0 - odds) * np.exp(nats)
+    odds = np.exp(log_odds(scores) + nats)
     return (odds / (1.0 + odds)).astype(scores.dtype)
+
+
+def log_odds(scores: np.ndarray) -> np.ndarray:
+    """float64, finite for scores of 0 and 1, too."""
+    within = np.clip(np.asarray(scores, np.float64), 1e-6, 1.0 - 1e-6)
+    return np.log(within / (1.0 - within))

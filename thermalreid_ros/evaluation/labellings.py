@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from thermalreid_ros.camera.geometry import GroundView, Intrinsics, Pose
+from thermalreid_ros.camera.geometry import GeometryError, GroundView, Intrinsics, Pose
 from thermalreid_ros.camera.thermal import ThermalFrame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import CocoSet
@@ -102,15 +102,14 @@ def shuffled_labels(data: CocoSet, given: Labelling, seed: int) -> Labelling:
 def recorded_view(record: dict) -> GroundView:
     """From where a frame was taken, from its image record in the annotations."""
     try:
-        width, height, focal_px = (float(record[key]) for key in ("width", "height", "fx"))
+        focal_px, altitude_m = float(record["fx"]), float(record["altitude_m"])
         angles = [np.radians(float(record[key])) for key in ("yaw_deg", "depression_deg", "roll_deg")]
-        altitude_m = float(record["altitude_m"])
-    except (KeyError, TypeError, ValueError):
+        name, *size = record["file_name"], int(record["width"]), int(record["height"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ThermalReidError(f"{record.get('file_name')}: the annotations do not tell how it was taken (fx, "
                                "altitude_m, yaw_deg, depression_deg, roll_deg); they do in sets of thermalreid world "
                                "dataset") from None
-    intrinsics = Intrinsics(int(width), int(height), focal_px, focal_px, 0.5 * width, 0.5 * height)
-    return GroundView(intrinsics, Pose.looking(np.zeros(3), *angles).rotation, altitude_m)
+    return _view(name, size, focal_px, angles, altitude_m)
 
 
 def named_view(record: dict, focal_px: float) -> GroundView:
@@ -118,13 +117,24 @@ def named_view(record: dict, focal_px: float) -> GroundView:
     0_100_30_0_03306.jpg; the focal length is not published."""
     name = Path(record["file_name"]).stem.split("_")
     try:
-        altitude_m, depression_deg = float(name[1]), float(name[2])
-        width, height = int(record["width"]), int(record["height"])
-    except (IndexError, KeyError, TypeError, ValueError):
+        altitude_m, angles = float(name[1]), (0.0, np.radians(float(name[2])), 0.0)
+        size = int(record["width"]), int(record["height"])
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError):
         raise ThermalReidError(f"{record['file_name']}: the name does not tell altitude and angle as those of HIT-UAV "
                                "do (0_100_30_0_03306.jpg), or the annotations no size; leave out --focal-px") from None
-    return GroundView(Intrinsics(width, height, focal_px, focal_px, 0.5 * width, 0.5 * height),
-                      Pose.looking(np.zeros(3), 0.0, np.radians(depression_deg)).rotation, altitude_m)
+    return _view(record["file_name"], size, focal_px, angles, altitude_m)
+
+
+def _view(name: str, size: Sequence[int], focal_px: float, angles_rad: Sequence[float],
+          altitude_m: float) -> GroundView:
+    """angles_rad: yaw, depression, roll. ThermalReidError where there is no such view."""
+    width, height = size
+    try:
+        intrinsics = Intrinsics.from_k(width, height, (focal_px, 0.0, 0.5 * width - 0.5, 0.0, focal_px,
+                                                       0.5 * height - 0.5, 0.0, 0.0, 1.0))
+        return GroundView(intrinsics, Pose.looking(np.zeros(3), *angles_rad).rotation, altitude_m)
+    except GeometryError as error:
+        raise ThermalReidError(f"{name}: {error}") from None
 
 
 def shift(labels: np.ndarray, view: GroundView, offset_m: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ import numpy as np
 
 from thermalreid_ros.camera.geometry import GroundView
 from thermalreid_ros.detection.detector import Detector
-from thermalreid_ros.detection.perspective import MEASURES, Perspective, SizeEvidence, measures, terms, weighed
+from thermalreid_ros.detection.perspective import MEASURES, Perspective, SizeEvidence, log_odds, measures, terms, \
+    weighed
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.boxes import MATCH_IOU, comparable
@@ -93,10 +94,10 @@ def fit(sets: Sequence[Candidates], progress: Callable[[str], None] = lambda lin
     """(what size says, figures). Figures are of frames held out: mean AP50 of each set by the scores alone and with the
     evidence that the other frames gave, in FOLDS runs of frames that follow one another."""
     every = [np.ones(len(item.score), bool) for item in sets]
-    model = _fit(sets, every)
-    for name in CLASS_NAMES:
-        if name not in model.classes:
-            progress(f"{name}: fewer than {_LEAST_RIGHT} are found; their size says nothing")
+    model = _fit(sets, every, progress)
+    if not model.classes:
+        raise ThermalReidError("too few objects are found to say how large they are; give more frames "
+                               "(thermalreid world dataset)")
     figures: dict[str, Any] = {"found": {name: int(sum((item.right[item.label == label] == 1).sum() for item in sets))
                                          for label, name in enumerate(CLASS_NAMES)}, "sets": []}
     folds = [item.frame * FOLDS // len(item.data.paths) for item in sets]
@@ -121,7 +122,8 @@ def _weighed(model: Perspective, item: Candidates) -> np.ndarray:
     return weighed(item.score, nats)
 
 
-def _fit(sets: Sequence[Candidates], chosen: Sequence[np.ndarray]) -> Perspective:
+def _fit(sets: Sequence[Candidates], chosen: Sequence[np.ndarray],
+         progress: Callable[[str], None] = lambda line: None) -> Perspective:
     measured, label, scores, right = (np.concatenate([getattr(item, part)[own] for item, own in zip(sets, chosen)])
                                      for part in ("measured", "label", "score", "right"))
     classes = {}
@@ -129,13 +131,16 @@ def _fit(sets: Sequence[Candidates], chosen: Sequence[np.ndarray]) -> Perspectiv
         own = (label == number) & (right >= 0) & np.isfinite(measured).all(axis=1)
         true = right[own] == 1
         if true.sum() < _LEAST_RIGHT or true.all():
+            progress(f"{name}: {true.sum()} right detections of known size, {(~true).sum()} false alarms; at least "
+                     f"{_LEAST_RIGHT} and one are needed, so its size says nothing")
             continue
         low, high = np.percentile(measured[own], _WITHIN, axis=0)
         within = terms(np.clip(measured[own], low, high))
         mean, spread = within.mean(axis=0), np.maximum(within.std(axis=0), 1e-9)
         standard = (within - mean) / spread
-        slope, weights = _logistic(np.log(scores[own] / (1.0 - scores[own])), standard, true)
-        if slope <= 0.0:  # a score that says nothing cannot be weighed
+        slope, weights = _logistic(log_odds(scores[own]), standard, true)
+        if slope <= 0.0:
+            progress(f"{name}: its scores tell nothing, so that sizes cannot be weighed against them")
             continue
         # Divided by the slope it is on the scale of the scores; less its mean over what is right these keep theirs.
         weights = weights / spread / slope

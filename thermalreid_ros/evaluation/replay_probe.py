@@ -84,9 +84,9 @@ def camera_units(params_file: Path, given: Mapping[str, Any]) -> str:
     """What the reid node will take the camera's pixels for."""
     if "thermal_units" in given:
         return given["thermal_units"]
-    content = yaml.safe_load(params_file.read_text())
-    parameters = (content.get("/**/reid") or {}).get("ros__parameters", {}) if isinstance(content, dict) else {}
-    return parameters.get("thermal_units", "agc8")
+    from thermalreid_ros.ros.parameters import in_file
+
+    return in_file(params_file, "reid", "thermal_units") or "agc8"
 
 
 def own_card(bag: Path, probe: Path | None, custom: Mapping[str, str]) -> dict[str, Any] | None:

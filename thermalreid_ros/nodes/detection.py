@@ -19,7 +19,7 @@ from thermalreid_ros.ros import convert, qos
 from thermalreid_ros.ros.lifecycle import HELD, ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
 from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_options, provider_parameters
-from thermalreid_ros.ros.views import LatestView
+from thermalreid_ros.ros.views import LatestViews
 
 LABEL_TOPICS = {"predicted": "semantics/mask", "map": "semantics/map"}
 
@@ -55,7 +55,7 @@ class DetectionNode(ThermalNode):
         values = self.values
         self._engine = load_engine(values.model, **model_options(self))
         self._detector, self._sizes = Detector(self._engine), convert.SizeGate()
-        self._views = LatestView(self)
+        self._views = LatestViews(self)
         if values.semantics != "none" and not self._detector.takes_semantics:
             raise EngineError(f"model '{self._engine.card.name}' takes no labelling; set semantics to none")
         self._counts = {"frames_with_semantics": 0, "frames_without_semantics": 0}
@@ -74,7 +74,8 @@ class DetectionNode(ThermalNode):
         self._awaited.wait_s = values.semantics_wait_s
 
     def activate(self) -> None:
-        self._views.listen()
+        if self._detector.perspective is not None:
+            self._views.listen()
         if (topic := LABEL_TOPICS.get(self.values.semantics)) is None:
             self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._receive_frame)
             return
@@ -134,11 +135,12 @@ class DetectionNode(ThermalNode):
         self.finish("frames", frame.stamp_ns)
 
     def _detect(self, frame: ThermalFrame, header: Header, labels: np.ndarray | None) -> None:
-        shape, values = (frame.height, frame.width), self.values
-        view = self._views.of(frame.stamp_ns, shape[::-1], values.view_max_age_s) if values.perspective else None
+        shape, values, view = (frame.height, frame.width), self.values, None
+        if use_view := values.perspective and self._detector.perspective is not None:
+            view = self._views.of(frame.stamp_ns, shape[::-1], values.view_max_age_s)
         result = self._detector.detect(frame.gray8(), labels, values.semantics, view)
         self.diagnostics.sample("inference_ms", result.inference_ms)
-        self.diagnostics.note("perspective", "used" if result.perspective else "not known")
+        self.diagnostics.note("perspective", "used" if result.perspective else "no view" if use_view else "off")
         self._results.publish(convert.detections_to_message(result, header, shape, self._engine.card.name))
         if self._overlay.get_subscription_count():
             picture = draw_detections(frame.gray8(), result.detections)

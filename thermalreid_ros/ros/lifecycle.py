@@ -349,14 +349,14 @@ class _Input:
     refused: Callable[[Any, str], None] | None = None
     spacing_ns: int = 0
     waiting: int = field(default=0, init=False)
-    taken_ns: int = field(default=0, init=False)  # stamp of the last one taken, where they are spaced
+    taken_ns: int | None = field(default=None, init=False)  # stamp of the last one taken, where they are spaced
 
     def too_soon(self, data: bytes) -> bool:
         """Whether a serialized message is one to leave unread."""
         if not self.spacing_ns:
             return False
         stamp_ns = serialized_stamp_ns(data)
-        if 0 < stamp_ns - self.taken_ns < self.spacing_ns:
+        if self.taken_ns is not None and 0 < stamp_ns - self.taken_ns < self.spacing_ns:
             return True
         self.taken_ns = stamp_ns
         return False

@@ -17,8 +17,8 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image, Imu, NavSatFix, NavSatStatus, Range
 from std_msgs.msg import Header
 
-from thermalreid_ros.camera.geometry import BODY_FROM_OPTICAL, GroundView, Intrinsics, LocalGrid, quaternion_of, \
-    rotation_of, rotation_of_rpy
+from thermalreid_ros.camera.geometry import BODY_FROM_OPTICAL, GroundView, Intrinsics, LocalGrid, check_view, \
+    quaternion_of, rotation_of, rotation_of_rpy
 from thermalreid_ros.localization.pose import pose_covariance
 from thermalreid_ros.localization.types import LocalizationError, LocalizationResult, PositionFix, SemanticMask
 from thermalreid_ros.msg import LocalizationCandidate, LocalizationStatus
@@ -181,9 +181,12 @@ def view_to_pose(view: GroundView, header: Header, map_frame: str) -> PoseStampe
         position=Point(x=0.0, y=0.0, z=float(view.height_m)), orientation=Quaternion(x=x, y=y, z=z, w=w)))
 
 
-def message_to_view(message: PoseStamped, intrinsics: Intrinsics) -> GroundView:
-    """Of view_to_pose. Raises GeometryError where it is no view of the ground."""
-    return GroundView(intrinsics, message_to_rotation(message.pose.orientation), float(message.pose.position.z))
+def message_to_view(message: PoseStamped) -> tuple[np.ndarray, float]:
+    """(rotation, height_m) of view_to_pose, as camera.geometry.GroundView takes them. Raises GeometryError where they
+    are of no view of the ground."""
+    rotation, height_m = message_to_rotation(message.pose.orientation), float(message.pose.position.z)
+    check_view(rotation, height_m)
+    return rotation, height_m
 
 
 def result_to_message(result: LocalizationResult, header: Header, grid: LocalGrid, *, inference_ms: float = 0.0,
