@@ -17,7 +17,7 @@ from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.detection.types import DetectionResult
 from thermalreid_ros.files import shipped
 from thermalreid_ros.maps.store import SemanticMap
-from thermalreid_ros.msg import DetectionArray, MatchArray, Target, ThermalProbe
+from thermalreid_ros.msg import DetectionArray, MatchArray, Target, ThermalProbe, Verdict
 from thermalreid_ros.reid.fusion import FusedModel
 from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.target import BUILDS
@@ -129,6 +129,39 @@ def test_the_found_object_is_published_with_its_place(graph, start_node, accepti
     wanted = ground(flight.pose_of, PEOPLE[0][0] + 7, PEOPLE[0][1] + 12)
     assert np.hypot(cool.x - wanted[0], cool.y - wanted[1]) < 0.05
     flight.says("'warm': track 3")
+    assert node.stop(signal.SIGINT) == 0 and "Traceback" not in node.output
+
+
+def test_an_operator_decides_and_the_place_follows(graph, start_node, accepting):
+    node = start(start_node, accepting, "-p", "accept_probability:=1.0")
+    flight = Flight(graph)
+    verdicts = graph.publisher(Verdict, "reid/verdict", qos.RESULTS)
+    flight.search("warm", 250)
+    time.sleep(0.5)
+    stamp_ns = flight.frame()
+    flight.pose(stamp_ns)
+    flight.says("not here")
+    ranked = [m.track_id for m in flight.matches[-1].matches]
+    assert len(ranked) == 3 and not flight.targets
+
+    def judge(track_id: int, verdict: int, probe_id: str = "warm") -> None:
+        verdicts.publish(Verdict(probe_id=probe_id, track_id=track_id, verdict=verdict))
+
+    judge(ranked[0], Verdict.OTHER)
+    wait_until(lambda: [m.track_id for m in flight.matches[-1].matches] == ranked[1:], 10.0, "the others alone")
+    judge(ranked[2], Verdict.SAME)  # ranked at once, by what has been seen
+    wait_until(lambda: flight.targets, 10.0, "the place of what was chosen")
+    target, best = flight.targets[-1], flight.matches[-1].matches[0]
+    assert (target.track_id, target.probability, best.track_id, best.probability) == (ranked[2], 1.0, ranked[2], 1.0)
+    for message, words in (((99, Verdict.SAME), "no track 99"), ((ranked[1], 7), "verdict 7 is none of 0, 1, 2"),
+                           ((ranked[1], Verdict.SAME, "cold"), "no probe 'cold'")):
+        judge(*message)
+        flight.says(words, "last_refusal")
+    stamp_ns = flight.frame()
+    flight.pose(stamp_ns)
+    wait_until(lambda: stamp_to_ns(flight.targets[-1].header.stamp) == stamp_ns, 10.0, "it is followed")
+    judge(ranked[2], Verdict.UNSURE)
+    flight.says("not here")
     assert node.stop(signal.SIGINT) == 0 and "Traceback" not in node.output
 
 

@@ -13,7 +13,7 @@ from thermalreid_ros.reid.fusion import FusedModel
 from thermalreid_ros.reid.gallery import Gallery
 from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.probe import ProbeError, make_probe
-from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, MethodError, Reidentifier
+from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, MethodError, Reidentifier, VerdictError
 from thermalreid_ros.reid.target import CameraPose
 
 S = 1_000_000_000
@@ -151,6 +151,69 @@ def test_a_length_that_was_told_counts_among_those_of_a_class():
     assert reid.rank("untold").accept_probability == reid.accept_probability == FUSION.accept_probability
     reid.accept_probability = 0.3
     assert reid.rank("long").accept_probability == reid.rank("untold").accept_probability == 0.3
+
+
+@pytest.mark.parametrize("method", [SIGNATURE, EMBEDDING, FUSED])
+def test_a_persons_word_goes_before_what_is_measured(method):
+    boxes = (car(40, 40), car(200, 150), car(120, 200))
+    reid = Reidentifier("celsius_f32", Gallery(0.4), method=method, fusion=FUSION, embedder=SeesPlaces())
+    for name in ("p", "q"):
+        reid.add_probe(replace(probe(np.float32([[1, 0], [1, 0]]), "places"), probe_id=name))
+    reid.process(frame(1, *boxes, hot_left=(True, False, True)), boxes)
+    before = reid.rank("p").matches
+    assert sorted(m.track_id for m in before) == [1, 2, 3]
+    first, last = before[0].track_id, before[-1].track_id
+    reid.judge("p", first, False)
+    assert [m.track_id for m in reid.rank("p").matches] == [m.track_id for m in before[1:]]
+    reid.judge("p", last, True)
+    best, other = reid.rank("p").matches
+    assert (best.rank, best.track_id, best.probability, best.accepted) == (1, last, 1.0, True)
+    reid.accept_probability = 1e-9
+    assert not reid.rank("p").matches[1].accepted  # the object is found: it is no other
+    assert best.distance == before[-1].distance and best.embedding == before[-1].embedding
+    assert best.score == (0.0 if method == FUSED else before[-1].score)
+    assert [m.track_id for m in reid.rank("q").matches] == [m.track_id for m in before]  # said of one probe alone
+    reid.add_probe(replace(probe(np.float32([[1, 0], [1, 0]]), "places"), probe_id="p"))  # made anew, at another hour
+    assert reid.rank("p").accepted.track_id == last
+    reid.judge("p", other.track_id, True)  # there is one such object
+    assert [m.track_id for m in reid.rank("p").matches if m.accepted] == [other.track_id]
+    for track_id in (1, 2, 3):
+        reid.judge("p", track_id, None)
+    assert [m.track_id for m in reid.rank("p").matches] == [m.track_id for m in before]
+
+
+def test_a_word_lives_as_long_as_its_track_and_is_of_what_is_there():
+    reid = Reidentifier("celsius_f32", Gallery(0.5, max_age_s=5.0), fusion=FUSION)
+    reid.add_probe(probe())
+    for probe_id, track_id, words in (("x", 1, "no probe 'x'"), ("p", 9, "no track 9")):
+        with pytest.raises(VerdictError, match=words):
+            reid.judge(probe_id, track_id, True)
+    reid.process(frame(1, car(40, 40)), [car(40, 40)])
+    reid.judge("p", 1, True)
+    assert reid.rank("p").accepted is not None
+    reid.process(frame(9, car(200, 150)), [car(200, 150)])  # the first is forgotten
+    assert [m.accepted for m in reid.rank("p").matches] == [False]
+    with pytest.raises(VerdictError, match="no track 1"):
+        reid.judge("p", 1, False)
+    track_id = reid.rank("p").matches[0].track_id
+    reid.judge("p", track_id, True)
+    reid.process(frame(2, car(200, 150)), [car(200, 150)])  # the recording starts over
+    assert not any(m.accepted for m in reid.rank("p").matches)
+    reid.judge("p", reid.rank("p").matches[0].track_id, True)
+    reid.remove_probe("p")
+    reid.add_probe(probe())
+    assert reid.rank("p").accepted is None
+
+
+def test_a_word_serves_cameras_that_do_not_measure():
+    grey = make_frame(np.random.default_rng(1).integers(60, 90, (256, 320)).astype(np.uint8), "mono8", "agc8", S, "c")
+    reid = Reidentifier("agc8", Gallery(0.5), method=FUSED, fusion=FUSION, embedder=SeesPlaces())
+    reid.add_probe(make_probe([np.full((10, 20), 80, np.uint8)], "agc8", "p"))
+    reid.process(grey, [car(40, 40), car(200, 150)])
+    reid.judge("p", 2, True)
+    best, other = reid.rank("p").matches
+    assert (best.track_id, best.probability, best.accepted, other.accepted) == (2, 1.0, True, False)
+    assert np.isnan(other.probability)
 
 
 def test_what_cannot_be_done_is_replaced_and_said():

@@ -10,12 +10,12 @@ from std_msgs.msg import Header
 
 from thermalreid_ros.camera.thermal import FrameError, ThermalFrame
 from thermalreid_ros.detection.types import CLASS_NAMES
-from thermalreid_ros.msg import DetectionArray, ThermalProbe
+from thermalreid_ros.msg import DetectionArray, ThermalProbe, Verdict
 from thermalreid_ros.reid.length import told_length
 from thermalreid_ros.reid.loading import load_reidentifier
 from thermalreid_ros.reid.pairing import StampPairing
 from thermalreid_ros.reid.probe import Probe, load_probe
-from thermalreid_ros.reid.reidentifier import MAX_PROBES
+from thermalreid_ros.reid.reidentifier import MAX_PROBES, VerdictError
 from thermalreid_ros.reid.target import TargetError
 from thermalreid_ros.ros import convert, places, qos
 from thermalreid_ros.ros.lifecycle import ThermalNode, run
@@ -24,6 +24,7 @@ from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, LENGTH_PARA
 from thermalreid_ros.ros.reid_output import METHOD_PARAMETERS, PLACE_PARAMETERS, ReidOutput, message_to_camera_pose, \
     message_to_probe
 
+WORDS = {Verdict.UNSURE: None, Verdict.SAME: True, Verdict.OTHER: False}
 HOLD_NS = 1_000_000_000  # that frames await their detections at least
 
 
@@ -82,6 +83,9 @@ class ReidNode(ThermalNode):
         self.receive("poses", PoseWithCovarianceStamped, "localization/pose", qos.SENSOR_IN, self._receive_pose,
                      depth=8, silent_limit_s=None)
 
+        self.receive("verdicts", Verdict, "reid/verdict", qos.RESULTS, self._receive_verdict, depth=8,
+                     silent_limit_s=None, ordered=False)
+
     def release(self) -> None:
         if (reid := self.__dict__.pop("_reid", None)) is not None:
             reid.close()
@@ -98,6 +102,14 @@ class ReidNode(ThermalNode):
         self.diagnostics.note("probes", ", ".join(self._reid.probe_ids))
         if self._header is not None:
             self._out.rank(probe.probe_id, self._header)
+
+    def _receive_verdict(self, message: Verdict) -> None:
+        if message.verdict not in WORDS:
+            raise VerdictError(f"verdict {message.verdict} is none of {', '.join(map(str, WORDS))} "
+                               "(thermalreid_ros/msg/Verdict)")
+        self._reid.judge(message.probe_id, message.track_id, WORDS[message.verdict])
+        if self._header is not None:
+            self._out.rank(message.probe_id, self._header)
 
     def _receive_camera_info(self, message: CameraInfo) -> None:
         self._intrinsics = places.message_to_intrinsics(message)

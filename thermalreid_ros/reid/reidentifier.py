@@ -31,6 +31,10 @@ FRAMES_KEPT = 64  # for poses to come
 LEARNED_A_SECOND, LEARNED_LEAST, LEARNED_MOST = 30, 3, 24
 
 
+class VerdictError(ThermalReidError):
+    """A person's word on what is not there; the message says what."""
+
+
 class MethodError(ThermalReidError):
     """A method that cannot be used as asked for; the message says why."""
 
@@ -102,6 +106,7 @@ class Reidentifier:
             self._embedder = None
         self._accept_probability = 0.0
         self._probes: dict[str, Probe] = {}
+        self._verdicts: dict[str, dict[int, bool]] = {}  # by probe and track: whether a person says that it is it
         self._visible: tuple[int, ...] = ()
         self._learned = LEARNED_MOST
         self._unlearned: tuple[np.ndarray, tuple[TrackedDetection, ...], tuple[Intrinsics, CameraPose] | None] | None \
@@ -164,6 +169,21 @@ class Reidentifier:
     def remove_probe(self, probe_id: str) -> None:
         """Search for it no longer; nothing happens where it is not known."""
         self._probes.pop(probe_id, None)
+        self._verdicts.pop(probe_id, None)
+
+    def judge(self, probe_id: str, track_id: int, same: bool | None) -> None:
+        """A person's word on a track, for as long as it lives: that it is the probe's object, which no other is then;
+        that it is not; or None, that it is not known. Raises VerdictError for a probe or a track that is not there."""
+        if probe_id not in self._probes:
+            raise VerdictError(f"no probe '{probe_id}' is searched; its name is in reid/matches")
+        if track_id not in self.gallery:
+            raise VerdictError(f"there is no track {track_id}, or no more; judge one of the newest reid/matches")
+        verdicts = self._verdicts.setdefault(probe_id, {})
+        if same:
+            self._verdicts[probe_id] = verdicts = {track: word for track, word in verdicts.items() if not word}
+        verdicts.pop(track_id, None)
+        if same is not None:
+            verdicts[track_id] = same
 
     def process(self, frame: ThermalFrame, detections: Sequence[Detection], *, learn: bool = True) -> FrameResult:
         """Track the detections of a frame and remember how they look.
@@ -178,6 +198,7 @@ class Reidentifier:
         before_ns = self.tracker.stamp_ns
         if before_ns is not None and frame.stamp_ns <= before_ns:
             self.gallery.clear()
+            self._verdicts.clear()
             self._places = StampPairing(FRAMES_KEPT)
         since_s = 1.0 if before_ns is None else (frame.stamp_ns - before_ns) / 1e9
         self._learned = min(max(round(LEARNED_A_SECOND * since_s), LEARNED_LEAST), LEARNED_MOST)
@@ -200,6 +221,9 @@ class Reidentifier:
             self.gallery.add(item, signature, frame.stamp_ns)
         self.gallery.expire(frame.stamp_ns)
         self.targets.keep(self.gallery.track_ids)
+        for verdicts in self._verdicts.values():
+            for track_id in [track_id for track_id in verdicts if track_id not in self.gallery]:
+                del verdicts[track_id]
         if self._embedder is not None:
             self._describe(values, new)
         self._unlearned = values, tracked, self._places.add_frame(frame.stamp_ns, tracked)
@@ -268,6 +292,7 @@ class Reidentifier:
 
         thermal_signature: by Eq. (1), among those of the probe's class. cross_modal_embedding: by descriptors,
         likewise. fused: by the log-odds of all that is known; where the embedding judges classes, among all tracks.
+        Before that, by what a person says of them, see judge.
         """
         probe = self._probes[probe_id]
         method, why = self._method(probe)
@@ -283,16 +308,24 @@ class Reidentifier:
             order = np.where(np.isnan(compared.embedding), np.inf, compared.embedding) if method == EMBEDDING else \
                 compared.total
         probability = probability_of(odds)
+        verdicts = self._verdicts.get(probe_id) or {}
+        found = next((track_id for track_id, same in verdicts.items() if same), None)
+        is_found = np.array([track_id == found for track_id in compared.track_ids], bool)
+        probability = np.where(is_found, 1.0, probability)
         score = 1.0 - probability if method == FUSED else order
+        order = np.where(is_found, -np.inf, order)
         least = self._least_probability(probe.length)
         columns = np.stack([compared.total, compared.histogram, compared.mser, score, compared.embedding, probability])
+        ordered = [n for n in np.lexsort((compared.track_ids, order)).tolist()
+                   if verdicts.get(compared.track_ids[n]) is not False]
         matches = []
-        for rank, n in enumerate(np.lexsort((compared.track_ids, order)).tolist(), 1):
+        for rank, n in enumerate(ordered, 1):
             detection, stamp_ns, length = self.gallery.last_seen(compared.track_ids[n])
             total, histogram, mser, own_score, embedding, chance = columns[:, n].tolist()
             matches.append(Match(
                 rank, compared.track_ids[n], length, detection, stamp_ns, SignatureDistance(total, histogram, mser),
-                own_score, embedding, NAN if places[n] is None else places[n].size_m, chance, chance >= least))
+                own_score, embedding, NAN if places[n] is None else places[n].size_m, chance,
+                chance >= least if found is None else bool(is_found[n])))
         return Ranking(probe_id, method, tuple(matches), why, least)
 
     def _method(self, probe: Probe) -> tuple[str, str]:
