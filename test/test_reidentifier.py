@@ -192,17 +192,50 @@ def test_a_word_lives_as_long_as_its_track_and_is_of_what_is_there():
     reid.judge("p", 1, True)
     assert reid.rank("p").accepted is not None
     reid.process(frame(9, car(200, 150)), [car(200, 150)])  # the first is forgotten
-    assert [m.accepted for m in reid.rank("p").matches] == [False]
+    assert [m.accepted for m in reid.rank("p").matches] == [False] and "track 1 looked" in reid.rank("p").why
     with pytest.raises(VerdictError, match="no track 1"):
         reid.judge("p", 1, False)
     track_id = reid.rank("p").matches[0].track_id
     reid.judge("p", track_id, True)
     reid.process(frame(2, car(200, 150)), [car(200, 150)])  # the recording starts over
-    assert not any(m.accepted for m in reid.rank("p").matches)
+    assert not any(m.accepted for m in reid.rank("p").matches) and reid.rank("p").why == ""
     reid.judge("p", reid.rank("p").matches[0].track_id, True)
     reid.remove_probe("p")
     reid.add_probe(probe())
-    assert reid.rank("p").accepted is None
+    assert reid.rank("p").accepted is None and reid.rank("p").why == ""
+
+
+def test_what_was_chosen_is_known_again_by_its_looks():
+    """The photograph's descriptor prefers another; the object comes back as a new track, as warm as it was."""
+    def seen(second: float, **cars: float):
+        celsius = np.full((256, 320), 15.0, np.float32) + np.random.default_rng(3).normal(0, 0.1, (256, 320))
+        boxes = [car(*{"a": (40, 40), "b": (200, 150), "c": (120, 200)}[name]) for name in cars]
+        for box, warmer_k in zip(boxes, cars.values()):
+            x, y, right, bottom = (int(edge) for edge in (box.x_min, box.y_min, box.x_max, box.y_max))
+            celsius[y:bottom, x:right] = 20.0
+            celsius[y:bottom, (x + right) // 2:right] += warmer_k  # to the right: not as the probe's descriptor has it
+        return make_frame(celsius.astype(np.float32), "32FC1", "celsius_f32", int(second * S), "camera"), boxes
+
+    reid = Reidentifier("celsius_f32", Gallery(0.4, max_age_s=5.0), method=EMBEDDING, fusion=FUSION,
+                        embedder=SeesPlaces())
+    reid.add_probe(probe(np.float32([[1, 0], [1, 0]]), "places"))
+    reid.process(*seen(1, a=3.0, b=14.0))
+    reid.judge("p", 2, True)
+    assert reid.rank("p").accepted.track_id == 2
+    reid.process(*seen(2, a=3.0))  # out of sight, and not forgotten: it is no other
+    away = reid.rank("p")
+    assert (away.method, away.accepted) == (SIGNATURE, None) and "how track 2 looked" in away.why
+    reid.process(*seen(3, a=3.0, b=14.0))  # back in time: the same track or a new one
+    reid.process(*seen(20, a=3.0, c=14.0))  # both tracks are forgotten by now
+    again = reid.rank("p")
+    warm, cool = again.matches
+    assert warm.detection.x_min == 120 and warm.distance.total < 0.5 * cool.distance.total
+    assert again.method == SIGNATURE and np.isnan(warm.probability) and not warm.accepted
+    assert reid.rank("p").matches[0].score == warm.score  # the same again, from what is known
+    reid.judge("p", warm.track_id, True)
+    assert reid.rank("p").method == EMBEDDING and reid.rank("p").accepted.track_id == warm.track_id
+    reid.judge("p", warm.track_id, None)  # nothing is known of it any more but the photograph
+    assert reid.rank("p").method == EMBEDDING and reid.rank("p").accepted is None
 
 
 def test_a_word_serves_cameras_that_do_not_measure():

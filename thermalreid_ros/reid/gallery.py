@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -159,6 +159,10 @@ class Gallery:
         """Forget all tracks."""
         self._entries.clear()
         self._terms.clear()
+
+    def looks(self, track_id: int) -> Sequence[ThermalSignature]:
+        """The last signatures of a track; they go on with it, and stay as they were when it goes."""
+        return self._entries[track_id].signatures
 
     def last_seen(self, track_id: int) -> tuple[Detection, int, int]:
         """(detection, stamp_ns, length) of a track's newest sight."""

@@ -107,6 +107,8 @@ class Reidentifier:
         self._accept_probability = 0.0
         self._probes: dict[str, Probe] = {}
         self._verdicts: dict[str, dict[int, bool]] = {}  # by probe and track: whether a person says that it is it
+        self._chosen: dict[str, tuple[int, Sequence[ThermalSignature]]] = {}  # the last of these, and its looks
+        self._seen_as: dict[str, Probe] = {}  # the same as probes
         self._visible: tuple[int, ...] = ()
         self._learned = LEARNED_MOST
         self._unlearned: tuple[np.ndarray, tuple[TrackedDetection, ...], tuple[Intrinsics, CameraPose] | None] | None \
@@ -168,12 +170,14 @@ class Reidentifier:
 
     def remove_probe(self, probe_id: str) -> None:
         """Search for it no longer; nothing happens where it is not known."""
-        self._probes.pop(probe_id, None)
-        self._verdicts.pop(probe_id, None)
+        for known in (self._probes, self._verdicts, self._chosen, self._seen_as):
+            known.pop(probe_id, None)
 
     def judge(self, probe_id: str, track_id: int, same: bool | None) -> None:
         """A person's word on a track, for as long as it lives: that it is the probe's object, which no other is then;
-        that it is not; or None, that it is not known. Raises VerdictError for a probe or a track that is not there."""
+        that it is not; or None, that it is not known. While an object that was chosen is out of sight, and when its
+        track has gone, tracks are ranked by how it looked. Raises VerdictError for a probe or a track that is not
+        there."""
         if probe_id not in self._probes:
             raise VerdictError(f"no probe '{probe_id}' is searched; its name is in reid/matches")
         if track_id not in self.gallery:
@@ -182,8 +186,20 @@ class Reidentifier:
         if same:
             self._verdicts[probe_id] = verdicts = {track: word for track, word in verdicts.items() if not word}
         verdicts.pop(track_id, None)
+        if self._chosen.get(probe_id, (None,))[0] == track_id:
+            del self._chosen[probe_id]
         if same is not None:
             verdicts[track_id] = same
+        if same:
+            self._chosen[probe_id] = track_id, self.gallery.looks(track_id)
+
+    def _as_seen(self, probe: Probe) -> tuple[Probe, str]:
+        """(the object as it looked in the track that a person chose, that this is so)."""
+        track_id, looks = self._chosen[probe.probe_id]
+        known = self._seen_as.get(probe.probe_id)
+        if known is None or known.signatures != tuple(looks) or known.class_name != probe.class_name:
+            known = self._seen_as[probe.probe_id] = Probe(probe.probe_id, probe.class_name, tuple(looks))
+        return known, f"by how track {track_id} looked, which a person chose; say which one it is now"
 
     def process(self, frame: ThermalFrame, detections: Sequence[Detection], *, learn: bool = True) -> FrameResult:
         """Track the detections of a frame and remember how they look.
@@ -198,7 +214,8 @@ class Reidentifier:
         before_ns = self.tracker.stamp_ns
         if before_ns is not None and frame.stamp_ns <= before_ns:
             self.gallery.clear()
-            self._verdicts.clear()
+            for known in (self._verdicts, self._chosen, self._seen_as):
+                known.clear()
             self._places = StampPairing(FRAMES_KEPT)
         since_s = 1.0 if before_ns is None else (frame.stamp_ns - before_ns) / 1e9
         self._learned = min(max(round(LEARNED_A_SECOND * since_s), LEARNED_LEAST), LEARNED_MOST)
@@ -296,20 +313,23 @@ class Reidentifier:
         """
         probe = self._probes[probe_id]
         method, why = self._method(probe)
+        verdicts = self._verdicts.get(probe_id) or {}
+        found = next((track_id for track_id, same in verdicts.items() if same), None)
+        by_looks = probe_id in self._chosen and (found is None or self.visible_only and found not in self._visible)
+        if by_looks:
+            (probe, why), method = self._as_seen(probe), SIGNATURE
         class_id = CLASS_NAMES.index(probe.class_name) if probe.class_name else None
         judged = method == FUSED and self._embedder is not None  # the class is then one more thing to be judged
         compared = self.gallery.compare(probe, self._visible if self.visible_only else None, class_id=class_id,
                                         of_class=not judged, synthetic_share=self._synthetic_share)
         places = [self.targets.get(track_id) for track_id in compared.track_ids]
-        odds = self._log_odds(probe, compared, places)
+        odds = np.full(len(places), np.nan) if by_looks else self._log_odds(probe, compared, places)
         if method == FUSED:
             order = -odds
         else:
             order = np.where(np.isnan(compared.embedding), np.inf, compared.embedding) if method == EMBEDDING else \
                 compared.total
         probability = probability_of(odds)
-        verdicts = self._verdicts.get(probe_id) or {}
-        found = next((track_id for track_id, same in verdicts.items() if same), None)
         is_found = np.array([track_id == found for track_id in compared.track_ids], bool)
         probability = np.where(is_found, 1.0, probability)
         score = 1.0 - probability if method == FUSED else order
