@@ -33,3 +33,9 @@ def test_iou():
     first = Detection(0, 1.0, 0.0, 0.0, 2.0, 2.0)
     assert iou(first, first) == 1.0 and iou(first, Detection(0, 1.0, 2.0, 0.0, 4.0, 2.0)) == 0.0
     assert iou(first, Detection(0, 1.0, 1.0, 0.0, 3.0, 2.0)) == pytest.approx(1 / 3)
+
+
+def test_tight_boxes_are_plain_numbers():
+    """Pages and files are written of them."""
+    tight = Detection(1, 0.5, 10.0, 20.0, 40.0, 60.0).tight()
+    assert {type(value) for value in (tight.x_min, tight.y_min, tight.x_max, tight.y_max)} == {float}

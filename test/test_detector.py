@@ -24,7 +24,7 @@ class FakeEngine:
         if semantics_stride:
             inputs.append(TensorSpec("semantics", (1, 1, "rows", "columns"), semantics_dtype,
                                      typical_shape=(1, 1, 512 // semantics_stride, 640 // semantics_stride)))
-        self.card = SimpleNamespace(name="fake", classes=classes, strides=(32,), inputs=tuple(inputs),
+        self.card = SimpleNamespace(name="fake", task="detection", classes=classes, strides=(32,), inputs=tuple(inputs),
                                     extra=extra or {})
         self.out = {"boxes": np.array([boxes], np.float32).reshape(1, -1, 4), "scores": np.array([scores], np.float32),
                     "labels": np.array([labels], np.int64)}
@@ -125,3 +125,8 @@ def test_the_shipped_model_sees_as_much_in_a_frame_moved_by_its_stride(shipped_d
     assert inner
     for d in inner:
         assert any(m.class_id == d.class_id and np.abs(m.box + (64, 32, 64, 32) - d.box).max() < 4 for m in moved)
+
+
+def test_other_models_with_the_same_classes_are_no_detectors():
+    with pytest.raises(EngineError, match="'reid_embedding' does .*, not detection"):
+        Detector(load_engine("reid_embedding"))

@@ -381,8 +381,9 @@ def test_bad_arguments_are_refused_in_one_line(tmp_path, capsys):
                              (["--out", "m.tif", "--bbox", "1,2,3,4"], "outside of its data"),
                              (["--out", "m.tif", "--bbox", "3,2,1,4"], "W < E"),
                              (["--out", "m.tif", "--bbox", "north"], "W,S,E,N"),
-                             (["--out", "m.tif", "--resolution", "-1"], "positive"),
-                             (["--out", "m.tif", "--resolution", "1e-9"], "coarser"), (["--out", "f.tif"], "a folder")):
+                             (["--out", "m.tif", "--resolution", "-1"], "0.1 to 5"),
+                             (["--out", "m.tif", "--resolution", "5000"], "0.1 to 5"),
+                             (["--out", "f.tif"], "a folder")):
         arguments[1] = str(tmp_path / arguments[1])
         try:
             code = main(["map", "build", "--osm", str(path), *arguments])

@@ -258,6 +258,13 @@ def test_commands_say_what_they_need(tmp_path, capsys):
     assert main(["train", "perspective", "--images", "x", "y", "--annotations", str(tmp_path / "a.json"), "--data",
                  "d"]) == 2
     assert "2 folders, --annotations 1 files" in capsys.readouterr().err
+    drawn = drawn_set(np.random.default_rng(5), frames=2)
+    (tmp_path / "a.json").write_text(json.dumps(drawn.data.coco))
+    for n in range(2):
+        (tmp_path / f"{n}.png").write_bytes(b"")
+    assert main(["evaluate", "detection", "--images", str(tmp_path), "--annotations", str(tmp_path / "a.json"),
+                 "--no-perspective", "--focal-px", "1800"]) == 2
+    assert "leave out one of --focal-px and --no-perspective" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changes, words", [

@@ -9,9 +9,12 @@ import pytest
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid, Pose
 from thermalreid_ros.camera.thermal import make_frame
 from thermalreid_ros.detection.types import Detection
+from thermalreid_ros.engine import EngineError
+from thermalreid_ros.reid import loading
 from thermalreid_ros.reid.fusion import FusedModel
 from thermalreid_ros.reid.gallery import Gallery
 from thermalreid_ros.reid.length import ToldLength
+from thermalreid_ros.reid.loading import load_embedder, load_length_teller
 from thermalreid_ros.reid.probe import ProbeError, make_probe
 from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, MethodError, Reidentifier, VerdictError
 from thermalreid_ros.reid.target import CameraPose
@@ -185,7 +188,7 @@ def test_a_persons_word_goes_before_what_is_measured(method):
 def test_a_word_lives_as_long_as_its_track_and_is_of_what_is_there():
     reid = Reidentifier("celsius_f32", Gallery(0.5, max_age_s=5.0), fusion=FUSION)
     reid.add_probe(probe())
-    for probe_id, track_id, words in (("x", 1, "no probe 'x'"), ("p", 9, "no track 9")):
+    for probe_id, track_id, words in (("x", 1, "no probe 'x' is searched, but p"), ("p", 9, "no track 9")):
         with pytest.raises(VerdictError, match=words):
             reid.judge(probe_id, track_id, True)
     reid.process(frame(1, car(40, 40)), [car(40, 40)])
@@ -327,3 +330,12 @@ def test_the_more_frames_a_second_the_fewer_tracks_are_learned_of_one(hz, most):
     signed.clear()
     reid.process(frame(1 + 1 / hz, *boxes), boxes)
     assert len(signed) == most
+
+
+def test_a_model_that_somebody_names_is_not_done_without(monkeypatch):
+    for load in (load_embedder, load_length_teller):
+        assert load("")[0] is None
+        with pytest.raises(EngineError, match="nope"):
+            load("nope")
+    monkeypatch.setattr(loading, "shipped_models", lambda: {})
+    assert load_embedder("reid_embedding") == (None, "none: no model 'reid_embedding'")

@@ -15,9 +15,10 @@ from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.evaluation import replay as replay_module
 from thermalreid_ros.evaluation.recording import Truth
 from thermalreid_ros.evaluation.replay import (
-    FrameRecord, MatchRecord, Replay, ReplayError, _max_age_s, frame_topic, run_replay)
+    FrameRecord, MatchRecord, Replay, ReplayError, _check_place, _max_age_s, frame_topic, run_replay)
 from thermalreid_ros.evaluation.replay_places import PlaceRecord, TargetRecord, errors_m
 from thermalreid_ros.files import shipped
+from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.ros.bag import Bag, message_types, write_bag
 
 NIGHT = shipped("config") / "recordings" / "hit_uav_night"
@@ -300,6 +301,33 @@ def test_a_node_that_cannot_start_is_named_with_its_reason(start_replay):
 def test_faults_of_inputs_come_before_any_process(arguments, fault):
     with pytest.raises(ValueError, match=fault):
         run_replay(**arguments)
+
+
+def test_what_needs_a_probe_is_not_passed_over_without_one(capsys):
+    for option in (["--probe-length", "4.3"], ["--method", "fused"], ["--embedding", "x"], ["--probe-class", "car"]):
+        assert main(["replay", str(NIGHT), *option]) == 2
+        assert f"{option[0]} is of the object to be found" in capsys.readouterr().err
+
+
+def test_a_map_of_another_place_is_refused_before_any_process(tmp_path: Path):
+    krems = shipped("config") / "maps" / "krems.tif"
+    with SemanticMap.open(krems) as semantic_map:
+        here = tuple(map(float, semantic_map.grid.to_geographic(700.0, 700.0)))
+        _check_place(semantic_map, tmp_path / "bag", Truth({}, {}, {}, {1: here}), {})
+        _check_place(semantic_map, tmp_path / "bag", Truth({}, {}, {}), {})  # it does not tell
+        with pytest.raises(ReplayError, match=r"bag: was not flown over .*krems.tif; give the map .*\(moscow.tif\)"):
+            _check_place(semantic_map, tmp_path / "bag", Truth({}, {}, {}, {1: (55.7, 37.6)}), {"map": "moscow.tif"})
+
+
+def test_frames_that_were_all_refused_are_a_fault_with_its_reason(tmp_path: Path):
+    replay = made_up_replay(tmp_path)
+    said = {"frames_refused": "9", "last_refusal": "units are probably wrong"}
+    replay.diagnostics = {"detection": {"frames_processed": "1", **said}}
+    assert replay.refused == "" and replay.figures()["reasons"]["detection refused"] == "units are probably wrong"
+    replay.diagnostics = {"detection": {"frames_processed": "0", **said}}
+    assert replay.refused == "units are probably wrong"
+    replay.diagnostics["geo_localization"] = {"frames_processed": "4"}
+    assert replay.refused == ""
 
 
 def test_a_page_of_several_loops_is_refused(tmp_path: Path, capsys):

@@ -292,6 +292,7 @@ def test_a_flight_is_recorded_with_truth_and_probes(flown):
         custom = bag.custom
     assert [s for _, s, _ in messages] == sorted(s for _, s, _ in messages)
     assert custom["units"] == "centikelvin" and "ODbL" in custom["attribution"] and "/" not in custom["command"]
+    assert "--compact 0" not in custom["command"]
     of = {topic: [m for t, _, m in messages if t == topic] for topic in {t for t, _, _ in messages}}
     raw = of["/thermal/image_raw"]
     assert len(raw) == 6 and raw[0].encoding == "mono16" and (raw[0].width, raw[0].height) == (128, 96)

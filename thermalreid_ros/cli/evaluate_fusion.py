@@ -70,6 +70,8 @@ def chosen_views(args: argparse.Namespace, detector: Detector, data: CocoSet) ->
     from thermalreid_ros.errors import ThermalReidError
     from thermalreid_ros.evaluation.labellings import named_view, recorded_view
 
+    if args.perspective is False and args.focal_px is not None:
+        raise ThermalReidError("--focal-px is for --perspective; leave out one of --focal-px and --no-perspective")
     wanted = args.perspective
     if wanted is None:
         wanted = args.semantics == "map" or args.focal_px is not None

@@ -83,11 +83,12 @@ def gather_terms(args: argparse.Namespace, synthesizers: tuple[str, ...],
 
 
 def _optional(kind: Callable[[Engine], _Kind], model: str, threads: int) -> _Kind | None:
-    """What runs a model; None where no model of that name is shipped."""
+    """What runs a model; None where one that is usually shipped was taken away."""
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.engine.engine import shipped_models
+    from thermalreid_ros.evaluation.reid import BASELINES
 
-    if not model.endswith(".onnx") and model not in shipped_models():
+    if model in (EMBEDDING, LENGTH, *BASELINES) and model not in shipped_models():
         return None
     return kind(load_engine(model, threads=threads))
 

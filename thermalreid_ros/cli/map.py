@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from thermalreid_ros.cli.arguments import output_file, positive
+from thermalreid_ros.cli.arguments import bounded, output_file
 from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
@@ -18,7 +18,8 @@ def add_parser(subparsers) -> None:
     build.add_argument("--osm", type=Path, required=True, metavar="FILE", help=".osm.pbf, .osm or .osm.gz")
     build.add_argument("--out", type=Path, required=True, metavar="MAP.tif")
     build.add_argument("--bbox", type=_bbox, metavar="W,S,E,N", help="only this part; degrees, WGS84")
-    build.add_argument("--resolution", type=positive(float), default=0.5, metavar="M", help="metres per pixel")
+    build.add_argument("--resolution", type=_resolution, default=0.5, metavar="M",
+                       help="metres per pixel, 0.1 to 5 (default 0.5)")
     add_json_option(build)
     build.set_defaults(part=_build)
     info = parts.add_parser("info", help="what a map holds")
@@ -34,6 +35,10 @@ def add_parser(subparsers) -> None:
     describe.add_argument("--model", default="tile_distance", metavar="NAME", help="name or .onnx file (tile_distance)")
     add_provider_options(describe)
     describe.set_defaults(part=_describe)
+
+
+def _resolution(text: str) -> float:
+    return bounded(text, float, 0.1, 5.0, f"{text} m per pixel are no map to find a place on: 0.1 to 5")
 
 
 def run(args: argparse.Namespace) -> int:

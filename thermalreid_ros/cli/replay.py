@@ -52,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.evaluation.replay import ReplayError, run_replay
 
+    given = {"--probe-length": args.probe_length, "--method": args.method, "--embedding": args.embedding,
+             "--probe-class": args.probe_class}
+    if args.probe is None and not args.running and (idle := [option for option, value in given.items() if value]):
+        raise ReplayError(f"{idle[0]} is of the object to be found; give a picture of it with --probe, or leave it out")
     if args.report is not None and args.loops > 1:
         raise ReplayError("a page shows a recording that was played once; leave out --loops or --report")
     replay = run_replay(args.bag, probe=args.probe, probe_class=args.probe_class, probe_length_m=args.probe_length,
@@ -62,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     figures = replay.figures()
     print(summary(figures))
     write_json(args.json, figures)
+    if replay.refused:
+        raise ReplayError(f"{args.bag}: not one of its frames was of use: {replay.refused}")
     if args.report is not None:
         from thermalreid_ros.evaluation.page import write_page
 

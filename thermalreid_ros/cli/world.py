@@ -51,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                      help="standard deviation of the rough position (default 300)")
     fly.add_argument("--agc", action="store_true", help="record thermal/image_agc too")
     fly.add_argument("--depth", action="store_true", help="record truth/depth too")
-    fly.add_argument("--compact", type=int, nargs="?", const=25, default=0, choices=range(1, 101), metavar="QUALITY",
+    fly.add_argument("--compact", type=_quality, nargs="?", const=25, default=0, metavar="QUALITY",
                      help="WebP pictures after gain control, no instances: at quality 25, the default, a hundredth of "
                           "the size")
     fly.add_argument("--dense", action="store_true", help="a crowded city")
@@ -352,7 +352,7 @@ def _command(args: argparse.Namespace) -> str:
 
 def _options(args: argparse.Namespace) -> Iterator[str]:
     for name, value in sorted(vars(args).items()):
-        if name in _ASIDE or value is None or value is False:
+        if name in _ASIDE or value is None or value is False or (name, value) == ("compact", 0):
             continue
         yield f"--{name.replace('_', '-')}"
         if isinstance(value, Path):
@@ -363,6 +363,10 @@ def _options(args: argparse.Namespace) -> Iterator[str]:
             yield ",".join(f"{part:g}" for part in value)
         elif value is not True:
             yield f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _quality(text: str) -> int:
+    return bounded(text, int, 1, 100, f"'{text}' is no quality, 1 to 100")
 
 
 def _bounded(text: str, low: float, high: float, what: str) -> float:

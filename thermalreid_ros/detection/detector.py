@@ -12,6 +12,7 @@ from thermalreid_ros.detection.types import CLASS_NAMES, Detection, DetectionRes
 from thermalreid_ros.engine import Engine, EngineError
 from thermalreid_ros.maps.classes import NO_DATA
 
+TASK = "detection"  # on the model's card
 MIN_SIDE_PX = 96  # smaller inputs have fewer cells than the networks' heads return candidates
 
 
@@ -28,6 +29,8 @@ class Detector:
 
     def __init__(self, engine: Engine, score_threshold: float = 0.3, iou_threshold: float = 0.6,
                  max_detections: int = 100):
+        if engine.card.task != TASK:
+            raise EngineError(f"model '{engine.card.name}' does {engine.card.task}, not {TASK}")
         if engine.card.classes != CLASS_NAMES:
             raise EngineError(f"model '{engine.card.name}' detects {', '.join(engine.card.classes) or 'nothing'}; "
                               f"a detector's classes are {', '.join(CLASS_NAMES)}")

@@ -66,7 +66,7 @@ class Detection:
     def tight(self) -> Detection:
         """The same without the margin that detectors draw: as the truth of rendered frames has it, whose boxes end with
         the outermost pixels of an object."""
-        dx, dy = 0.5 * (self.width - tight_side(self.width)), 0.5 * (self.height - tight_side(self.height))
+        dx, dy = (0.5 * (side - float(tight_side(side))) for side in (self.width, self.height))
         return replace(self, x_min=self.x_min + dx, y_min=self.y_min + dy, x_max=self.x_max - dx,
                        y_max=self.y_max - dy)
 

@@ -231,7 +231,7 @@ def flight_figures(run: FlightRun) -> dict[str, Any]:
     """The contract of `thermalreid evaluate localization --json` for one flight; None for what cannot be had."""
     fixes = run.fixes
     verdicts = Counter(outcome.result.verdict.value for outcome in run.outcomes)
-    reasons = Counter(re.sub(r"\d+(\.\d+)?", "N", outcome.result.reason) for outcome in run.outcomes
+    reasons = Counter(re.sub(r"\d+(\.\d+)?", "…", outcome.result.reason) for outcome in run.outcomes
                       if outcome.error_m is None)
     near = next((outcome.seconds for outcome in fixes if outcome.distance_m <= NEAR_M), None)
     false_locks = sum(outcome.distance_m > FALSE_LOCK_M for outcome in fixes)

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -179,7 +179,17 @@ class Replay:
             **self._place_figures(reasons),
             **self._target_figures(reasons),
         }
+        reasons |= {f"{name} refused": said["last_refusal"] for name, said in self.diagnostics.items()
+                    if said.get("last_refusal") and int(said.get("frames_refused", 0))}
         return {**figures, "reasons": reasons}
+
+    @property
+    def refused(self) -> str:
+        """Why the nodes that see the camera worked on none of its frames; "" where one of them did on some."""
+        eyes = [said for name, said in self.diagnostics.items() if name in ("detection", LOCALIZATION)]
+        if not eyes or any(int(said.get("frames_processed", 0)) for said in eyes):
+            return ""
+        return next((said["last_refusal"] for said in eyes if said.get("last_refusal")), "")
 
     def _frames_per_s(self, detected: list[FrameRecord]) -> float | None:
         arrived_s = [frame.arrived_s for frame in self.frames if frame.arrived_s is not None]
@@ -201,7 +211,7 @@ class Replay:
     def is_true(self, match: MatchRecord, stamp_ns: int) -> bool:
         """Whether a match is of the probe's true object, where the recording knows that."""
         target = self.truth.target.get(stamp_ns)
-        return target is not None and iou(comparable(match.detection, self.truth.tight), target) >= MATCH_IOU
+        return target is not None and bool(iou(comparable(match.detection, self.truth.tight), target) >= MATCH_IOU)
 
     def target_frames(self) -> list[FrameRecord]:
         """Frames over which reid_r1 is measured; empty where the probe is not the one that the truth speaks of."""
@@ -309,7 +319,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         Path(probe), probe_class, camera_units(params_file, common),
         {} if own_parameters else recorded_weather(custom, truth), probe_length_m, probe_length_error)
     if map_path is not None:
-        SemanticMap.open(map_path).close()  # a fault in it is said now, not by a node
+        with SemanticMap.open(map_path) as semantic_map:  # a fault in it is said now, not by a node
+            _check_place(semantic_map, bag_file, truth, custom)
     if domain_id is not None:
         os.environ["ROS_DOMAIN_ID"] = str(domain_id)
     frames_in *= loops
@@ -358,6 +369,17 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     replay.beta_h, replay.method = recorder.beta_h, recorder.method
     replay.accept_probability, replay.memory = recorder.accept_probability, memory.samples
     return replay
+
+
+def _check_place(semantic_map: SemanticMap, bag: Path, truth: Truth, custom: Mapping[str, str]) -> None:
+    """ReplayError where the recording tells where it was flown, and that is nowhere on the map."""
+    if not truth.places:
+        return
+    x, y = semantic_map.grid.from_geographic(*np.array(list(truth.places.values()), np.float64)[:, :2].T)
+    west, south, east, north = semantic_map.bounds
+    if not ((west < x) & (x < east) & (south < y) & (y < north)).any():
+        raise ReplayError(f"{bag}: was not flown over {semantic_map.path}; give the map of that place "
+                          f"({custom.get('map', 'its name is not recorded')})")
 
 
 def _max_age_s(params_file: Path, node: str) -> float:

@@ -18,7 +18,7 @@ import yaml
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.recording import Truth
 from thermalreid_ros.reid.length import USUAL_ERROR, told_length
-from thermalreid_ros.reid.probe import load_probe
+from thermalreid_ros.reid.probe import ProbeError, load_probe
 from thermalreid_ros.reid.signature import CELSIUS, scale_for
 from thermalreid_ros.synthesis import Conditions, load_photograph
 from thermalreid_ros.synthesis.photograph import file_is_colour
@@ -38,7 +38,11 @@ def probe_parameters(probe: Path, class_name: str, units: str, weather: Mapping[
     `thermalreid world fly` writes it, unless a class is given.
     """
     if not file_is_colour(probe):
-        load_probe(probe, units, class_name)
+        try:
+            load_probe(probe, units, class_name)
+        except ProbeError as error:
+            raise ReplayProbeError(f"{error} (a probe is a thermal crop in the camera's units, or a photograph in "
+                                   "colour)") from None
         return {"reid": {"probe_file": str(probe.absolute()), "probe_class": class_name,
                          **_length_parameters(length_m, length_error, class_name)}}
     if scale_for(units) is not CELSIUS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import cv2
 import numpy as np
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from thermalreid_ros.camera.geometry import LocalGrid
@@ -64,7 +65,9 @@ class SemanticMap:
         if not path.is_file():
             raise MapError(f"{path}: no such map; {remedy}")
         try:
-            base = rasterio.open(path)
+            with warnings.catch_warnings():  # a picture without a place on earth is refused below, in our words
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                base = rasterio.open(path)
             if base.tags().get("FORMAT") != FORMAT or "PIXELS" not in base.tags():
                 raise MapError(f"{path}: a picture, not a semantic map of this program; {remedy}")
             if base.tags().get("CLASSES") != CLASS_TABLE:

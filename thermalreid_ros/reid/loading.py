@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-
 from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.engine import DEFAULT_PROVIDERS, load_engine
 from thermalreid_ros.engine.engine import shipped_models
@@ -17,14 +15,18 @@ from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, Reide
 from thermalreid_ros.reid.signature import CELSIUS, scale_for
 
 
-def load_reidentifier(units: ThermalUnits | str, *, method: str = "", embedding: str = "reid_embedding",
+EMBEDDING_MODEL, LENGTH_MODEL = "reid_embedding", "photograph_length"
+
+
+def load_reidentifier(units: ThermalUnits | str, *, method: str = "", embedding: str = EMBEDDING_MODEL,
                       calibration: str = "", fusion: str = "", providers: Sequence[str] = DEFAULT_PROVIDERS,
                       threads: int = 0, log: Callable[[str], None] = lambda line: None,
                       ) -> tuple[Reidentifier, dict[str, str]]:
     """The object and what there is to say of it, by key.
 
     method: "" is fused where the embedding is there, else thermal_signature. embedding: of cameras that measure
-    temperatures alone; one that is not there is done without, unless the method is cross_modal_embedding. calibration,
+    temperatures alone; where the shipped one was taken away it is done without, unless the method is
+    cross_modal_embedding. calibration,
     fusion: "" for the shipped files. Raises ThermalReidError.
     """
     if scale_for(units) is not CELSIUS:
@@ -40,9 +42,9 @@ def load_reidentifier(units: ThermalUnits | str, *, method: str = "", embedding:
 
 def load_embedder(model: str, *, needed: bool = False, providers: Sequence[str] = DEFAULT_PROVIDERS, threads: int = 0,
                   log: Callable[[str], None] = lambda line: None) -> tuple[Embedder | None, str]:
-    """(the embedding, what there is to say of it); None where no name is given, or no such model is there and it is not
-    needed. Raises EngineError."""
-    if fault := "" if needed and model else _why_none(model):
+    """(the embedding, what there is to say of it); None where no name is given, or the shipped model was taken away and
+    it is not needed. Raises EngineError."""
+    if fault := "" if needed and model else _why_none(model, EMBEDDING_MODEL):
         return None, fault
     engine = load_engine(model, providers=providers, threads=threads, log=log)
     embedder = Embedder(engine, IN_FLIGHT)
@@ -52,17 +54,17 @@ def load_embedder(model: str, *, needed: bool = False, providers: Sequence[str] 
 
 def load_length_teller(model: str, *, providers: Sequence[str] = DEFAULT_PROVIDERS, threads: int = 0,
                        log: Callable[[str], None] = lambda line: None) -> tuple[LengthTeller | None, str]:
-    """(what tells lengths by photographs, what there is to say of it); None where no name is given or no such model is
-    there. Raises EngineError."""
-    if fault := _why_none(model):
+    """(what tells lengths by photographs, what there is to say of it); None where no name is given or the shipped model
+    was taken away. Raises EngineError."""
+    if fault := _why_none(model, LENGTH_MODEL):
         return None, fault
     engine = load_engine(model, providers=providers, threads=threads, log=log)
     return LengthTeller(engine), f"{engine.card.name} on {engine.provider}"
 
 
-def _why_none(model: str) -> str:
-    """Why a model that may be done without is not there; "" where it is."""
+def _why_none(model: str, usual: str) -> str:
+    """Why the usual model, which may be done without, is not there; "" where it is, and for any other name: who gave
+    one wants that model."""
     if not model:
         return "none is given"
-    there = Path(model).is_file() if model.endswith(".onnx") else model in shipped_models()
-    return "" if there else f"none: no model '{model}'"
+    return f"none: no model '{model}'" if model == usual and model not in shipped_models() else ""

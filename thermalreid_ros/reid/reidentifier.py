@@ -179,7 +179,7 @@ class Reidentifier:
         track has gone, tracks are ranked by how it looked. Raises VerdictError for a probe or a track that is not
         there."""
         if probe_id not in self._probes:
-            raise VerdictError(f"no probe '{probe_id}' is searched; its name is in reid/matches")
+            raise VerdictError(f"no probe '{probe_id}' is searched, but {', '.join(self._probes) or 'none'}")
         if track_id not in self.gallery:
             raise VerdictError(f"there is no track {track_id}, or no more; judge one of the newest reid/matches")
         verdicts = self._verdicts.setdefault(probe_id, {})
