@@ -97,12 +97,14 @@ def _run(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.evaluation.reid import BASELINES
     from thermalreid_ros.evaluation.reid_figures import Setup, measure
-    from thermalreid_ros.evaluation.synthesis import evaluate_synthesis
+    from thermalreid_ros.evaluation.synthesis import evaluate_synthesis, sessions
     from thermalreid_ros.reid.calibration import load_beta_h
     from thermalreid_ros.reid.fusion import FusedModel
 
     setup = Setup(FusedModel.load(args.fusion), load_beta_h(args.calibration), args.paper_synthesis, args.synthesis,
                   args.track, args.draws, args.seed, args.told_length)
+    for folder in args.pairs or ():
+        sessions(folder)  # a wrong one is said now, not after all else
     terms, models = gather_terms(args, (args.paper_synthesis, args.synthesis), BASELINES)
     measured = measure(terms, setup, progress)
     figures = {"sets": [path.name for path in args.sets], **measured.figures}

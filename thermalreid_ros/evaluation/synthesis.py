@@ -26,7 +26,7 @@ def evaluate_synthesis(synthesizer: ProbeSynthesizer, folders: Sequence[Path],
     """
     found: dict[str, list[tuple[int, float, float, float]]] = {"first": [], "second": []}
     refused = 0
-    paths = [path for folder in folders for path in _sessions(folder)]
+    paths = [path for folder in folders for path in sessions(folder)]
     for path in progress(paths, description=f"synthesis, {synthesizer.engine.card.name}", unit="session"):
         try:
             with np.load(path) as stored:
@@ -67,7 +67,7 @@ def structural_similarity(first: np.ndarray, second: np.ndarray, span: float) ->
     return float((((2 * a * b + c1) * (2 * covariance + c2)) / ((a * a + b * b + c1) * (var_a + var_b + c2))).mean())
 
 
-def _sessions(folder: Path) -> list[Path]:
+def sessions(folder: Path) -> list[Path]:
     paths = sorted((folder / "sessions").glob("*.npz"))
     if not paths:
         raise ThermalReidError(f"{folder}: no pairs in it; make some with `thermalreid world pairs`")
