@@ -68,6 +68,7 @@ def structural_similarity(first: np.ndarray, second: np.ndarray, span: float) ->
 
 
 def sessions(folder: Path) -> list[Path]:
+    """The files of a set of pairs. ThermalReidError where there are none."""
     paths = sorted((folder / "sessions").glob("*.npz"))
     if not paths:
         raise ThermalReidError(f"{folder}: no pairs in it; make some with `thermalreid world pairs`")
