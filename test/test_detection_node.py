@@ -136,6 +136,14 @@ def test_scores_are_weighed_by_how_large_things_look_while_that_is_known(graph, 
     wait_until(lambda: statuses[-1].data.get("perspective") == "no view", 10.0, "that there is none is said")
 
 
+def test_a_parameter_file_may_speak_to_all_nodes(graph, start_node, frame, tmp_path):
+    (tmp_path / "all.yaml").write_text("/**:\n  ros__parameters: {thermal_units: agc8, prior_sigma_m: 5.0}\n")
+    camera = start(graph, start_node, "--params-file", str(tmp_path / "all.yaml"))
+    assert len(camera.see(frame).detections) > 3
+    node = start_node("detection", "-p", "score_treshold:=0.5")
+    assert node.wait() == 2 and "did you mean 'score_threshold'?" in node.output
+
+
 def test_views_without_a_calibration_are_no_fault_and_may_be_left_unused(graph, start_node, frame):
     camera = start(graph, start_node, "-p", "perspective:=false")
     statuses = graph.diagnostics()

@@ -12,7 +12,7 @@ from rcl_interfaces.srv import GetParameters
 
 from thermalreid_ros.nodes.__main__ import GENERATED, NODES
 from thermalreid_ros.ros.lifecycle import COMMON_PARAMETERS
-from thermalreid_ros.ros.parameters import Parameter, Schema, in_file
+from thermalreid_ros.ros.parameters import Parameter, Schema, in_file, owners
 
 SHARE = Parameter("share", 0.5, "a share", minimum=0.0, maximum=1.0)
 COUNT = Parameter("count", 3, "a count", unit="frames", minimum=1)
@@ -53,6 +53,11 @@ def test_a_schema_cannot_be_wrong_in_itself():
 
 def test_the_nearest_name_is_offered():
     assert Schema(SHARE, COUNT).unknown("shar") == "there is no parameter 'shar': did you mean 'share'?"
+    assert Schema(SHARE, COUNT).unknown("xyz") == "there is no parameter 'xyz'; docs/parameters.md lists all"
+
+
+def test_what_other_nodes_know_is_known():
+    assert set(owners("thermal_units")) == {"detection", "geo_localization", "reid"} and owners("no_such") == ()
 
 
 def test_descriptors_tell_other_tools():

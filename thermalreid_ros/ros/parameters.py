@@ -17,7 +17,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, make_dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.files import shipped
 
 
 class ParameterError(ThermalReidError):
@@ -150,11 +151,16 @@ class Schema:
     def declare(self, node: Node) -> None:
         """Declare all on the node, with the values given at its start (parameter files, command line).
 
-        Raises ParameterError, one line with all faults: unknown names (with the nearest valid one), wrong types,
-        values out of range.
+        Names that other nodes of this package know are passed over with a warning: a parameter file speaks to all nodes
+        under /**. Raises ParameterError, one line with all faults: unknown names (with the nearest valid one), wrong
+        types, values out of range.
         """
         overrides = {name: parameter.value for name, parameter in node._parameter_overrides.items()
                      if not node.has_parameter(name) and not name.startswith("qos_overrides.")}
+        for name in [name for name in overrides if name not in self]:
+            if others := owners(name):
+                node.get_logger().warning(f"parameter '{name}' is of {', '.join(others)}; it does nothing here")
+                del overrides[name]
         faults = [self._parameters[name].fault(value) if name in self else self.unknown(name)
                   for name, value in overrides.items()]
         if faults := [fault for fault in faults if fault]:
@@ -165,8 +171,9 @@ class Schema:
 
     def unknown(self, name: str) -> str:
         """The line that refuses an unknown name."""
-        nearest = difflib.get_close_matches(name, self._parameters, n=1, cutoff=0.0)
-        return f"there is no parameter '{name}': did you mean '{nearest[0]}'?"
+        nearest = difflib.get_close_matches(name, self._parameters, n=1, cutoff=0.5)
+        return f"there is no parameter '{name}'" + (f": did you mean '{nearest[0]}'?" if nearest else
+                                                    "; docs/parameters.md lists all")
 
     def values(self, node: Node) -> Any:
         """An immutable snapshot of the node's values, one attribute a parameter."""
@@ -208,6 +215,16 @@ class Schema:
                                      initial_indent="# ", subsequent_indent="# "),
                       f"{parameter.name}: {_yaml(parameter.default)}"]
         return "\n".join(lines) + "\n"
+
+
+@cache
+def owners(name: str) -> tuple[str, ...]:
+    """Nodes of this package that have a parameter of this name, as the shipped parameter file tells."""
+    try:
+        content = yaml.safe_load((shipped("config") / "thermalreid.yaml").read_text())
+        return tuple(key.rpartition("/")[2] for key, value in content.items() if name in value["ros__parameters"])
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return ()  # then every unknown name is refused
 
 
 def in_file(path: str | Path, node: str, name: str) -> Any:
