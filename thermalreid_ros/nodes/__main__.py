@@ -24,9 +24,9 @@ def parameter_table() -> str:
     sections = ["# Parameters and diagnostics\n\n"
                 "Written by `make docs` from the schemas in `thermalreid_ros/nodes/`. *start*: given at start only, "
                 "in a parameter\nfile or with `-p name:=value`; *any time*: also with `ros2 param set`. Unknown names, "
-                "wrong types and values out\nof range are refused; what another node of this package knows, as under `/**` of a "
-                "file, is passed over\nwith a warning. `config/thermalreid.yaml` holds all of them with "
-                "their defaults.\n"]
+                "wrong types and values out\nof range are refused; what another node of this package "
+                "knows, as under `/**` of a file, is passed over\nwith a warning. `config/thermalreid.yaml` holds all "
+                "of them with their defaults.\n"]
     sections += [f"## {node.NAME}\n\n{node.PARAMETERS.markdown()}" for node in NODES]
     sections += [f"## All nodes\n\n{COMMON_PARAMETERS.markdown()}",
                  f"## Diagnostics\n\n{diagnostics.__doc__}"]
