@@ -101,7 +101,7 @@ class Perspective:
         try:
             classes = {name: SizeEvidence(
                 float(row["bias"]), np.array([float(row["weights"][term]) for term, _ in TERMS]),
-                *np.array([row["within"][name] for name in MEASURES], np.float64).reshape(len(MEASURES), 2).T)
+                *np.array([row["within"][measure] for measure in MEASURES], np.float64).reshape(len(MEASURES), 2).T)
                 for name, row in block["classes"].items()}
             for name, row in classes.items():
                 if name not in CLASS_NAMES or not np.isfinite([row.bias, *row.weights, *row.low, *row.high]).all() or \

@@ -159,7 +159,7 @@ class Reidentifier:
         self._probes.pop(probe.probe_id, None)
         self._probes[probe.probe_id] = probe
         if len(self._probes) > MAX_PROBES:
-            del self._probes[next(iter(self._probes))]
+            self.remove_probe(next(iter(self._probes)))
 
     def _descriptor_size(self, probe: Probe) -> int:
         """What a probe's descriptors are to have; 0 where nothing is compared with them."""
