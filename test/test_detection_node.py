@@ -351,7 +351,7 @@ def test_frames_that_come_faster_than_labellings_are_dropped_not_queued(graph, s
 
 
 def test_a_model_that_takes_no_labelling_says_so(start_node, tmp_path):
-    model = convolution(tmp_path / "tiny.onnx", card={"classes": list(CLASS_NAMES)})
+    model = convolution(tmp_path / "tiny.onnx", card={"classes": list(CLASS_NAMES), "task": "detection"})
     node = start_node("detection", "-p", f"model:={model}", "-p", "semantics:=map")
     assert node.wait() == 2
     assert "model 'tiny' takes no labelling; set semantics to none" in node.output

@@ -204,7 +204,7 @@ def test_figures_of_a_flight_are_those_of_its_fixes():
     assert figures["nees"] == pytest.approx((25 + 100 + 400 + 100) / 9 / 4) and figures["ellipse95"] == 0.25
     assert figures["success"] and figures["false_locks"] == 0 and figures["odometry_alone_m"] == 5.0
     assert figures["median_ms"] == 32.0 and figures["label_ms"] == 10.0
-    assert figures["verdicts"] == {"localized": 4, "searching": 2} and figures["reasons"] == {"N points so far": 2}
+    assert figures["verdicts"] == {"localized": 4, "searching": 2} and figures["reasons"] == {"… points so far": 2}
 
 
 def test_flights_without_fixes_false_locks_and_rates():

@@ -306,7 +306,7 @@ def models(tmp_path_factory) -> dict[str, str]:
 
 def options(models, embedding: bool = True) -> list[str]:
     return ["--synthesis", models["synthesis"], "--threads", "1", "--embedding",
-            models["embedding"] if embedding else "no_such_model"]
+            models["embedding"] if embedding else ""]
 
 
 def test_a_set_is_read_with_its_hours_and_conditions(drawn):
@@ -421,6 +421,8 @@ def test_without_an_embedding_its_rows_are_null_and_fused_lives(drawn, models, t
     assert figures["methods"]["cross_modal_embedding"] is None
     assert figures["ablation"]["fused without embedding"] is None
     assert figures["methods"]["fused"]["r1"] is not None and figures["methods"]["thermal_signature"] is not None
+    assert main(["evaluate", "reid", "--set", str(drawn), "--embedding", "nope"]) == 2
+    assert "nope" in capsys.readouterr().err
 
 
 # --- what made pictures are worth ---

@@ -51,7 +51,7 @@ def add_set_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--synthesis", default=FLOWN, metavar="MODEL",
                         help=f"makes the thermal probes that are fused (default {FLOWN})")
     parser.add_argument("--embedding", default=EMBEDDING, metavar="MODEL",
-                        help=f"a shipped model's name or an .onnx file (default {EMBEDDING})")
+                        help=f"a shipped model's name or an .onnx file; '': none (default {EMBEDDING})")
     parser.add_argument("--length-model", default=LENGTH, metavar="MODEL",
                         help=f"tells lengths by photographs, likewise (default {LENGTH})")
     parser.add_argument("--calibration", type=Path, metavar="YAML",
@@ -83,12 +83,12 @@ def gather_terms(args: argparse.Namespace, synthesizers: tuple[str, ...],
 
 
 def _optional(kind: Callable[[Engine], _Kind], model: str, threads: int) -> _Kind | None:
-    """What runs a model; None where one that is usually shipped was taken away."""
+    """What runs a model; None where no name is given, or one that is usually shipped was taken away."""
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.engine.engine import shipped_models
     from thermalreid_ros.evaluation.reid import BASELINES
 
-    if model in (EMBEDDING, LENGTH, *BASELINES) and model not in shipped_models():
+    if not model or model in (EMBEDDING, LENGTH, *BASELINES) and model not in shipped_models():
         return None
     return kind(load_engine(model, threads=threads))
 
