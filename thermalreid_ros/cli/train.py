@@ -283,10 +283,10 @@ def _perspective(args: argparse.Namespace) -> int:
     if lost := [name for name in known.classes if name not in model.classes] if known else []:
         raise ThermalReidError(f"the card of '{path.stem}' knows the size of {', '.join(lost)}, which these sets do "
                                "not tell; give more frames, or take perspective off the card first")
-    sets = [[f"{short(file.parent)}/{file.name}" if index else short(file) for file in files]
-            for index, files in enumerate((args.images, args.annotations))]
-    command = f"thermalreid train perspective --model {path.stem} --images {' '.join(sets[0])} " \
-              f"--annotations {' '.join(sets[1])} --data ..."
+    images = " ".join(map(short, args.images))
+    annotations = " ".join(f"{short(file.parent)}/{file.name}" for file in args.annotations)
+    command = f"thermalreid train perspective --model {path.stem} --images {images} --annotations {annotations} " \
+              "--data ..."
     write_card(path, {**card.to_mapping(), CARD_KEY: {**model.to_mapping(), "fitted": {
         "data": args.data, "command": command, "held_out": figures}}})
     print(f"noted on {path.with_suffix('.yaml')}")

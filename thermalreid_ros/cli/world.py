@@ -51,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                      help="standard deviation of the rough position (default 300)")
     fly.add_argument("--agc", action="store_true", help="record thermal/image_agc too")
     fly.add_argument("--depth", action="store_true", help="record truth/depth too")
-    fly.add_argument("--compact", type=_quality, nargs="?", const=25, default=0, metavar="QUALITY",
+    fly.add_argument("--compact", type=_quality, nargs="?", const=25, metavar="QUALITY",
                      help="WebP pictures after gain control, no instances: at quality 25, the default, a hundredth of "
                           "the size")
     fly.add_argument("--dense", action="store_true", help="a crowded city")
@@ -222,7 +222,7 @@ def _fly(args: argparse.Namespace) -> int:
         pass
     seconds = time.monotonic() - started
     recorder = Recorder(args.seed, agc=args.agc, depth=args.depth, prior_error_m=args.prior_error,
-                        compact=args.compact)
+                        compact=args.compact or 0)
     custom = {"map": args.map.name, "seed": str(args.seed), "command": _command(args)}
     figures = record_flight(args.out, film, folder, recorder, custom, target_class=args.target_class,
                             probes=args.probes, progress=progress)
@@ -352,7 +352,7 @@ def _command(args: argparse.Namespace) -> str:
 
 def _options(args: argparse.Namespace) -> Iterator[str]:
     for name, value in sorted(vars(args).items()):
-        if name in _ASIDE or value is None or value is False or (name, value) == ("compact", 0):
+        if name in _ASIDE or value is None or value is False:
             continue
         yield f"--{name.replace('_', '-')}"
         if isinstance(value, Path):

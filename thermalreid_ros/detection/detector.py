@@ -24,7 +24,7 @@ class Detector:
     score: `boxes` (1, n, 4) pixel edges, `scores` (1, n), `labels` (1, n). Both YOLO-Semantic and yolo_compact are
     exported in this form (training/export.py).
 
-    perspective: what its card says of how large things look, None where it says nothing; may be taken away.
+    perspective: what its card says of how large things look, None where it says nothing.
     """
 
     def __init__(self, engine: Engine, score_threshold: float = 0.3, iou_threshold: float = 0.6,

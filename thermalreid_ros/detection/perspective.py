@@ -125,8 +125,11 @@ class Perspective:
 
     def evidence(self, view: GroundView, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """float64 (n,), nats for each box (n, 4), as detectors draw them, being of its class (n,)."""
-        measured = measures(view, boxes, labels)
-        nats = np.zeros(len(boxes))
+        return self.of(measures(view, boxes, labels), labels)
+
+    def of(self, measured: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The same of their MEASURES (n, 4)."""
+        nats = np.zeros(len(labels))
         for name, row in self.classes.items():
             if (own := labels == CLASS_NAMES.index(name)).any():
                 nats[own] = row.of(measured[own])

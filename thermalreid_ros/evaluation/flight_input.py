@@ -115,8 +115,7 @@ class Flight:
         stamps, latitude, longitude = (np.array(column) for column in zip(*fixes))
         self.stamps_ns = stamps.astype(np.int64)
         self.truth_m = np.column_stack(self._map.grid.from_geographic(latitude, longitude))
-        west, south, east, north = self._map.bounds
-        if not ((self.truth_m > (west, south)) & (self.truth_m < (east, north))).all(axis=1).any():
+        if not self._map.holds_any(self.truth_m):
             raise FlightInputError(f"{bag.path}: was flown {self._miss_km():.0f} km off {self._map.path}; give the map "
                                    f"of that place ({self.custom.get('map', 'its name is not recorded')})")
         self.convergence_rad = self._map.grid.convergence_rad(*self.truth_m[0])

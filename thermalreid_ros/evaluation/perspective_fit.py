@@ -23,6 +23,7 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.boxes import MATCH_IOU, comparable
 from thermalreid_ros.evaluation.detection import CocoSet, grey_frame, score
 from thermalreid_ros.evaluation.pictures import save_plot
+from thermalreid_ros.reid.fusion import probability_of
 
 FOLDS = 5
 #: Pull of the standardised weights towards 0, as so many detections.
@@ -105,21 +106,14 @@ def fit(sets: Sequence[Candidates], progress: Callable[[str], None] = lambda lin
     for fold in range(FOLDS):
         others = _fit(sets, [of != fold for of in folds])
         for item, of, scores in zip(sets, folds, held):
-            scores[of == fold] = _weighed(others, item)[of == fold]
+            own = of == fold
+            scores[own] = weighed(item.score[own], others.of(item.measured[own], item.label[own]))
     for item, scores in zip(sets, held):
         before, after = (score([{**one, "score": float(value)} for one, value in zip(item.results, values)], item.data)
                          for values in (item.score, scores))
         figures["sets"].append({"frames": len(item.data.paths), "map50": round(before["map50"], 4),
                                 "map50_with_perspective": round(after["map50"], 4)})
     return model, figures
-
-
-def _weighed(model: Perspective, item: Candidates) -> np.ndarray:
-    nats = np.zeros(len(item.score))
-    for name, row in model.classes.items():
-        own = item.label == CLASS_NAMES.index(name)
-        nats[own] = row.of(item.measured[own])
-    return weighed(item.score, nats)
 
 
 def _fit(sets: Sequence[Candidates], chosen: Sequence[np.ndarray],
@@ -156,7 +150,7 @@ def _logistic(evidence: np.ndarray, standard: np.ndarray, true: np.ndarray,
     pull = np.concatenate([[0.0, 0.0], np.full(standard.shape[1], RIDGE)])
     at = np.zeros(design.shape[1])
     for _ in range(steps):
-        p = 0.5 * (1.0 + np.tanh(0.5 * design @ at))
+        p = probability_of(design @ at)
         gradient = design.T @ (p - true) + pull * at
         curvature = (design * (p * (1.0 - p))[:, None]).T @ design + np.diag(pull) + 1e-9 * np.eye(len(at))
         step = np.linalg.solve(curvature, gradient)

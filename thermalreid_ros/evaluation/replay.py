@@ -211,7 +211,7 @@ class Replay:
     def is_true(self, match: MatchRecord, stamp_ns: int) -> bool:
         """Whether a match is of the probe's true object, where the recording knows that."""
         target = self.truth.target.get(stamp_ns)
-        return target is not None and bool(iou(comparable(match.detection, self.truth.tight), target) >= MATCH_IOU)
+        return target is not None and iou(comparable(match.detection, self.truth.tight), target) >= MATCH_IOU
 
     def target_frames(self) -> list[FrameRecord]:
         """Frames over which reid_r1 is measured; empty where the probe is not the one that the truth speaks of."""
@@ -375,9 +375,8 @@ def _check_place(semantic_map: SemanticMap, bag: Path, truth: Truth, custom: Map
     """ReplayError where the recording tells where it was flown, and that is nowhere on the map."""
     if not truth.places:
         return
-    x, y = semantic_map.grid.from_geographic(*np.array(list(truth.places.values()), np.float64)[:, :2].T)
-    west, south, east, north = semantic_map.bounds
-    if not ((west < x) & (x < east) & (south < y) & (y < north)).any():
+    latitude, longitude = np.array(list(truth.places.values()), np.float64)[:, :2].T
+    if not semantic_map.holds_any(np.column_stack(semantic_map.grid.from_geographic(latitude, longitude))):
         raise ReplayError(f"{bag}: was not flown over {semantic_map.path}; give the map of that place "
                           f"({custom.get('map', 'its name is not recorded')})")
 

@@ -108,6 +108,11 @@ class SemanticMap:
                 digest.update(chunk)
         return digest.hexdigest()
 
+    def holds_any(self, places_m: np.ndarray) -> bool:
+        """Whether one of places (n, 2) on the grid lies within the map."""
+        west, south, east, north = self.bounds
+        return bool(((places_m > (west, south)) & (places_m < (east, north))).all(axis=1).any())
+
     def window(self, x: float, y: float, yaw_rad: float, metres_per_pixel: float,
                size_px: int | tuple[int, int]) -> np.ndarray:
         """Classes, uint8 (height, width), around (x, y), the top of the picture towards yaw_rad (pi/2: north up).

@@ -82,7 +82,6 @@ class ReidNode(ThermalNode):
         self.receive("detections", DetectionArray, "detections", qos.RESULTS, self._receive_detections, depth=8)
         self.receive("poses", PoseWithCovarianceStamped, "localization/pose", qos.SENSOR_IN, self._receive_pose,
                      depth=8, silent_limit_s=None)
-
         self.receive("verdicts", Verdict, "reid/verdict", qos.RESULTS, self._receive_verdict, depth=8,
                      silent_limit_s=None, ordered=False)
 

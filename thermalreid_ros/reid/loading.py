@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+
 from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.engine import DEFAULT_PROVIDERS, load_engine
 from thermalreid_ros.engine.engine import shipped_models
@@ -13,7 +14,6 @@ from thermalreid_ros.reid.gallery import Gallery
 from thermalreid_ros.reid.photograph_length import LengthTeller
 from thermalreid_ros.reid.reidentifier import EMBEDDING, FUSED, SIGNATURE, Reidentifier
 from thermalreid_ros.reid.signature import CELSIUS, scale_for
-
 
 EMBEDDING_MODEL, LENGTH_MODEL = "reid_embedding", "photograph_length"
 
@@ -26,8 +26,7 @@ def load_reidentifier(units: ThermalUnits | str, *, method: str = "", embedding:
 
     method: "" is fused where the embedding is there, else thermal_signature. embedding: of cameras that measure
     temperatures alone; where the shipped one was taken away it is done without, unless the method is
-    cross_modal_embedding. calibration,
-    fusion: "" for the shipped files. Raises ThermalReidError.
+    cross_modal_embedding. calibration, fusion: "" for the shipped files. Raises ThermalReidError.
     """
     if scale_for(units) is not CELSIUS:
         embedder, told = None, "none: the camera does not measure temperatures"

@@ -106,9 +106,10 @@ class Reidentifier:
             self._embedder = None
         self._accept_probability = 0.0
         self._probes: dict[str, Probe] = {}
-        self._verdicts: dict[str, dict[int, bool]] = {}  # by probe and track: whether a person says that it is it
-        self._chosen: dict[str, tuple[int, Sequence[ThermalSignature]]] = {}  # the last of these, and its looks
-        self._seen_as: dict[str, Probe] = {}  # the same as probes
+        # A person's word, by probe: tracks that are not it; the one that is, or was, and its looks; these as a probe.
+        self._rejected: dict[str, set[int]] = {}
+        self._chosen: dict[str, tuple[int, Sequence[ThermalSignature]]] = {}
+        self._seen_as: dict[str, Probe] = {}
         self._visible: tuple[int, ...] = ()
         self._learned = LEARNED_MOST
         self._unlearned: tuple[np.ndarray, tuple[TrackedDetection, ...], tuple[Intrinsics, CameraPose] | None] | None \
@@ -170,7 +171,7 @@ class Reidentifier:
 
     def remove_probe(self, probe_id: str) -> None:
         """Search for it no longer; nothing happens where it is not known."""
-        for known in (self._probes, self._verdicts, self._chosen, self._seen_as):
+        for known in (self._probes, self._rejected, self._chosen, self._seen_as):
             known.pop(probe_id, None)
 
     def judge(self, probe_id: str, track_id: int, same: bool | None) -> None:
@@ -182,16 +183,14 @@ class Reidentifier:
             raise VerdictError(f"no probe '{probe_id}' is searched, but {', '.join(self._probes) or 'none'}")
         if track_id not in self.gallery:
             raise VerdictError(f"there is no track {track_id}, or no more; judge one of the newest reid/matches")
-        verdicts = self._verdicts.setdefault(probe_id, {})
-        if same:
-            self._verdicts[probe_id] = verdicts = {track: word for track, word in verdicts.items() if not word}
-        verdicts.pop(track_id, None)
+        rejected = self._rejected.setdefault(probe_id, set())
+        rejected.discard(track_id)
         if self._chosen.get(probe_id, (None,))[0] == track_id:
             del self._chosen[probe_id]
-        if same is not None:
-            verdicts[track_id] = same
         if same:
             self._chosen[probe_id] = track_id, self.gallery.looks(track_id)
+        elif same is False:
+            rejected.add(track_id)
 
     def _as_seen(self, probe: Probe) -> tuple[Probe, str]:
         """(the object as it looked in the track that a person chose, that this is so)."""
@@ -214,7 +213,7 @@ class Reidentifier:
         before_ns = self.tracker.stamp_ns
         if before_ns is not None and frame.stamp_ns <= before_ns:
             self.gallery.clear()
-            for known in (self._verdicts, self._chosen, self._seen_as):
+            for known in (self._rejected, self._chosen, self._seen_as):
                 known.clear()
             self._places = StampPairing(FRAMES_KEPT)
         since_s = 1.0 if before_ns is None else (frame.stamp_ns - before_ns) / 1e9
@@ -238,9 +237,8 @@ class Reidentifier:
             self.gallery.add(item, signature, frame.stamp_ns)
         self.gallery.expire(frame.stamp_ns)
         self.targets.keep(self.gallery.track_ids)
-        for verdicts in self._verdicts.values():
-            for track_id in [track_id for track_id in verdicts if track_id not in self.gallery]:
-                del verdicts[track_id]
+        for rejected in self._rejected.values():
+            rejected.intersection_update(self.gallery.track_ids)
         if self._embedder is not None:
             self._describe(values, new)
         self._unlearned = values, tracked, self._places.add_frame(frame.stamp_ns, tracked)
@@ -313,9 +311,9 @@ class Reidentifier:
         """
         probe = self._probes[probe_id]
         method, why = self._method(probe)
-        verdicts = self._verdicts.get(probe_id) or {}
-        found = next((track_id for track_id, same in verdicts.items() if same), None)
-        by_looks = probe_id in self._chosen and (found is None or self.visible_only and found not in self._visible)
+        rejected, (chosen, _) = self._rejected.get(probe_id, ()), self._chosen.get(probe_id, (None, ()))
+        found = chosen if chosen in self.gallery else None
+        by_looks = chosen is not None and (found is None or self.visible_only and found not in self._visible)
         if by_looks:
             (probe, why), method = self._as_seen(probe), SIGNATURE
         class_id = CLASS_NAMES.index(probe.class_name) if probe.class_name else None
@@ -337,7 +335,7 @@ class Reidentifier:
         least = self._least_probability(probe.length)
         columns = np.stack([compared.total, compared.histogram, compared.mser, score, compared.embedding, probability])
         ordered = [n for n in np.lexsort((compared.track_ids, order)).tolist()
-                   if verdicts.get(compared.track_ids[n]) is not False]
+                   if compared.track_ids[n] not in rejected]
         matches = []
         for rank, n in enumerate(ordered, 1):
             detection, stamp_ns, length = self.gallery.last_seen(compared.track_ids[n])
