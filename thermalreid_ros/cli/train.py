@@ -71,6 +71,16 @@ def add_parser(subparsers) -> None:
                       help="folders of frames as they are met in flight, to take the ranges of activations from")
     int8.add_argument("--frames", type=positive(int), default=48, help="of each folder (default 48)")
     int8.set_defaults(part=_int8)
+    restore = parts.add_parser("restore", help="a shipped model as weights to go on from",
+                               description="Writes a weights.pt that `train detector` and `train segmenter` begin with "
+                               "(--start): the model's own weights, with the batch normalisation that export folded.")
+    restore.add_argument("--model", required=True, help="a detector or segmenter: a shipped model's name, or an .onnx "
+                         "file")
+    restore.add_argument("--images", type=Path, nargs="+", required=True, metavar="DIR",
+                         help="folders of frames like those to train on, to measure what normalisation needs")
+    restore.add_argument("--frames", type=positive(int), default=64, help="of each folder (default 64)")
+    restore.add_argument("--out", type=output_file, required=True, metavar="weights.pt")
+    restore.set_defaults(part=_restore)
     perspective = parts.add_parser("perspective", help="how large things look, for a detector's card",
                                    description="Fits what the size of a box says of a detection, where height and "
                                    "attitude of the camera are known, and writes it on the model's card.")
@@ -240,6 +250,15 @@ def _int8(args: argparse.Namespace) -> int:
     form = quantise(args.model, args.images, args.frames,
                     f"thermalreid train int8 --model {args.model.name} --images {names} --frames {args.frames}")
     print(f"{form}: {form.stat().st_size / 1e3:.0f} kB, and the weights of {args.model.name}")
+    return 0
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from thermalreid_ros.training.folders import spread
+    from thermalreid_ros.training.restore import restore
+
+    difference = restore(args.model, [path for folder in args.images for path in spread(folder, args.frames)], args.out)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, differs from {args.model} by {difference:.1e} at most")
     return 0
 
 

@@ -100,6 +100,16 @@ def export_detector(detector: nn.Module, out: Path, *, frames: Iterable[np.ndarr
     )["max_abs_difference"]
 
 
+def patches(size: tuple[int, int], stride: int, known: bool) -> np.ndarray:
+    """A labelling of a frame of that (height, width) to measure with, uint8 (1, 1, rows, columns): patches of every
+    class and of none, or nothing known."""
+    labels = np.full((1, 1, *(side // stride for side in size)), NO_DATA, np.uint8)
+    if known:
+        rows, columns = np.indices(labels.shape[2:]) * stride // 48
+        labels[0, 0] = (rows + 2 * columns) % (len(GROUND_NAMES) + 1)  # the last is no class: unknown
+    return labels
+
+
 def parity(wrapped: DetectorExport, model: Path, frames: Iterable[np.ndarray]) -> float:
     """Largest absolute difference, torch against ONNX Runtime on the CPU, over scores and over box edges as shares
     of the frame's width; each frame once with nothing known of the ground and once with patches of every class.
@@ -110,11 +120,7 @@ def parity(wrapped: DetectorExport, model: Path, frames: Iterable[np.ndarray]) -
     engine = load_engine(model, providers=("cpu",))
     stride, worst = wrapped.detector.semantics_stride, 0.0
     for frame, known in product(frames, (False, True)):
-        labels = np.full((1, 1, *(side // stride for side in frame.shape)), NO_DATA, np.uint8)
-        if known:
-            rows, columns = np.indices(labels.shape[2:]) * stride // 48
-            labels[0, 0] = (rows + 2 * columns) % (len(GROUND_NAMES) + 1)  # the last is no class: unknown
-        inputs = {"thermal": np.ascontiguousarray(frame)[None, None], "semantics": labels}
+        inputs = {"thermal": np.ascontiguousarray(frame)[None, None], "semantics": patches(frame.shape, stride, known)}
         out = engine.run(inputs)
         with torch.no_grad():
             expected = [t.numpy() for t in wrapped(*(torch.from_numpy(array) for array in inputs.values()))]

@@ -1,0 +1,164 @@
+"""A shipped model as weights to train on from: export folds normalisation into the convolutions, this unfolds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from thermalreid_ros.engine.engine import open_model
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.segmentation import read_frame
+from thermalreid_ros.training import detectors, export, export_segmenter, segmenters
+from thermalreid_ros.training.labellings import SIZE_PX, channels
+from thermalreid_ros.training.weights import write_state
+
+MAX_DIFFERENCE = 5e-3  # from the shipped model, as the exporters' parity measures it
+_COMPARED = 8  # frames, of those that statistics are taken from
+_UNPACKING = ("Cast", "Mul")  # how engine.packing's weights become floats in the graph
+
+
+def stored_layers(path: Path) -> dict[str, list[list[np.ndarray]]]:
+    """The float32 parameters of an .onnx file's nodes in the order of its graph: of "Conv" weight and, where it has
+    one, bias; of "BatchNormalization" scale, shift, mean and variance."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    found: dict[str, list[list[np.ndarray]]] = {"Conv": [], "BatchNormalization": []}
+    for node in graph.node:
+        if node.op_type in _UNPACKING and all(name in known for name in node.input):
+            values = [known[name].astype(np.float32) for name in node.input]
+            known[node.output[0]] = values[0] if node.op_type == "Cast" else values[0] * values[1]
+        elif node.op_type in found:
+            if missing := [name for name in node.input[1:] if name not in known]:
+                raise ThermalReidError(f"{path}: {missing[0]}, of a layer of its own, is computed in the graph")
+            found[node.op_type].append([known[name].astype(np.float32) for name in node.input[1:]])
+    return found
+
+
+@torch.no_grad()
+def unfold(network: nn.Module, path: Path, show: Sequence[Callable[[], object]]) -> None:
+    """Give a network, in place, the weights of a model that was exported of one like it.
+
+    Layers are taken in the order in which the network calls them, which is that of the exported graph. Where a
+    convolution is followed by batch normalisation, this has to give its bias: its mean and variance are measured on
+    what `show` shows (each runs the network on a picture), and its scale and shift undo them. In eval mode the network
+    then computes what the model does; in training, whose batches have other statistics, nearly that.
+
+    Raises ThermalReidError where the file holds another network.
+    """
+    network.eval()
+    folded = {layers[i]: layers[i + 1] for layers in network.modules() if isinstance(layers, nn.Sequential)
+              for i in range(len(layers) - 1)
+              if isinstance(layers[i], nn.Conv2d) and isinstance(layers[i + 1], nn.BatchNorm2d)}
+    called: list[nn.Module] = []
+    with _hooked(network, lambda layer, *_: called.append(layer)):
+        show[0]()
+    mine = {"Conv": [layer for layer in called if isinstance(layer, nn.Conv2d)],
+            "BatchNormalization": [layer for layer in called if isinstance(layer, nn.BatchNorm2d)
+                                   and layer not in folded.values()]}
+    theirs = stored_layers(path)
+    for kind, layers in mine.items():
+        shapes = [tuple(layer.weight.shape) for layer in layers]
+        if shapes != [parameters[0].shape for parameters in theirs[kind]]:
+            raise ThermalReidError(f"{path}: its {len(theirs[kind])} layers {kind} are not the {len(shapes)} of "
+                                   f"{type(network).__name__} in this version")
+    for layer, parameters in zip(mine["BatchNormalization"], theirs["BatchNormalization"]):
+        for own, values in zip((layer.weight, layer.bias, layer.running_mean, layer.running_var), parameters):
+            own.copy_(torch.from_numpy(values))
+    for layer, (weight, *bias) in zip(mine["Conv"], theirs["Conv"]):
+        layer.weight.copy_(torch.from_numpy(weight))
+        shift = torch.from_numpy(bias[0]) if bias else torch.zeros(len(weight))
+        if layer in folded:
+            after = folded[layer]
+            after.running_mean.zero_()
+            after.running_var.fill_(1 - after.eps)
+            after.weight.fill_(1.0)
+            after.bias.copy_(shift)
+        elif layer.bias is not None:
+            layer.bias.copy_(shift)
+    # Folded normalisation is an addition now, so that one pass over the pictures sees all of it as it will be.
+    sums = {after: torch.zeros(3, after.num_features, dtype=torch.float64) for after in folded.values()}
+
+    def count(layer: nn.Module, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
+        if layer in sums:
+            values = inputs[0].double()
+            number = torch.full((layer.num_features,), values.numel() / layer.num_features)
+            sums[layer] += torch.stack((values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), number))
+
+    with _hooked(network, count):
+        for one in show:
+            one()
+    for after, (total, square, number) in sums.items():
+        mean = total / number
+        variance = (square / number - mean.square()).clamp(min=0.0)
+        after.running_mean.copy_(mean)
+        after.running_var.copy_(variance)
+        after.weight.copy_((variance + after.eps).sqrt())
+        after.bias.add_(mean.to(after.bias.dtype))
+
+
+@contextmanager
+def _hooked(network: nn.Module, hook: Callable) -> Iterator[None]:
+    """While the context lasts, the network's convolutions and normalisations call hook(layer, inputs, output)."""
+    handles = [layer.register_forward_hook(hook) for layer in network.modules()
+               if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def restore(model: str | Path, frames: Sequence[Path], out: Path) -> float:
+    """Write out (weights.pt) of a shipped detector or segmenter, for --start of its training; returns how much the
+    network differs from the model, as its exporter's parity has it, on a few of the frames.
+
+    frames: like those that it will be trained on; a detector sees every other one with nothing known of the ground.
+    Raises ThermalReidError, and writes nothing, for other models and where the difference exceeds MAX_DIFFERENCE.
+    """
+    path, card = open_model(model)
+    training = card.training
+    named = training.get("recipe", {}).get("network")
+    if card.task == "segmentation" and named in segmenters.NETWORKS:
+        network = segmenters.NETWORKS[named]()
+        pictures = [channels(read_frame(frame), SIZE_PX)[None] for frame in frames]
+        inputs = [(torch.from_numpy(picture).float(),) for picture in pictures]
+        wrapped, parity = export_segmenter.SegmenterExport(network), export_segmenter.parity
+    elif card.task == "detection" and named in detectors.NETWORKS:
+        network = detectors.NETWORKS[named]()
+        pictures = [_grey(frame) for frame in frames]
+        inputs = [(torch.from_numpy(picture)[None, None].float(),
+                   torch.from_numpy(export.patches(picture.shape, network.semantics_stride, known=number % 2 == 0)))
+                  for number, picture in enumerate(pictures)]
+        wrapped, parity = export.DetectorExport(network), export.parity
+    else:
+        raise ThermalReidError(f"{path}: neither a detector nor a segmenter that this version trains; only these can be "
+                               "restored")
+    unfold(network, path, [partial(network, *one) for one in inputs])
+    found = parity(wrapped, path, pictures[:: -(-len(pictures) // _COMPARED)])
+    difference = found if isinstance(found, float) else found["max_abs_difference"]
+    if difference > MAX_DIFFERENCE:
+        raise ThermalReidError(f"{path}: the network restored of it differs by {difference:.1e}, more than "
+                               f"{MAX_DIFFERENCE:.0e}; not written")
+    facts = {"recipe": training["recipe"], "step": training["steps"], "seconds": 60.0 * training.get("minutes", 0.0)}
+    weights = network.state_dict()
+    write_state({**facts, "averaged": weights} if card.task == "detection" else
+                {**facts, "weights": weights, "network": named, "data": {}, "evaluation": {}}, out)
+    return difference
+
+
+def _grey(path: Path) -> np.ndarray:
+    """A frame as detectors see it, uint8 (H, W)."""
+    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if grey is None:
+        raise ThermalReidError(f"{path}: not a readable image")
+    return grey
