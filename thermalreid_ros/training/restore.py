@@ -141,8 +141,8 @@ def restore(model: str | Path, frames: Sequence[Path], out: Path) -> float:
                   for number, picture in enumerate(pictures)]
         wrapped, parity = export.DetectorExport(network), export.parity
     else:
-        raise ThermalReidError(f"{path}: neither a detector nor a segmenter that this version trains; only these can be "
-                               "restored")
+        raise ThermalReidError(f"{path}: neither a detector nor a segmenter that this version trains; only these can "
+                               "be restored")
     unfold(network, path, [partial(network, *one) for one in inputs])
     found = parity(wrapped, path, pictures[:: -(-len(pictures) // _COMPARED)])
     difference = found if isinstance(found, float) else found["max_abs_difference"]
