@@ -255,6 +255,20 @@ def test_old_frames_are_dropped_by_the_nodes_clock(graph, start_node):
     wait_until(lambda: len(results) == 1, 5, "result of the fresh frame")
 
 
+def test_a_frame_ahead_of_the_nodes_clock_is_dropped_and_forgotten(graph, start_node):
+    results, changes = graph.collect(Header, "results", qos.RESULTS), graph.collect(String, "changes", qos.LATCHED)
+    node = start_node(SAMPLE)
+    camera = Camera(graph)
+    graph.wait_for_publisher("results")
+    for ahead_s in (0, 3600, 0.5, 0.6):  # half a second is within max_age_s: clocks differ by so much
+        camera.send(stamp_ns=graph.node.get_clock().now().nanoseconds + int(ahead_s * 1e9))
+        time.sleep(UNDISTURBED_S)
+    line = node.wait_for_line("ahead of the node's clock")
+    assert "3600.0 s ahead" in line and "synchronise the clocks" in line
+    wait_until(lambda: len(results) == 3, 5, "results of the other frames")
+    assert not changes  # time was not set back
+
+
 def test_newest_frame_only(graph, start_node):
     """Frames at 50 Hz, work of 100 ms: each worked on is fresh, all others are counted as superseded."""
     results = graph.collect(Header, "results", qos.RESULTS)

@@ -69,7 +69,8 @@ HELD = object()  # what a node returns for a message that it is not done with; i
 
 COMMON_PARAMETERS = Schema(
     Parameter("autostart", True, "configure and activate at start, without a lifecycle manager", read_only=True),
-    Parameter("max_age_s", 2.0, "messages older than this by the node's clock are dropped; 0: none are",
+    Parameter("max_age_s", 2.0, "messages older than this by the node's clock, or as far ahead of it, are dropped; 0: "
+              "none are",
               unit="s", minimum=0.0),
 )
 
@@ -136,8 +137,8 @@ class ThermalNode(LifecycleNode):
         name: of the input in the diagnostics, a plural ("frames"). depth: messages that may wait; 1 is newest only,
         a larger one deepens the profile's queue too.
         silent_limit_s: silence that becomes a warning, None for topics that are silent by nature.
-        ordered: drop messages whose header stamp is not after the one before, or that are older than max_age_s;
-        False for messages without header and for latched ones.
+        ordered: drop messages whose header stamp is not after the one before, or farther from now than max_age_s; False
+        for messages without header and for latched ones.
         polled: for inputs with many messages a second that another one leads: they wait unread for catch_up, or POLL_S.
         spacing_s: of polled inputs whose messages begin with a header: what is stamped sooner after the last one taken
         is left unread, and counted as superseded.
@@ -507,14 +508,19 @@ class _Worker:
         stamp_ns = None
         if entry.gate is not None:
             stamp_ns = stamp_to_ns(message.header.stamp)
+            age_ms, limit_ms = node.age_ms(stamp_ns), 1000.0 * node.values.max_age_s
+            # The gate must not see it, for all that comes later would be of its past. A clock at 0 has not started yet.
+            if 0.0 < limit_ms < -age_ms and node.get_clock().now().nanoseconds:
+                return (f"its stamp is {-age_ms / 1000.0:.1f} s ahead of the node's clock, more than max_age_s = "
+                        f"{node.values.max_age_s}: synchronise the clocks, or use_sim_time where a recording is played",
+                        "out_of_order")
             if (fault := entry.gate.fault(stamp_ns)) is not None:
                 return fault, "out_of_order"
             if entry.gate.set_back:
                 node.get_logger().info(f"{name}: stamps start over; the past is forgotten")
                 node.time_set_back()
-            age_ms = node.age_ms(stamp_ns)
             diagnostics.sample(f"{name}_age_ms", age_ms)
-            if 0.0 < node.values.max_age_s * 1000.0 < age_ms:
+            if 0.0 < limit_ms < age_ms:
                 return (f"it is {age_ms / 1000.0:.1f} s old by the node's clock, more than max_age_s = "
                         f"{node.values.max_age_s} (a recording needs use_sim_time)", "too_old")
         began_s = time.perf_counter()
