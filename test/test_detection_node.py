@@ -11,6 +11,8 @@ import pytest
 import yaml
 from conftest import wait_until
 from geometry_msgs.msg import PoseStamped
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tiny_models import convolution
@@ -89,6 +91,30 @@ def test_the_node_says_what_the_detector_says_and_keeps_the_header(graph, start_
     pictures = graph.collect(Image, "detections/image", qos.OVERLAY)  # drawn from the moment somebody watches
     wait_until(lambda: camera.see(frame) and pictures, 20.0, "a picture of the detections")
     assert (pictures[0].encoding, pictures[0].width) == ("bgr8", 640)
+
+
+def test_what_understands_vision_msgs_is_told_the_same(graph, start_node, frame):
+    vision = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
+    camera = start(graph, start_node)
+    statuses, arrays = graph.diagnostics(), graph.collect(vision.Detection2DArray, "detections/vision", qos.RESULTS)
+    labels = graph.collect(vision.LabelInfo, "detections/label_info", qos.LATCHED)
+    ours: list[DetectionArray] = []
+    wait_until(lambda: ours.append(camera.see(frame)) or arrays, 20.0, "detections as vision_msgs")
+    theirs = arrays[0]
+    own = next(message for message in ours if message.header.stamp == theirs.header.stamp)
+    assert theirs.header == own.header and len(theirs.detections) == len(own.detections) > 3
+    wait_until(lambda: bool(labels), 5.0, "names of the classes")
+    names = {str(item.class_id): item.class_name for item in labels[0].class_map}
+    assert list(names.values()) == list(CLASS_NAMES) and labels[0].threshold == pytest.approx(0.3)
+    for got, want in zip(theirs.detections, own.detections):
+        hypothesis, box = got.results[0].hypothesis, got.bbox
+        assert names[hypothesis.class_id] == want.class_name and hypothesis.score == pytest.approx(want.score)
+        assert (box.center.position.x - box.size_x / 2, box.center.position.y + box.size_y / 2) == \
+            pytest.approx((want.x_min, want.y_max), abs=1e-3)
+    request = SetParameters.Request(parameters=[Parameter("score_threshold", value=0.5).to_parameter_msg()])
+    assert graph.call(SetParameters, "/detection/set_parameters", request).results[0].successful
+    wait_until(lambda: labels[-1].threshold == pytest.approx(0.5), 5.0, "the new threshold")
+    assert statuses[-1].data["vision_msgs"] == "installed"
 
 
 def test_scores_are_weighed_by_how_large_things_look_while_that_is_known(graph, start_node, frame):

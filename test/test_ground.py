@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from thermalreid_ros.camera.geometry import Intrinsics, Pose
+from thermalreid_ros.camera.geometry import GeometryError, Intrinsics, Pose
 from thermalreid_ros.localization.ground import footprint_centre, ground_offsets, ground_pixels, rectify, sample
 from thermalreid_ros.localization.types import LocalizationError, SemanticMask
 from thermalreid_ros.maps.classes import NO_DATA
@@ -143,9 +143,9 @@ def test_what_is_no_view_is_refused():
     rotation = Pose.looking([0, 0, 0], 0.0, 1.0).rotation
     mask = labelled(rotation, 100.0)
     for height in (0.0, -5.0, np.nan):
-        with pytest.raises(LocalizationError, match="altitude"):
+        with pytest.raises(GeometryError, match="altitude"):
             rectify(mask, CAMERA, rotation, height)
-    with pytest.raises(LocalizationError, match="rotation matrix"):
+    with pytest.raises(GeometryError, match="rotation matrix"):
         sample(mask, CAMERA, rotation[:2], 50.0)
     with pytest.raises(LocalizationError, match="camera_info"):
         sample(mask, Intrinsics.from_field_of_view(320, 256, 0.8), rotation, 50.0)

@@ -7,9 +7,10 @@ import pytest
 from osm_files import OsmFile, opened_map
 
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
+from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.localization.ground import ground_offsets
 from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
-from thermalreid_ros.localization.types import LocalizationError, SemanticMask, Verdict
+from thermalreid_ros.localization.types import SemanticMask, Verdict
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
 
 CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(45.0))
@@ -391,7 +392,7 @@ def test_a_place_is_handed_over_to_the_localizer_that_comes_next(town):
     (lambda loc: loc.add_altitude(0, -1.0), "altitude"), (lambda loc: Localizer(loc.map, confusion=np.ones((5, 5))),
                                                           "confusion")])
 def test_nonsense_is_refused_in_one_line(town, call, words):
-    with pytest.raises(LocalizationError, match=words) as caught:
+    with pytest.raises(ThermalReidError, match=words) as caught:
         call(Localizer(town))
     assert "\n" not in str(caught.value)
 

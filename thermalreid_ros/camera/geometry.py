@@ -125,8 +125,18 @@ class GroundView:
 
 def check_view(rotation: np.ndarray, height_m: float) -> None:
     """GeometryError where these are no attitude, or no height above the ground."""
+    check_attitude(rotation)
+    check_height(height_m)
+
+
+def check_attitude(rotation: np.ndarray) -> None:
+    """GeometryError where this is no camera's attitude."""
     if np.shape(rotation) != (3, 3) or not np.isfinite(rotation).all():
         raise GeometryError("the camera's attitude is no rotation matrix of 3 x 3 finite numbers")
+
+
+def check_height(height_m: float) -> None:
+    """GeometryError where this is no height of a camera above the ground."""
     if not 0.0 < height_m < np.inf:
         raise GeometryError(f"a camera {height_m:g} m above the ground sees none of it; check the altitude")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from thermalreid_ros.camera.geometry import Intrinsics
+from thermalreid_ros.camera.geometry import Intrinsics, check_view
 from thermalreid_ros.localization.types import LocalizationError, SemanticMask
 from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA
 
@@ -77,7 +77,7 @@ def ground_offsets(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float
 def ground_pixels(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float, offsets_m: np.ndarray) -> np.ndarray:
     """The pixels, float64 (N, 2), that show points of the ground (N, 2); NaN for points behind the camera. They may
     lie outside of the frame."""
-    _check(rotation, height_m)
+    check_view(rotation, height_m)
     offsets_m = np.asarray(offsets_m, np.float64)
     points = np.column_stack([offsets_m, np.full(len(offsets_m), -float(height_m))])
     return intrinsics.project(points @ np.asarray(rotation, np.float64))
@@ -191,7 +191,7 @@ def footprint_box(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
 def view_directions(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
                 pixels: np.ndarray | None) -> np.ndarray:
     """Directions on the grid, float64 (N, 3), of length 1 along the optical axis."""
-    _check(rotation, height_m)
+    check_view(rotation, height_m)
     if pixels is None:
         u, v = np.meshgrid(np.arange(intrinsics.width) + 0.5, np.arange(intrinsics.height) + 0.5)
     else:
@@ -199,13 +199,6 @@ def view_directions(intrinsics: Intrinsics, rotation: np.ndarray, height_m: floa
     x, y = (u.ravel() - intrinsics.cx) / intrinsics.fx, (v.ravel() - intrinsics.cy) / intrinsics.fy
     # By hand: a product of matrices would wake all cores for it, and wait long for one that others keep busy.
     return np.stack([row[0] * x + row[1] * y + row[2] for row in np.asarray(rotation, np.float64)], axis=1)
-
-
-def _check(rotation: np.ndarray, height_m: float) -> None:
-    if not (np.isfinite(height_m) and height_m > 0):
-        raise LocalizationError(f"a camera {height_m:g} m above the ground sees none of it; check the altitude")
-    if np.shape(rotation) != (3, 3) or not np.isfinite(rotation).all():
-        raise LocalizationError("the camera's attitude is no rotation matrix of 3 x 3 finite numbers")
 
 
 def _check_mask(mask: SemanticMask, intrinsics: Intrinsics) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from thermalreid_ros.camera.geometry import GroundView, Intrinsics
+from thermalreid_ros.camera.geometry import GroundView, Intrinsics, check_attitude, check_height
 from thermalreid_ros.localization.evidence import Evidence, EvidenceField, GroundSeen, evidence_table
 from thermalreid_ros.localization.filter import GridSearch, Particles, ParticleSettings, SearchSettings
 from thermalreid_ros.localization.history import History, Odometry, allowed_speed_m_s
@@ -262,8 +262,7 @@ class Localizer:
     def add_attitude(self, stamp_ns: int, rotation: np.ndarray) -> None:
         """rotation: (3, 3), optical axes to grid axes."""
         rotation = np.asarray(rotation, np.float64)
-        if rotation.shape != (3, 3) or not np.isfinite(rotation).all():
-            raise LocalizationError("the camera's attitude is no rotation matrix of 3 x 3 finite numbers")
+        check_attitude(rotation)
         self._add(self._attitude, stamp_ns, rotation)
 
     def add_odometry(self, stamp_ns: int, position_m: np.ndarray) -> None:
@@ -277,8 +276,7 @@ class Localizer:
 
     def add_altitude(self, stamp_ns: int, height_m: float) -> None:
         """height_m: above the ground right below."""
-        if not (np.isfinite(height_m) and height_m > 0):
-            raise LocalizationError(f"a camera {height_m:g} m above the ground sees none of it; check the altitude")
+        check_height(height_m)
         self._add(self._altitude, stamp_ns, np.array([height_m], np.float64))
 
     def _add(self, history: History, stamp_ns: int, value: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from thermalreid_ros.ros.lifecycle import HELD, ThermalNode, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
 from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_options, provider_parameters
 from thermalreid_ros.ros.views import LatestViews
+from thermalreid_ros.ros.vision import VisionOutput
 
 LABEL_TOPICS = {"predicted": "semantics/mask", "map": "semantics/map"}
 
@@ -60,6 +61,7 @@ class DetectionNode(ThermalNode):
             raise EngineError(f"model '{self._engine.card.name}' takes no labelling; set semantics to none")
         self._counts = {"frames_with_semantics": 0, "frames_without_semantics": 0}
         self._start_waiting()
+        self._vision = VisionOutput(self)
         self.parameters_changed()
         self.diagnostics.note("model", self._engine.card.name)
         self.diagnostics.note("provider", self._engine.provider)
@@ -72,8 +74,10 @@ class DetectionNode(ThermalNode):
         self._detector.iou_threshold = values.iou_threshold
         self._detector.max_detections = values.max_detections
         self._awaited.wait_s = values.semantics_wait_s
+        self._vision.announce(values.score_threshold)
 
     def activate(self) -> None:
+        self._vision.announce(self.values.score_threshold)
         if self._detector.perspective is not None:
             self._views.listen()
         if (topic := LABEL_TOPICS.get(self.values.semantics)) is None:
@@ -142,6 +146,7 @@ class DetectionNode(ThermalNode):
         self.diagnostics.sample("inference_ms", result.inference_ms)
         self.diagnostics.note("perspective", "used" if result.perspective else "no view" if use_view else "off")
         self._results.publish(convert.detections_to_message(result, header, shape, self._engine.card.name))
+        self._vision.publish(result.detections, header)
         if self._overlay.get_subscription_count():
             picture = draw_detections(frame.gray8(), result.detections)
             self._overlay.publish(convert.array_to_image(picture, "bgr8", header))
