@@ -9,10 +9,14 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+import pytest
 
-from thermalreid_ros.camera.geometry import LocalGrid
-from thermalreid_ros.maps.build import build_map
-from thermalreid_ros.maps.store import SemanticMap
+pytest.importorskip("osmium", reason="maps are built by osmium")
+pytest.importorskip("shapely", reason="maps are built by shapely")
+
+from thermalreid_ros.camera.geometry import LocalGrid  # noqa: E402
+from thermalreid_ros.maps.build import build_map  # noqa: E402
+from thermalreid_ros.maps.store import SemanticMap  # noqa: E402
 
 GRID = LocalGrid("EPSG:32633", 544400.0, 5361000.0)
 

@@ -127,19 +127,20 @@ def test_errors_become_exit_codes(monkeypatch, capsys):
         fake_command(monkeypatch, defect)
     with pytest.raises(ModuleNotFoundError):
         fake_command(monkeypatch, lacks_torch)
-    monkeypatch.setitem(cli._EXTRAS, "torch_that_is_not_there", "training")
+    monkeypatch.setitem(cli._PIP_NAMES, "torch_that_is_not_there", "torch-that-is-not-there")
     assert fake_command(monkeypatch, lacks_torch) == 2
-    assert "install it with: pip install 'thermalreid-ros[training]'" in capsys.readouterr().err
+    assert "install it with: pip install torch-that-is-not-there\n" in capsys.readouterr().err
 
 
 def test_every_package_of_an_extra_has_its_remedy():
-    """As far as the package imports it: what is missing is told by the extra that brings it."""
+    """As far as the package imports it, and what ROS machines do not install by themselves."""
     declared = Path(REPOSITORY, "pyproject.toml").read_text()
-    wanted = {name.replace("-", "_"): extra
+    wanted = {name.replace("-", "_"): name
               for extra, lines in re.findall(r"^(\w+) = \[\n(.*?)^\]", declared, re.M | re.S) if extra in (
                   "evaluation", "maps", "world", "training")
               for name in re.findall(r'^  "([\w-]+)[>=]', lines, re.M)}
-    assert "embreex" in wanted and cli._EXTRAS == wanted
+    assert "embreex" in wanted
+    assert cli._PIP_NAMES == wanted | {name: name for name in ("onnxruntime", "rosbags", "mcap")}
 
 
 def test_ctrl_c_ends_without_a_traceback(tmp_path):

@@ -195,6 +195,16 @@ def test_cache_drops_an_entry_whose_key_does_not_match(tmp_path):
     assert cache.find(KEY) is None and not (tmp_path / KEY.folder).exists()
 
 
+def test_an_engine_is_as_readable_as_the_umask_lets_it_be(tmp_path):
+    cache, before = EngineCache(tmp_path), os.umask(0o022)
+    try:
+        with cache.building(KEY):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / KEY.folder).stat().st_mode & 0o777 == 0o755
+
+
 def test_cache_drops_only_what_is_superseded(tmp_path):
     cache = EngineCache(tmp_path)
     old, other_shape = replace(KEY, tensorrt="100000"), replace(KEY, shapes="image:1x1x64x64")
@@ -280,13 +290,13 @@ TENSORRT = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionP
 CUDA, CPU = TENSORRT[1:], TENSORRT[2:]
 
 
-def load(monkeypatch, tmp_path, script):
+def load(monkeypatch, tmp_path, script, **options):
     sessions, lines = Sessions(script), []
     monkeypatch.setattr(onnxruntime, "InferenceSession", sessions)
     model = tmp_path / "tiny.onnx"
     if not model.exists():
         convolution(model)
-    engine = load_engine(model, machine=GPU, cache_dir=tmp_path / "engines", log=lines.append)
+    engine = load_engine(model, machine=GPU, cache_dir=tmp_path / "engines", log=lines.append, **options)
     assert engine.run({"image": IMAGE})["features"].shape == (1, 16, 32, 40)
     return engine, sessions, lines
 
@@ -332,11 +342,14 @@ def test_an_unwritable_cache_costs_tensorrt_only(monkeypatch, tmp_path):
     assert engine.provider == "cuda" and "the engine cache cannot be written" in lines[-1]
 
 
-def test_a_new_model_file_supersedes_the_old_engine(monkeypatch, tmp_path):
+def test_a_new_model_file_supersedes_the_old_engine_where_it_is_asked_to(monkeypatch, tmp_path):
     load(monkeypatch, tmp_path, [TENSORRT])
     (first,) = EngineCache(tmp_path / "engines").engines()
+    convolution(tmp_path / "tiny.onnx", seed=5)
+    load(monkeypatch, tmp_path, [TENSORRT])  # in flight: the other may be another vehicle's
+    assert len(EngineCache(tmp_path / "engines").engines()) == 2
     convolution(tmp_path / "tiny.onnx", seed=9)
-    load(monkeypatch, tmp_path, [TENSORRT])
+    load(monkeypatch, tmp_path, [TENSORRT], supersede=True)
     (second,) = EngineCache(tmp_path / "engines").engines()
     assert first.key.onnx_sha256 != second.key.onnx_sha256 and not first.folder.exists()
     assert engine_module.sha256_of(tmp_path / "tiny.onnx") == second.key.onnx_sha256

@@ -9,8 +9,9 @@ from osm_files import OsmFile, opened_map
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.localization.ground import ground_offsets
+from thermalreid_ros.localization.history import Odometry
 from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
-from thermalreid_ros.localization.types import SemanticMask, Verdict
+from thermalreid_ros.localization.types import LocalizationError, SemanticMask, Verdict
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
 
 CAMERA = Intrinsics.from_field_of_view(640, 512, np.radians(45.0))
@@ -214,10 +215,189 @@ def test_a_clock_set_back_starts_anew(town):
     for k in range(100, 120):
         flight.feed(localizer, k)
         localizer.process(flight.mask(k), CAMERA)
+    results = flight.fly(localizer, range(25))  # a recording starts over: the prior of its beginning is right again
+    assert results[0].fix is None and any(r.fix is not None for r in results)
+    localizer.set_prior(START_NS + 24 * SECOND, *flight.place(24), 50.0)
     flight.feed(localizer, 0)
-    assert localizer.process(flight.mask(0), CAMERA).reason == "no prior position yet"
-    localizer.set_prior(START_NS, 260.0, 380.0, 100.0)
-    assert any(r.fix is not None for r in flight.fly(localizer, range(1, 25)))
+    assert localizer.process(flight.mask(0), CAMERA).reason == "no prior position yet"  # that one is of later
+
+
+@pytest.mark.parametrize("frame_first", [True, False])
+def test_a_clock_set_back_in_flight_leaves_the_rough_position(town, frame_first):
+    """It was given once, 200 m ago, and moves on with the odometry, which goes on."""
+    flight, localizer = Flight(town), started(town, sigma=60.0)
+    flight.fly(localizer, range(20))
+    results = []
+    for k in range(20, 50):
+        stamp_ns = START_NS + (k - 8) * SECOND
+        mask = replace(flight.mask(k), stamp_ns=stamp_ns)
+        if frame_first and k == 20:
+            localizer.process(mask, CAMERA)
+        localizer.add_attitude(stamp_ns, flight.said)
+        localizer.add_odometry(stamp_ns, np.array([*(k * flight.velocity), 0.0]))
+        localizer.add_altitude(stamp_ns, flight.height_said_m)
+        results.append((k, localizer.process(mask, CAMERA)))
+    fixes = [(k, r.fix) for k, r in results if r.fix is not None]
+    assert len(fixes) > 5
+    assert all(np.hypot(*((fix.x, fix.y) - flight.place(k))) < 8.0 for k, fix in fixes)
+
+
+def frozen(flight, localizer, k, since, hz=10):
+    """Feed a second of odometry that from `since` on says the same again and again."""
+    flight.feed(localizer, k, skip=("odometry",))
+    for j in range(1 - hz, 1):
+        t = min(k + j / hz, since)
+        localizer.add_odometry(START_NS + k * SECOND + j * SECOND // hz, np.array([*(t * flight.velocity), 0.0]))
+
+
+def test_an_odometry_that_says_one_position_of_a_moving_vehicle_is_lost(town):
+    flight, localizer, results = Flight(town), started(town), []
+    for k in range(60):
+        frozen(flight, localizer, k, since=24.0)
+        results.append(localizer.process(flight.mask(k), CAMERA))
+    assert results[24].fix is not None
+    assert all(r.fix is None and "has said one position for" in r.reason for r in results[26:])
+    errors = [np.hypot(*(np.array((r.fix.x, r.fix.y)) - flight.place(k))) for k, r in enumerate(results) if r.fix]
+    assert max(errors) < 15.0  # half a second of flight more than else
+    for k in range(60, 100):  # it goes on from there: the place is looked for again, and no wrong one is published
+        flight.feed(localizer, k, skip=("odometry",))
+        for j in range(-9, 1):
+            t = k - 36 + j / 10
+            localizer.add_odometry(START_NS + k * SECOND + j * SECOND // 10, np.array([*(t * flight.velocity), 0.0]))
+        result = localizer.process(flight.mask(k), CAMERA)
+        assert result.fix is None or np.hypot(*(np.array((result.fix.x, result.fix.y)) - flight.place(k))) < 15.0
+
+
+def test_a_vehicle_that_hovers_or_stands_is_no_lost_odometry(town):
+    odometry = Odometry(0.3, 20.0, 80.0, 8.0, 1.0)
+    for k in range(50):
+        odometry.add(k * SECOND // 10, np.zeros(3))  # on the ground
+    assert odometry.frozen_s(5 * SECOND) == 0.0
+    place = 0.0
+    for k in range(50, 150):  # flies off, slows down and hovers
+        place += 0.1 * max(0.0, 5.0 - abs(k - 100) / 10.0)
+        odometry.add(k * SECOND // 10, np.array([place, 0.0, 0.0]))
+    for k in range(150, 200):
+        odometry.add(k * SECOND // 10, np.array([place, 0.0, 0.0]))
+    assert odometry.frozen_s(20 * SECOND) == 0.0 and odometry.broken(20 * SECOND) == (False, False)
+
+
+def test_without_new_ground_a_place_must_be_shown_by_what_is_in_view(town):
+    """Odometry that has lost its way without a sign of it: it creeps while the vehicle flies on."""
+    flight, localizer, results = Flight(town), started(town), []
+    for k in range(60):
+        flight.feed(localizer, k, skip=("odometry",))
+        for j in range(-9, 1):
+            t = k + j / 10
+            moved = t if t < 24 else 24 + 0.002 * (t - 24)
+            stamp_ns = START_NS + k * SECOND + j * SECOND // 10
+            localizer.add_odometry(stamp_ns, np.array([*(moved * flight.velocity), 0.0]))
+        results.append(localizer.process(flight.mask(k), CAMERA))
+    wrong = [k for k, r in enumerate(results) if r.fix and
+             np.hypot(*(np.array((r.fix.x, r.fix.y)) - flight.place(k))) > 25.0]
+    assert results[24].fix is not None and len(wrong) <= 3
+    still = Flight(town, velocity=(0.0, 0.0))  # while one that hovers over ground that fits keeps its place
+    flight, localizer = Flight(town), started(town)
+    flight.fly(localizer, range(24))
+    still.start = flight.place(24)
+    hovering = []
+    for k in range(24, 40):
+        still.feed(localizer, k, jump=23 * flight.velocity + (10.0 + 0.01 * (k % 2), 0.0))
+        hovering.append(localizer.process(still.mask(k), CAMERA))
+    assert all(r.fix is not None for r in hovering)
+
+
+@pytest.mark.parametrize("sigma, right", [(2.0, True), (10.0, True)])
+def test_a_rough_position_is_less_sure_the_farther_the_odometry_has_moved_it(town, sigma, right):
+    """Of the take-off, 5 km ago, by an odometry that is 2 % long."""
+    flight, localizer = Flight(town, start=(300.0, 450.0), velocity=(5.0, 0.0)), Localizer(town, CONFIG)
+    begun_ns = START_NS - 600 * SECOND
+    localizer.add_odometry(begun_ns, np.zeros(3))
+    localizer.set_prior(begun_ns, flight.start[0] - 5000.0, 450.0, sigma)
+    for q in range(1, 600):
+        localizer.add_odometry(begun_ns + q * SECOND, np.array([5100.0 * q / 600, 0.0, 0.0]))
+    fixes = []
+    for k in range(60):
+        flight.feed(localizer, k, jump=(5100.0, 0.0))
+        if (fix := localizer.process(flight.mask(k), CAMERA).fix) is not None:
+            fixes.append(np.hypot(*(np.array((fix.x, fix.y)) - flight.place(k))))
+    assert fixes and max(fixes) < 10.0
+
+
+def test_after_a_restart_the_place_itself_serves_as_rough_position(town):
+    flight, first = Flight(town), started(town)
+    flight.fly(first, range(25))
+    again = Localizer(town, CONFIG)
+    again.resume(first.handover())
+    results = flight.fly(again, range(28, 45))
+    fixes = [(k, r.fix) for k, r in enumerate(results, 28) if r.fix is not None]
+    assert len(fixes) > 10 and all(np.hypot(*((fix.x, fix.y) - flight.place(k))) < 8.0 for k, fix in fixes)
+    late = Localizer(town, CONFIG)
+    late.resume(first.handover())
+    assert flight.fly(late, [60])[0].reason == "no prior position yet"
+
+
+def test_a_better_rough_position_moves_a_search_that_has_not_found_the_place(town):
+    flight, localizer = Flight(town, start=(100.0, 450.0), velocity=(6.0, 0.0)), started(town, 700.0, 150.0, 30.0)
+    results = flight.fly(localizer, range(5))
+    for k in range(5, 40):
+        localizer.set_prior(START_NS + k * SECOND, *flight.place(k), 5.0)
+        results += flight.fly(localizer, [k])
+    fixes = [(k, r.fix) for k, r in enumerate(results) if r.fix is not None]
+    assert fixes and fixes[0][0] < 30
+    assert all(np.hypot(*((fix.x, fix.y) - flight.place(k))) < 8.0 for k, fix in fixes)
+    wide, narrow = started(town, 400.0, 300.0, 300.0), flight.place(3)
+    flight.fly(wide, range(3))
+    wide.set_prior(START_NS + 3 * SECOND, *narrow, 20.0)  # no contradiction, but much surer
+    flight.fly(wide, [3])
+    west, _, east, _ = wide.belief().bounds
+    assert east - west < 450.0 and 0.5 * (west + east) == pytest.approx(narrow[0], abs=10.0)
+
+
+def test_two_rough_positions_that_contradict_each_other_do_not_keep_the_search_from_coming_to_an_end(town):
+    flight, localizer, results = Flight(town), started(town, sigma=30.0), []
+    for k in range(60):
+        localizer.set_prior(START_NS + k * SECOND, *(flight.place(k) + (0.0, 300.0 * (k % 2))), 30.0)
+        results += flight.fly(localizer, [k])
+    assert any(r.fix is not None for r in results)
+
+
+def test_late_and_repeated_rough_positions_are_passed_over(town):
+    flight, localizer = Flight(town), started(town, sigma=30.0)
+    results = flight.fly(localizer, range(25))
+    localizer.set_prior(START_NS + 25 * SECOND, *flight.place(25), 30.0)
+    localizer.set_prior(START_NS + 15 * SECOND, *flight.place(15), 30.0)  # right for its stamp, ten seconds late
+    results += flight.fly(localizer, range(25, 30))
+    assert all(r.fix is not None for r in results[-6:])
+
+
+def test_a_rough_position_repeated_with_its_old_stamp_is_moved_on_as_if_given_once(town):
+    flight, localizer = Flight(town, start=(60.0, 450.0), velocity=(7.0, 0.0)), Localizer(town, CONFIG)
+    for k in range(60):
+        for j in range(5):
+            t = k + j / 5
+            localizer.add_odometry(START_NS + int(t * SECOND), np.array([*(t * flight.velocity), 0.0]))
+        localizer.set_prior(START_NS, *flight.start, 5.0)
+    flight.fly(localizer, [60])
+    west, _, east, _ = localizer.belief().bounds
+    assert 0.5 * (west + east) == pytest.approx(flight.place(60)[0], abs=15.0)
+    anew = Localizer(town, CONFIG)  # and one that comes when the way since is forgotten is refused
+    for k in range(400):
+        anew.add_odometry(START_NS + k * SECOND // 5, np.array([1.4 * k, 0.0, 0.0]))
+    with pytest.raises(LocalizationError, match="prior of 80 s ago is older than the odometry"):
+        anew.set_prior(START_NS, *flight.start, 5.0)
+
+
+def test_a_prior_that_has_jumped_is_given_its_time_however_seldom_it_comes(town):
+    flight, localizer = Flight(town, start=(60.0, 450.0), velocity=(8.0, 0.0)), started(town, 80.0, 440.0, 20.0)
+    results = []
+    for k in range(70):
+        if k and k % 4 == 0:
+            localizer.set_prior(START_NS + k * SECOND, *(flight.place(k) + (0.0, 0.0 if k < 25 else 300.0)), 20.0)
+        results += flight.fly(localizer, [k])
+    assert results[27].fix is not None
+    assert all(r.fix is None for r in results[28:57]) and "prior has jumped" in results[40].reason
+    assert all(r.verdict is Verdict.SEARCHING for r in results[62:])  # anew, where it stays
 
 
 @pytest.mark.parametrize("begun", [True, False])

@@ -4,6 +4,7 @@ Its model calls red the object: 10 K above the air and an eighth of the solar ho
 """
 
 import signal
+import time
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from tiny_models import red_is_warm, shapes_alone, tells_lengths
 
 from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.msg import ThermalProbe
+from thermalreid_ros.nodes.probe_synthesis import LOOK_AT_CLOCK_S
 from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.photograph_length import freed
 from thermalreid_ros.reid.probe import make_probe
@@ -246,6 +248,34 @@ def test_faulty_photographs_are_named_and_the_good_one_stays(graph, start_node, 
     wait_until(lambda: operator.probes and len(operator.probes[-1].images) == 3, 10, "the probe of three photographs")
     assert hottest(operator.probes[-1]) == MEANS_C[:1] * 3
     assert node.process.poll() is None and "Traceback" not in node.output
+
+
+def test_photographs_of_another_object_do_not_go_out_under_a_new_name(graph, start_node, model, files, tmp_path):
+    start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, *CAR, "-p", "count:=1",
+               "-p", f"probe_files:={files}")
+    operator = Operator(graph)
+    operator.probe(1)
+    absent = str(tmp_path / "absent.jpg")
+    assert operator.set(probe_id="anna", probe_class="person", probe_files=[absent]).result.successful
+    operator.wait_for("last_refusal", "absent.jpg: the photograph cannot")
+    time.sleep(LOOK_AT_CLOCK_S + 1.0)  # when it looks at the clock
+    assert {probe.probe_id for probe in operator.probes} == {"photograph"}
+    assert operator.set(probe_files=files[:1]).result.successful
+    wait_until(lambda: operator.probes[-1].probe_id == "anna", 10.0, "the probe of the photographs that are there")
+    assert (operator.probes[-1].class_name, len(operator.probes[-1].images)) == ("person", 1)
+
+
+def test_a_told_length_must_be_one_of_the_class_that_is_recognised(graph, start_node, model, tmp_path):
+    embedding = shapes_alone(tmp_path / "shapes.onnx", sure_of="dog")
+    start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, "-p", "count:=1", "-p", f"embedding:={embedding}",
+               "-p", "probe_length_m:=4.28")
+    operator = Operator(graph)
+    operator.show(street())
+    operator.wait_for("last_refusal", "4.28")
+    assert not operator.probes
+    assert operator.set(probe_length_m=0.8).result.successful
+    operator.show(street())
+    assert (operator.probe(1).class_name, operator.probe(1).length_m) == ("dog", pytest.approx(0.8))
 
 
 @pytest.mark.parametrize("options, complaint", [

@@ -197,7 +197,11 @@ def test_a_word_lives_as_long_as_its_track_and_is_of_what_is_there():
     reid.process(frame(9, car(200, 150)), [car(200, 150)])  # the first is forgotten
     assert [m.accepted for m in reid.rank("p").matches] == [False] and "track 1 looked" in reid.rank("p").why
     with pytest.raises(VerdictError, match="no track 1"):
-        reid.judge("p", 1, False)
+        reid.judge("p", 1, True)
+    reid.judge("p", 1, None)  # what was said of it may be taken back none the less
+    assert reid.rank("p").why == ""
+    with pytest.raises(VerdictError, match="no track 1"):
+        reid.judge("p", 1, None)
     track_id = reid.rank("p").matches[0].track_id
     reid.judge("p", track_id, True)
     reid.process(frame(2, car(200, 150)), [car(200, 150)])  # the recording starts over
@@ -239,6 +243,39 @@ def test_what_was_chosen_is_known_again_by_its_looks():
     assert reid.rank("p").method == EMBEDDING and reid.rank("p").accepted.track_id == warm.track_id
     reid.judge("p", warm.track_id, None)  # nothing is known of it any more but the photograph
     assert reid.rank("p").method == EMBEDDING and reid.rank("p").accepted is None
+
+
+@pytest.mark.parametrize("embedder", [SeesPlaces(), None])
+def test_a_word_is_of_one_object_and_not_of_the_next_of_the_same_name(embedder):
+    boxes = (car(40, 40), replace(car(200, 150), class_id=2))
+    reid = Reidentifier("celsius_f32", Gallery(0.4), method=FUSED, fusion=FUSION, embedder=embedder)
+    reid.accept_probability = 1e-9
+    reid.add_probe(probe(np.float32([[1, 0], [1, 0]]), "places"))
+    reid.process(frame(1, *boxes), boxes)
+    reid.judge("p", 1, True)
+    reid.add_probe(probe(np.float32([[1, 0], [1, 0]]), "places"))  # of the same class: made anew
+    assert reid.rank("p").accepted.track_id == 1
+    reid.add_probe(probe(np.float32([[1, 0], [1, 0]]), "places", class_name="bicycle"))
+    bicycle = {match.track_id: match for match in reid.rank("p").matches}[2]
+    assert bicycle.accepted and reid.rank("p").why == ""  # nothing keeps it from being accepted by what is measured
+    assert all(match.accepted == (match.probability >= 1e-9) for match in reid.rank("p").matches)
+
+
+@pytest.mark.parametrize("method", [SIGNATURE, EMBEDDING, FUSED])
+@pytest.mark.parametrize("embedder", [SeesPlaces(), None])
+def test_a_word_goes_before_the_detectors_class(method, embedder):
+    if method == EMBEDDING and embedder is None:
+        return
+    boxes = (car(40, 40), replace(car(200, 150), class_id=2))
+    reid = Reidentifier("celsius_f32", Gallery(0.4, max_age_s=5.0), method=method, fusion=FUSION, embedder=embedder)
+    reid.add_probe(probe(np.float32([[1, 0], [1, 0]]), "places"))
+    reid.process(frame(1, *boxes), boxes)
+    reid.judge("p", 2, True)
+    best = reid.rank("p").matches[0]
+    assert (best.track_id, best.probability, best.accepted, best.detection.class_name) == (2, 1.0, True, "bicycle")
+    boxes = (car(40, 40), replace(car(120, 200), class_id=2))
+    reid.process(frame(20, *boxes), boxes)  # forgotten; who looks like it is sought whatever it is called
+    assert {match.detection.class_name for match in reid.rank("p").matches} == {"car", "bicycle"}
 
 
 def test_a_word_serves_cameras_that_do_not_measure():

@@ -141,6 +141,25 @@ def test_missing_frames_count_as_time():
         assert ids(tracker.update([box(100 + 12 * frame, 100)], frame * S)) == [1]
 
 
+@pytest.mark.parametrize("gap_frames, number", [(1, 1), (3, 1), (4, 2), (8, 2), (30, 2), (120, 2)])
+def test_a_track_does_not_outlive_frames_that_did_not_come(gap_frames, number):
+    """Its gate widens with time: whoever stands anywhere then would be taken for it."""
+    tracker, step = Tracker(TrackerConfig(max_lost_frames=3)), S // 30
+    for frame in range(20):
+        tracker.update([box(100, 100)], frame * step)
+    assert ids(tracker.update([box(100, 100)], (20 + gap_frames) * step)) == [number]
+    far = tracker.update([box(460, 100)], (20 + 2 * gap_frames + 1) * step)
+    assert ids(far) == [number + 1]
+
+
+def test_frames_of_another_size_end_all_tracks(ground):
+    tracker = Tracker()
+    for frame in range(5):
+        tracker.update([box(100, 100)], frame * S, view(ground, 0, 0))
+    assert ids(tracker.update([box(100, 100)], 5 * S, view(ground, 0, 0)[::2, ::2].copy())) == [2]
+    assert "px after" in tracker.statistics.last_reset
+
+
 @given(st.floats(1.0, 60.0))
 def test_tracking_does_not_depend_on_the_frame_rate(rate_hz):
     tracker = Tracker(TrackerConfig(max_gap_s=10.0))

@@ -26,8 +26,10 @@ COMMANDS = {
     "recording": "make a recording of annotated frames",
     "train": "train networks and export them",
 }
-_EXTRAS = {"torch": "training", "onnx": "training", "osmium": "maps", "shapely": "maps", "embreex": "world",
-           "faster_coco_eval": "evaluation", "matplotlib": "evaluation"}
+#: Of modules that only some commands need, or that no ROS machine installs by itself: what pip calls them.
+_PIP_NAMES = {"torch": "torch", "onnx": "onnx", "osmium": "osmium", "shapely": "shapely", "embreex": "embreex",
+              "faster_coco_eval": "faster-coco-eval", "matplotlib": "matplotlib", "onnxruntime": "onnxruntime",
+              "rosbags": "rosbags", "mcap": "mcap"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,10 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"thermalreid: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in _EXTRAS:
+        if package not in _PIP_NAMES:
             raise
-        print(f"thermalreid {command}: the package {package} is missing; "
-              f"install it with: pip install 'thermalreid-ros[{_EXTRAS[package]}]'", file=sys.stderr)
+        print(f"thermalreid {command}: the package {package} is missing; install it with: pip install "
+              f"{_PIP_NAMES[package]}", file=sys.stderr)
     except BrokenPipeError:  # the reader of our output has gone: `thermalreid ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -57,7 +57,7 @@ def _build(args: argparse.Namespace) -> int:
             started = time.perf_counter()
             try:
                 engine = load_engine(model, providers=args.providers, precision=args.precision,
-                                     threads=args.threads, cache_dir=args.cache, log=bar.write)
+                                     threads=args.threads, cache_dir=args.cache, supersede=True, log=bar.write)
             except EngineError as error:
                 faults.append(str(error))
                 continue

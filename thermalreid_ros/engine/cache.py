@@ -45,11 +45,14 @@ class EngineCache:
         return self.root / "timing"
 
     def find(self, key: EngineKey) -> Path | None:
-        """The finished folder for exactly this key, or None; a folder whose key.json says otherwise is
-        removed."""
+        """The finished folder for exactly this key, or None; a folder whose key.json says otherwise is removed. Raises
+        EngineError where another user's folder cannot be read."""
         folder = self.root / key.folder
         if not folder.is_dir():
             return None
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise EngineError(f"{folder}: built by another user, and not readable; make it so, or set XDG_CACHE_HOME "
+                              "to a place of your own")
         if _read_key(folder) == key:
             return folder
         self.discard(folder)
@@ -71,6 +74,7 @@ class EngineCache:
         try:
             yield private
             write_atomically(private / _KEY_FILE, json.dumps(asdict(key), indent=1))
+            private.chmod(0o777 & ~_umask())  # mkdtemp's is for its owner alone
             final = self.root / key.folder
             self.discard(final)
             with suppress(OSError):  # another process put the same engine there a moment ago
@@ -104,13 +108,21 @@ class EngineCache:
         return tuple(found)
 
     def discard_superseded(self, key: EngineKey) -> tuple[Path, ...]:
-        """Remove engines that serve the same purpose, built from another file or by other versions."""
+        """Remove engines that serve the same purpose, built from another file or by other versions. For a person who
+        builds ahead of flight: two vehicles' nodes, each with a model of its own, would take each other's away."""
         purpose = attrgetter("model", "gpu", "precision", "shapes")
         old = tuple(engine.folder for engine in self.engines()
                     if engine.key != key and purpose(engine.key) == purpose(key))
         for folder in old:
             self.discard(folder)
         return old
+
+
+def _umask() -> int:
+    """Of this process; reading it means setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def _read_key(folder: Path) -> EngineKey | None:

@@ -132,14 +132,16 @@ def seconds_in_models(*, cpu: bool = False) -> float:
 
 def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDERS, threads: int = 0,
                 precision: str = "fp16", cache_dir: str | Path | None = None, log: Log | None = None,
-                shapes: Mapping[str, Sequence[int]] | None = None,
+                shapes: Mapping[str, Sequence[int]] | None = None, supersede: bool = False,
                 machine: Machine | None = None) -> OrtEngine:
     """Load a model, warmed up, on the first of the asked providers that works; one log line says which.
 
     model: a name ("yolo_compact": models/NAME.onnx of the package) or the path of an .onnx file; its card is
     the .yaml beside it. threads: of the CPU provider, 0 = all cores. precision: 'fp16' or 'fp32', of
     TensorRT. cache_dir: of built TensorRT engines, by default $XDG_CACHE_HOME/thermalreid/engines. shapes:
-    sizes to prepare for where inputs leave some free. machine: what to choose by, by default this machine.
+    sizes to prepare for where inputs leave some free. supersede: a TensorRT engine that is built takes the place of
+    those of the same name by another file or other versions, which else stay. machine: what to choose by, by default
+    this machine.
     Raises EngineError (one line) for a model or card that is missing, corrupt or does not match, and where
     no asked provider works.
     """
@@ -152,7 +154,7 @@ def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDE
     machine = machine or probe_machine()
     chosen, reasons = choose_providers(providers, machine)
     threads = threads or len(os.sched_getaffinity(0))  # onnxruntime's own default would pin them to cores
-    load = _Loading(path, card, machine, precision, threads, shapes or {}, EngineCache(cache_dir), log)
+    load = _Loading(path, card, machine, precision, threads, shapes or {}, EngineCache(cache_dir), supersede, log)
     for name in chosen:
         if name == "cpu_int8" and "int8" not in card.extra:
             continue  # most models have no such form, which is no news
@@ -216,6 +218,7 @@ class _Loading:
     threads: int
     shapes: Mapping[str, Sequence[int]]
     cache: EngineCache
+    supersede: bool
     log: Log
 
     def on(self, name: str) -> OrtEngine:
@@ -252,7 +255,8 @@ class _Loading:
             engine = self._on_tensorrt(self.path, key, folder)
             if engine.provider != "tensorrt":
                 raise RuntimeError("the session did not take it")
-        self.cache.discard_superseded(key)
+        if self.supersede:
+            self.cache.discard_superseded(key)
         return engine
 
     def _on_tensorrt(self, model: Path, key: EngineKey, folder: Path) -> OrtEngine:

@@ -44,9 +44,13 @@ class Machine:
 
 
 def probe_machine(load=ctypes.CDLL) -> Machine:
-    """Look at the machine. load: what opens a shared library, raising OSError (for tests)."""
-    import onnxruntime
-
+    """Look at the machine. load: what opens a shared library, raising OSError (for tests). EngineError where ONNX
+    Runtime is not installed."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise EngineError("ONNX Runtime is not installed: pip install onnxruntime (on a Jetson: NVIDIA's "
+                          "onnxruntime-gpu wheel)") from None
     available = onnxruntime.get_available_providers()
     built_in = tuple(name for name, provider in EXECUTION_PROVIDERS.items() if provider in available)
     if "cuda" in built_in and hasattr(onnxruntime, "preload_dlls"):
@@ -96,7 +100,7 @@ def choose_providers(asked: Sequence[str], machine: Machine) -> tuple[tuple[str,
     for name in dict.fromkeys(asked):
         if name not in machine.built_in:
             reasons[name] = (f"{name} asked, not available: onnxruntime {machine.onnxruntime} is built "
-                             f"without it (onnxruntime-gpu has it)")
+                             f"without it (onnxruntime-gpu has it; on a Jetson NVIDIA's wheel, not PyPI's)")
         elif name in machine.missing:
             reasons[name] = f"{name} asked, not available: {machine.missing[name]} missing"
         else:

@@ -115,10 +115,12 @@ def methods(terms: SetTerms, setup: Setup) -> tuple[dict[str, Distance], dict[st
     return distances, missing
 
 
-def _evidence(terms: SetTerms, setup: Setup, synthesis: str, share: float | None = None) -> Evidence:
-    expected = np.array([
-        setup.model.expected_size(None if terms.embedding is None else terms.embedding.photographs[number],
-                                  picture.class_name) for number, picture in enumerate(terms.photographs)])
+def _evidence(terms: SetTerms, setup: Setup, synthesis: str, share: float | None = None,
+              foretold: bool = True) -> Evidence:
+    """foretold: sizes are expected by the embedding of the photograph, not by the class alone."""
+    described = None if terms.embedding is None or not foretold else terms.embedding.photographs
+    expected = np.array([setup.model.expected_size(None if described is None else described[number], picture.class_name)
+                         for number, picture in enumerate(terms.photographs)])
     seen = np.stack([setup.model.seen_size(terms.views, name) for name in CLASS_NAMES])
     ratio = None
     if (told := setup.told(terms)) is not None:
@@ -143,7 +145,8 @@ def _ablations(terms: SetTerms, setup: Setup) -> dict[str, Distance | None]:
         "fused without synthesis": fused_distance(photograph_alone, setup.model, ("histogram", "mser")),
         "fused without MSER": fused_distance(fused, setup.model, ("mser",)),
         "fused without Eq. (1)": fused_distance(fused, setup.model, ("histogram", "mser")),
-        "fused without embedding": fused_distance(fused, setup.model, ("embedding", "class_probability")),
+        "fused without embedding": fused_distance(_evidence(terms, setup, setup.flown, foretold=False), setup.model,
+                                                  ("embedding", "class_probability")),
         "fused without class": fused_distance(fused, setup.model, ("class_probability",)),
         "fused without size": fused_distance(fused, setup.model, ("size_log_ratio", "length_ratio")),
         "embedding without synthesis": term_distance(photograph_alone, lambda found: found.embedding),

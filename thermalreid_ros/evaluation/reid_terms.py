@@ -123,7 +123,11 @@ def gather(sets: ReidSets, models: Models, progress: Progress = lambda items, **
     """
     left_out: list[str] = []
     gallery = _Gallery(sets.gallery, models, left_out, progress)
-    photographs = _Photographs(sets.photographs, gallery, models, left_out, progress)
+    there = {picture.identity for picture in gallery.pictures}
+    searched = [picture for picture in sets.photographs if picture.identity in there]
+    if lost := len(sets.photographs) - len(searched):
+        left_out.append(f"{lost} photographs of identities of which no thermal picture can be used")
+    photographs = _Photographs(searched, gallery, models, left_out, progress)
     if len({picture.identity for picture in gallery.pictures} & {p.identity for p in photographs.pictures}) < 2:
         raise ThermalReidError(f"{', '.join(sets.names)}: of too few identities both a photograph and a thermal "
                                f"picture can be used; the first fault: {left_out[0]}")

@@ -267,7 +267,7 @@ class Replay:
         try:
             import faster_coco_eval  # noqa: F401
         except ModuleNotFoundError:
-            reasons["map50"] = "faster-coco-eval is missing; pip install 'thermalreid-ros[evaluation]'"
+            reasons["map50"] = "faster-coco-eval is missing; pip install faster-coco-eval"
             return None
         figure = _map50(self.truth, {frame.stamp_ns: frame.detections for frame in self.frames
                                      if frame.detected_s is not None})

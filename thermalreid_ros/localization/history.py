@@ -9,6 +9,7 @@ import numpy as np
 
 _SECOND = 1_000_000_000
 _BREAKS = 32  # that are remembered
+_MOVING_M_S = 1.0  # no vehicle stops dead from more
 
 
 class History:
@@ -51,6 +52,16 @@ class History:
         if before is None or after is None:
             near = before if after is None else after
             return None if near is None else self._values[near]
+        return self._between(before, after, stamp_ns)
+
+    def about(self, stamp_ns: int) -> np.ndarray | None:
+        """As at(), however far the neighbours are; None before the first and after the last that are kept."""
+        after = bisect_left(self._stamps, stamp_ns)
+        if after == len(self._stamps) or after == 0 and self._stamps[0] != stamp_ns:
+            return None
+        return self._values[after] if self._stamps[after] == stamp_ns else self._between(after - 1, after, stamp_ns)
+
+    def _between(self, before: int, after: int, stamp_ns: int) -> np.ndarray:
         share = (stamp_ns - self._stamps[before]) / (self._stamps[after] - self._stamps[before])
         return (1.0 - share) * self._values[before] + share * self._values[after]
 
@@ -70,8 +81,9 @@ class Odometry(History):
 
     From a jump on they are moved so that they do, by offset_m: what was known of places before it still holds, but for
     how far the vehicle went meanwhile. Silence for more than gap_s is a break, too: it may have begun anew near where
-    it was. speed_limit_m_s, jump_m: what is farther than that speed allows, or half as much again as the last second's,
-    has jumped, if by jump_m at least.
+    it was. So is one and the same position for as long, where the vehicle was moving: what has lost its way says again
+    what it said last. speed_limit_m_s, jump_m: what is farther than that speed allows, or half as much again as the
+    last second's, has jumped, if by jump_m at least.
     """
 
     def __init__(self, age_s: float, keep_s: float, speed_limit_m_s: float, jump_m: float, gap_s: float):
@@ -79,14 +91,26 @@ class Odometry(History):
         self._speed_limit_m_s, self._jump_m, self._gap_ns = speed_limit_m_s, jump_m, int(gap_s * _SECOND)
         self._breaks: list[_Break] = []
         self.offset_m = np.zeros(3)
+        self.begun_ns: int | None = None  # its first stamp
+        self._held_ns: int | None = None  # since when it has said the same
+        self._held_m_s = 0.0  # the speed until then
 
     def add(self, stamp_ns: int, value: np.ndarray) -> None:
         newest_ns, moved = self.newest_ns, value - self.offset_m
+        self.begun_ns = stamp_ns if self.begun_ns is None else min(self.begun_ns, stamp_ns)
         if newest_ns is not None and stamp_ns > newest_ns:
-            step, seconds = moved - self._values[-1], (stamp_ns - newest_ns) / _SECOND
-            allowed_m = min(allowed_speed_m_s(self._speed_m_s()), self._speed_limit_m_s) * seconds
+            since_ns, speed_m_s = newest_ns, self._speed_m_s()
+            step = moved - self._values[-1]
+            if not step.any():
+                if self._held_ns is None:
+                    self._held_ns, self._held_m_s = newest_ns, speed_m_s if np.isfinite(speed_m_s) else 0.0
+            elif self._held_ns is not None:
+                if self.frozen_s(newest_ns):
+                    since_ns, speed_m_s = self._held_ns, self._held_m_s
+                self._held_ns = None
+            allowed_m = min(allowed_speed_m_s(speed_m_s), self._speed_limit_m_s) * (stamp_ns - since_ns) / _SECOND
             jumped = bool(np.hypot(*step[:2]) > max(allowed_m, self._jump_m))
-            if jumped or stamp_ns - newest_ns > self._gap_ns:
+            if jumped or stamp_ns - since_ns > self._gap_ns:
                 self._breaks = [*self._breaks[1 - _BREAKS:], _Break(stamp_ns, jumped, self.offset_m)]
             if jumped:
                 self.offset_m, moved = self.offset_m + step, self._values[-1]
@@ -94,8 +118,21 @@ class Odometry(History):
             return  # late, and from before the jump
         super().add(stamp_ns, moved)
 
+    @property
+    def last(self) -> np.ndarray | None:
+        """What it itself said last."""
+        return self._values[-1] + self.offset_m if self._values else None
+
+    def frozen_s(self, stamp_ns: int) -> float:
+        """Seconds for which it has said one and the same position until then although the vehicle was moving, once
+        that is longer than gap_s; else 0."""
+        held_ns = 0 if self._held_ns is None or self._held_m_s < _MOVING_M_S else stamp_ns - self._held_ns
+        return held_ns / _SECOND if held_ns > self._gap_ns else 0.0
+
     def forget_after(self, stamp_ns: int) -> None:
         super().forget_after(stamp_ns)
+        if self._held_ns is not None and self._held_ns >= stamp_ns:
+            self._held_ns = None
         while self._breaks and self._breaks[-1].stamp_ns >= stamp_ns:
             self.offset_m = self._breaks.pop().offset_m
 

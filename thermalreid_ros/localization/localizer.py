@@ -23,6 +23,7 @@ from thermalreid_ros.maps.store import SemanticMap
 
 _NORTH_UP = 0.5 * np.pi
 _SECOND = 1_000_000_000
+_GOES_ON_M = 50.0  # between two readings of an odometry that goes on while the clock is set back
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,16 @@ class LocalizerConfig:
     so much a point is enough. uniform_share: of one class, from which on a frame shows too little. spread_limit_m,
     share_limit: of the particles, beyond which there is no fix. agree_m: how far search and particles may lie apart.
     fit_limit, fit_points: the least gain over an average place, nats a point, over so many effective points of new
-    ground; view_limit, view_s: the same of all that is in view, over some seconds. lost_s: after so long without
-    either, the place is given up. prior_chi2: beyond which a fix contradicts its prior. prior_doubt_s: how long a place
-    is kept, without fixes, where it was the prior that jumped: such a jump is more often the prior's fault than the
-    place's. resume_s: how old a place of before a restart may be. resume_points, resume_gain: the proof that such a
-    place needs, of which all that is in view must fit it as well: less new ground, for it was not chosen to fit what is
-    seen, but a better fit, for the odometry may have begun anew.
+    ground; view_limit, view_s: the same of all that is in view, over some seconds. still_s, still_gain: the least of
+    it where hardly new ground has come for so long: with an odometry that stands still while the vehicle flies, nothing
+    else would tell. lost_s: after so long without either, the place is given up. prior_chi2: beyond which a fix
+    contradicts its prior. prior_heard_s: how long a prior
+    is compared with the place. prior_doubt_s: how long a place is kept, without fixes, where it was the prior that
+    jumped: such a jump is more often the prior's fault than the place's; likewise, before there is a place, a search
+    is begun anew for a prior that contradicts it, but not again so soon. prior_drift: share of the way since a prior by
+    which it is less sure. resume_s: how old a place of before a restart may be. resume_points, resume_gain: the proof
+    that such a place needs, of which all that is in view must fit it as well: less new ground, for it was not chosen to
+    fit what is seen, but a better fit, for the odometry may have begun anew.
 
     Accuracy. floor_m: standard deviation that nothing brings below. relief_m: of the ground in view against that
     below.
@@ -93,9 +98,13 @@ class LocalizerConfig:
     fit_points: float = 20.0
     view_limit: float = -0.05
     view_s: float = 2.0
+    still_s: float = 3.0
+    still_gain: float = 0.1
     lost_s: float = 60.0
     prior_chi2: float = 13.8
+    prior_heard_s: float = 10.0
     prior_doubt_s: float = 30.0
+    prior_drift: float = 0.03
     resume_s: float = 30.0
     resume_points: float = 4.0
     resume_gain: float = 0.1
@@ -126,7 +135,7 @@ class _Frame:
 
 @dataclass
 class _Prior:
-    """A rough position. early: there was no odometry yet. origin_m: (2,), where it has the odometry's origin, by what
+    """A rough position. early: the odometry began later. origin_m: (2,), where it has the odometry's origin, by what
     that said at its stamp, or off_ns later where it began later: until then the vehicle has stood."""
 
     stamp_ns: int
@@ -140,19 +149,16 @@ class _Prior:
         """Find the origin before what the odometry said then is forgotten. To be called after each reading."""
         if self.off_ns == 0 or odometry.newest_ns is None or odometry.newest_ns < self.stamp_ns:
             return
-        if (then := odometry.at(self.stamp_ns)) is not None:
+        if (then := odometry.about(self.stamp_ns)) is not None:
             self.origin_m, self.off_ns = self.place - then[:2], 0
         elif self.early:
             first_ns, first = odometry.first
             if self.off_ns is None or first_ns - self.stamp_ns < self.off_ns:
                 self.origin_m, self.off_ns = self.place - first[:2], first_ns - self.stamp_ns
 
-    def now(self, odometry: Odometry, camera_m: np.ndarray) -> np.ndarray:
-        """The place, moved on by the odometry; as it was given where that says nothing of its time."""
-        if self.origin_m is not None:
-            return self.origin_m + camera_m
-        then = odometry.at(self.stamp_ns)
-        return self.place if then is None else self.place + camera_m - then[:2]
+    def now(self, camera_m: np.ndarray) -> np.ndarray:
+        """The place, moved on by the odometry; as it was given where that has not come to its time yet."""
+        return self.place if self.origin_m is None else self.origin_m + camera_m
 
 
 @dataclass(frozen=True)
@@ -205,6 +211,8 @@ class Localizer:
         self._odometry = Odometry(c.odometry_age_s, c.history_s, c.speed_limit_m_s, c.jump_m, c.gap_s)
         self._altitude = History("altitude", c.altitude_age_s, c.history_s)
         self._prior: _Prior | None = None
+        # Where the clock was set back: the prior of before, when it was given, and where the odometry was.
+        self._before: tuple[_Prior, int, np.ndarray | None] | None = None
         self._stamp_ns: int | None = None
         self._handed: Handover | None = None
         self._forget_place()
@@ -230,19 +238,28 @@ class Localizer:
         self._proven = self._resumed = self._sure = False
         self._agreed_prior_m: np.ndarray | None = None  # the last prior that agreed, less the odometry
         self._doubt_ns: int | None = None  # since when the prior contradicts
+        self._sought_ns: int | None = None  # when one last began the search anew
+        self._still_s = self._still_points = 0.0  # since a point's worth of new ground came, and what has come
 
     # Inputs
 
     def set_prior(self, stamp_ns: int, x: float, y: float, sigma_m: float) -> None:
-        """A rough position on the grid, right to sigma_m on each axis. The first one starts the search, later ones
-        check its outcome."""
+        """A rough position on the grid, right to sigma_m on each axis at stamp_ns. The first one starts the search,
+        later ones check its outcome. One that comes again, or late, behind a newer one, is passed over."""
         if not (np.isfinite([x, y, sigma_m]).all() and sigma_m > 0):
             raise LocalizationError(f"a prior of ({x:g}, {y:g}) within {sigma_m:g} m is no rough position")
-        if self._prior is not None and self._set_back(stamp_ns, self._prior.stamp_ns):
-            self.reset()
-        self._prior = _Prior(int(stamp_ns), np.array([x, y], np.float64), float(sigma_m),
-                             early=self._odometry.newest_ns is None)
-        self._prior.anchor(self._odometry)
+        held, begun_ns = self._prior, self._odometry.begun_ns
+        if held is not None and stamp_ns <= held.stamp_ns:
+            of_no_time = self._stamp_ns is not None and self._went_back(self._stamp_ns, held.stamp_ns)
+            if not of_no_time:
+                return
+        prior = _Prior(int(stamp_ns), np.array([x, y], np.float64), float(sigma_m),
+                       early=begun_ns is None or stamp_ns < begun_ns)
+        if not prior.early and self._odometry.newest_ns is not None and stamp_ns < self._odometry.first[0]:
+            raise LocalizationError(f"a prior of {(self._odometry.newest_ns - stamp_ns) / _SECOND:.0f} s ago is older "
+                                    "than the odometry that is kept; nobody knows where the vehicle went since")
+        self._prior, self._before = prior, None
+        prior.anchor(self._odometry)
 
     def resume(self, handed: Handover | None) -> None:
         """Begin at a place that a localizer before this one had found, if any, where the odometry goes on from there:
@@ -251,7 +268,8 @@ class Localizer:
 
     def handover(self) -> Handover | None:
         """The place as of the last frame; None while it is not known well."""
-        if self._particles is None or not self._proven or not self._fits or self._doubt_ns is not None:
+        known = self._particles is not None and self._proven and self._fits and self._shown
+        if not known or self._doubt_ns is not None:
             return None
         mean, covariance = self._particles.mean, self._particles.covariance
         camera = self._camera_m + self._odometry.offset_m[:2]  # as the odometry itself says
@@ -271,6 +289,8 @@ class Localizer:
         if position_m.shape != (3,) or not np.isfinite(position_m).all():
             raise LocalizationError("odometry is three finite numbers, metres")
         self._add(self._odometry, stamp_ns, position_m)
+        if self._before is not None:
+            self._prior = self._prior_again(stamp_ns, position_m)
         if self._prior is not None:
             self._prior.anchor(self._odometry)
 
@@ -282,7 +302,7 @@ class Localizer:
     def _add(self, history: History, stamp_ns: int, value: np.ndarray) -> None:
         if history.newest_ns is not None and self._went_back(stamp_ns, history.newest_ns):
             if self._set_back(stamp_ns, history.newest_ns):
-                self.reset()
+                self._begin_again(stamp_ns)
                 history = {"attitude": self._attitude, "odometry": self._odometry,
                            "altitude": self._altitude}[history.name]
             else:
@@ -294,6 +314,25 @@ class Localizer:
         of no time."""
         return self._went_back(stamp_ns, newest_ns) and self._stamp_ns is not None and \
             self._went_back(stamp_ns, self._stamp_ns)
+
+    def _begin_again(self, stamp_ns: int) -> None:
+        """The clock was set back to a time: forget all but the rough position, of which the odometry will tell whether
+        time goes on by another name or a recording starts over."""
+        prior, last_m, offset_m = self._prior, self._odometry.last, self._odometry.offset_m[:2]
+        self.reset()
+        if prior is not None:
+            origin_m = None if prior.origin_m is None else prior.origin_m - offset_m  # of what it itself says
+            self._before = replace(prior, stamp_ns=int(stamp_ns), origin_m=origin_m), prior.stamp_ns, last_m
+
+    def _prior_again(self, stamp_ns: int, position_m: np.ndarray) -> _Prior | None:
+        """The rough position from before the clock was set back, once the odometry speaks again: where that goes on, so
+        does the way since; else all begins anew, and one that was given later than this is of no use."""
+        (prior, given_ns, last_m), self._before = self._before, None
+        if prior.origin_m is not None and last_m is not None and np.hypot(*(position_m - last_m)[:2]) < _GOES_ON_M:
+            return replace(prior, early=True, off_ns=0)
+        if given_ns > stamp_ns + _SECOND:
+            return None
+        return replace(prior, stamp_ns=given_ns, early=True, origin_m=None, off_ns=None)
 
     def _went_back(self, stamp_ns: int, newest_ns: int) -> bool:
         return stamp_ns < newest_ns - self.config.backwards_s * _SECOND
@@ -309,10 +348,7 @@ class Localizer:
                 late = (self._stamp_ns - stamp_ns) / _SECOND
                 return self._nothing(stamp_ns, Verdict.REFUSED, "the frame was seen already" if late == 0.0 else
                                      f"the frame is {late:.2f} s older than the one before")
-            prior = self._prior
-            self.reset()
-            if prior is not None and prior.stamp_ns <= stamp_ns + _SECOND:
-                self._prior = replace(prior, early=True, origin_m=None, off_ns=None)
+            self._begin_again(stamp_ns)
         frame = self._frame(stamp_ns)
         if isinstance(frame, str):
             return self._nothing(stamp_ns, Verdict.NO_INPUT, frame)
@@ -357,7 +393,7 @@ class Localizer:
 
     def _frame(self, stamp_ns: int) -> _Frame | str:
         """What is known at a stamp, or what is missing."""
-        if self._prior is None:
+        if self._prior is None and self._handed is None:
             return "no prior position yet"
         values = []
         for history in (self._attitude, self._odometry, self._altitude):
@@ -368,7 +404,29 @@ class Localizer:
                 older_s = (stamp_ns - history.newest_ns) / _SECOND
                 return f"no {history.name} near the frame: the newest is {older_s:.2f} s older"
             values.append(value)
-        return _Frame(stamp_ns, _nearest_rotation(values[0]), values[1][:2], float(values[2][0]))
+        if (frozen_s := self._odometry.frozen_s(stamp_ns)) > 0.0:
+            return f"the odometry has said one position for {frozen_s:.1f} s of a vehicle that was moving; it is lost"
+        frame = _Frame(stamp_ns, _nearest_rotation(values[0]), values[1][:2], float(values[2][0]))
+        if self._prior is None:
+            self._prior = self._prior_of(self._handed, frame)
+        return "no prior position yet" if self._prior is None else frame
+
+    def _prior_of(self, handed: Handover, frame: _Frame) -> _Prior | None:
+        """A rough position of the place that was handed over; None where that is too old."""
+        seconds = (frame.stamp_ns - handed.stamp_ns) / _SECOND
+        if not 0.0 < seconds <= self.config.resume_s:
+            return None
+        moved, goes_on = self._way_since(handed, frame)
+        place = np.array([handed.x, handed.y]) + (moved if goes_on else 0.0)
+        sigma_m = float(np.hypot(self.config.jump_sigma_m, 0.0 if goes_on else handed.speed_m_s * seconds))
+        return _Prior(frame.stamp_ns, place, sigma_m, False, place - frame.camera_m, 0)
+
+    def _way_since(self, handed: Handover, frame: _Frame) -> tuple[np.ndarray, bool]:
+        """(metres by the odometry since a place was handed over, whether the vehicle can have flown them: else the
+        odometry has begun anew)."""
+        moved = frame.camera_m + self._odometry.offset_m[:2] - (handed.camera_x, handed.camera_y)
+        seconds = (frame.stamp_ns - handed.stamp_ns) / _SECOND
+        return moved, float(np.hypot(*moved)) <= allowed_speed_m_s(handed.speed_m_s) * seconds
 
     def _moved(self, frame: _Frame) -> tuple[np.ndarray, float]:
         """(metres by the odometry, seconds) since the frame before; starts anew where the odometry has not gone on."""
@@ -392,7 +450,7 @@ class Localizer:
             around = self._particles.mean[:2] + moved, c.jump_sigma_m
         elif self._search is not None:
             sigma_m = float(np.hypot(self._search.sigma_m, c.jump_sigma_m))
-            around = (self._search.centre + frame.camera_m, sigma_m) if sigma_m < self._prior_sigma_m else None
+            around = (self._search.centre + frame.camera_m, sigma_m) if sigma_m < self._prior_sigma_m(frame) else None
         self._forget_place()
         self._camera_m = frame.camera_m
         if around is not None:
@@ -402,7 +460,7 @@ class Localizer:
         """Begin a search around the prior, or a place; False where nothing there is mapped."""
         c = self.config
         if centre is None:
-            centre, sigma_m = self._prior.now(self._odometry, frame.camera_m), self._prior_sigma_m
+            centre, sigma_m = self._prior.now(frame.camera_m), self._prior_sigma_m(frame)
             self._agreed_prior_m = centre - frame.camera_m
         half = float(np.clip(c.search_sigmas * sigma_m, 200.0, c.search_limit_m))
         self._half_m = half
@@ -429,23 +487,29 @@ class Localizer:
                                      c.search.cell_m, c.blur_m, c.off_map_penalty)
         self._coarse_camera_m = None if self._camera_m is None else self._camera_m.copy()
 
-    @property
-    def _prior_sigma_m(self) -> float:
-        """Of the prior now: after a jump nobody knows how far the vehicle went meanwhile."""
+    def _prior_sigma_m(self, frame: _Frame) -> float:
+        """Of the prior now: by what the odometry errs since, and after a jump nobody knows how far the vehicle went
+        meanwhile."""
+        c, way_m = self.config, float(np.hypot(*(self._prior.now(frame.camera_m) - self._prior.place)))
         jumped = self._odometry.jumped_since(self._prior.stamp_ns)
-        return float(np.hypot(self._prior.sigma_m, self.config.jump_sigma_m)) if jumped else self._prior.sigma_m
+        return float(np.linalg.norm((self._prior.sigma_m, c.prior_drift * way_m, c.jump_sigma_m if jumped else 0.0)))
 
     def _check_prior(self, frame: _Frame) -> None:
-        """Start anew where the particles have left what the prior allows; where rather the prior has left them, only
-        when it stays away."""
+        """Start anew where the particles, or a search that has not found any, have left what the prior allows; where
+        rather the prior has left them, only when it stays away."""
         c = self.config
-        if self._particles is None or abs(frame.stamp_ns - self._prior.stamp_ns) > 2 * _SECOND:
+        if abs(frame.stamp_ns - self._prior.stamp_ns) > c.prior_heard_s * _SECOND:
             self._doubt_ns = None
             return
-        place = self._prior.now(self._odometry, frame.camera_m)
-        away = self._particles.mean[:2] - place
-        spread = self._prior_sigma_m ** 2 + c.floor_m ** 2 + 0.5 * np.trace(self._particles.covariance[:2, :2])
+        place = self._prior.now(frame.camera_m)
         anchored = place - frame.camera_m
+        if self._particles is None:
+            self._doubt_ns = None
+            if self._search is not None:
+                self._check_search(frame, anchored)
+            return
+        away = self._particles.mean[:2] - place
+        spread = self._prior_sigma_m(frame) ** 2 + c.floor_m ** 2 + 0.5 * np.trace(self._particles.covariance[:2, :2])
         if away @ away / spread <= c.prior_chi2:
             self._doubt_ns, self._agreed_prior_m = None, anchored
             return
@@ -457,15 +521,25 @@ class Localizer:
             self._particles = self._doubt_ns = None
             self._start(frame)
 
+    def _check_search(self, frame: _Frame, anchored: np.ndarray) -> None:
+        """Begin the search anew around a prior, anchored by the odometry, that contradicts it or is twice as sure."""
+        c, sigma_m = self.config, self._prior_sigma_m(frame)
+        away = anchored - self._search.centre
+        contradicts = away @ away > c.prior_chi2 * (sigma_m ** 2 + self._search.sigma_m ** 2)
+        lately = self._sought_ns is not None and frame.stamp_ns - self._sought_ns < c.prior_doubt_s * _SECOND
+        if contradicts and not lately or sigma_m < 0.5 * self._search.sigma_m and self._half_m > 200.0:
+            if contradicts:
+                self._sought_ns = frame.stamp_ns
+            self._start(frame)
+
     def _take_over(self, frame: _Frame) -> None:
         """Lock on the place that was handed over, moved by the odometry, where it is not too old for that and the
         odometry has not begun anew meanwhile: seconds of ground would not tell a place from one 50 m away."""
         handed, self._handed = self._handed, None
         seconds = (frame.stamp_ns - handed.stamp_ns) / _SECOND
-        moved = frame.camera_m + self._odometry.offset_m[:2] - (handed.camera_x, handed.camera_y)
+        moved, goes_on = self._way_since(handed, frame)
         way = float(np.hypot(*moved))
-        if self._particles is not None or not 0.0 < seconds <= self.config.resume_s or \
-                way > allowed_speed_m_s(handed.speed_m_s) * seconds:
+        if self._particles is not None or not 0.0 < seconds <= self.config.resume_s or not goes_on:
             return
         place = np.array([handed.x, handed.y]) + moved
         self._lock(frame, place, handed.yaw_error_rad, float(np.hypot(handed.spread_m, 5.0 + 0.05 * way)))
@@ -524,6 +598,7 @@ class Localizer:
     def _lock(self, frame: _Frame, place: np.ndarray, yaw: float, spread_m: float = 8.0) -> None:
         self._particles = Particles(*place, spread_m, yaw, self.config.particles, self._rng)
         self._fit = self._fit_weight = self._view_fit = self._unfit_s = self._since_lock = 0.0
+        self._still_s = self._still_points = 0.0
         self._proven = self._resumed = self._sure = False
         self._proof = Proof(self.config.proof_window_points)
         recent = Evidence.joined([part for _, part in self._recent]).thinned(1000, self._rng)
@@ -546,6 +621,10 @@ class Localizer:
             self._weigh(frame, fresh.thinned(c.points, self._rng))
         if evidence is None or self._fine is None:
             return
+        self._still_s, self._still_points = self._still_s + seconds, self._still_points + (
+            0.0 if fresh is None else float(fresh.weights.sum()))
+        if self._still_points >= 1.0:
+            self._still_s = self._still_points = 0.0
         gain, self._view_seen = self._gain(evidence, frame)
         keep = np.exp(-seconds / c.view_s)
         self._view_fit = keep * self._view_fit + (1.0 - keep) * gain
@@ -573,6 +652,11 @@ class Localizer:
     def _fits(self) -> bool:
         c = self.config
         return self._view_fit >= c.view_limit and self._fit >= c.fit_limit * self._fit_weight
+
+    @property
+    def _shown(self) -> bool:
+        """Whether what is in view shows that this is still the place: new ground, or that it fits well."""
+        return self._still_s <= self.config.still_s or self._view_fit >= self.config.still_gain
 
     def _gain(self, evidence: Evidence, frame: _Frame) -> tuple[float, float]:
         """(nats a point by which the map at the estimated place explains labels better than an average place does,
@@ -623,12 +707,15 @@ class Localizer:
             return result(Verdict.AMBIGUOUS, f"positions spread over {spread:.0f} m")
         if not self._fits:
             return result(Verdict.INCONSISTENT, "the map fits what is seen no better than an average place would")
+        if not self._shown:
+            return result(Verdict.INCONSISTENT, f"hardly any new ground for {self._still_s:.0f} s, and what is in view "
+                          "fits too little to show that this is still the place")
         if not self._proven:
             return result(Verdict.SEARCHING, "a place is found, and checked against new ground")
         if self._contradicted:
             return result(Verdict.AMBIGUOUS, "the wide search finds another place")
         if self._doubt_ns is not None:
-            away_m = np.hypot(*(state[:2] - self._prior.now(self._odometry, frame.camera_m)))
+            away_m = np.hypot(*(state[:2] - self._prior.now(frame.camera_m)))
             return result(Verdict.INCONSISTENT, f"the prior has jumped to {away_m:.0f} m from here; the search begins "
                           f"anew if it stays there for {c.prior_doubt_s:.0f} s")
         return result(Verdict.LOCALIZED, "", self._fix(frame, state, covariance, evidence))

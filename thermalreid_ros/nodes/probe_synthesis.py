@@ -64,7 +64,8 @@ class ProbeSynthesisNode(ThermalNode):
         self._object = SearchedObject(ProbeSynthesizer(self._engine))
         self._embedder, told = load_embedder(values.embedding, **model_options(self))
         self._teller, teller = load_length_teller(values.length_model, **model_options(self))
-        self._read, self._probe_id, self._hour, self._fix, self._count = None, None, None, None, 0
+        self._read, self._hour, self._fix, self._count = None, None, None, 0
+        self._probe_id = self._asked_class = None
         self._out = self.publisher(ThermalProbe, "probe/thermal", qos.LATCHED)
         for key, value in (("model", self._engine.card.name), ("provider", self._engine.provider), ("embedding", told),
                            ("length_model", teller), ("probe", "none: no photograph yet")):
@@ -73,16 +74,23 @@ class ProbeSynthesisNode(ThermalNode):
 
     def parameters_changed(self) -> None:
         values, self._hour = self.values, None
-        self._length()
+        self._length(values.probe_class.removeprefix(ANY))
         if values.probe_id != self._probe_id:
             self._object.forget_shown()
-            self._probe_id = values.probe_id
+        other = (values.probe_id, values.probe_class) != (self._probe_id, self._asked_class)
+        self._probe_id, self._asked_class = values.probe_id, values.probe_class
         files = [file for file in values.probe_files if file]
         if (wanted := (files, values.box)) != self._read:
-            if files:
-                self._class_name()
-            self._object.read(files, boxes_of(values.box, len(files)))
-            self._read = wanted
+            try:
+                if files:
+                    self._class_name()
+                self._object.read(files, boxes_of(values.box, len(files)))
+                self._read = wanted
+            except ThermalReidError:
+                if other:  # the files read before show another object
+                    self._object.read([], [])
+                    self._read = None
+                raise
         self._make()
 
     def activate(self) -> None:
@@ -126,9 +134,9 @@ class ProbeSynthesisNode(ThermalNode):
         self.diagnostics.note("recognised", f"{name}, probability {probability:.3f}")
         return name
 
-    def _length(self) -> ToldLength | None:
-        return told_length(self.values.probe_length_m, self.values.probe_length_error,
-                           self.values.probe_class.removeprefix(ANY))
+    def _length(self, class_name: str) -> ToldLength | None:
+        """As it is told. Raises LengthError where nothing of that class is so long."""
+        return told_length(self.values.probe_length_m, self.values.probe_length_error, class_name)
 
     def _make(self, shown: Photograph | None = None) -> None:
         """Probes of all photographs, unless they are made for this hour already; shown: the one that came just now,
@@ -143,12 +151,14 @@ class ProbeSynthesisNode(ThermalNode):
             return
         if int(conditions.solar_hour) == self._hour:
             return
-        began_s, class_name, length = time.perf_counter(), self._class_name(), self._length()
+        began_s, class_name = time.perf_counter(), self._class_name()
+        length = self._length(class_name)
         self._hour = int(conditions.solar_hour)
         looked = None if self.values.probe_class else self._object.make(conditions, "", 1)
         if looked is not None and looked.served:
             try:
                 class_name = self._recognised(looked)
+                length = self._length(class_name)
             except ThermalReidError as error:
                 self.diagnostics.note("probe", f"none: {error}")
                 if shown is None:

@@ -66,8 +66,9 @@ class ReidNode(ThermalNode):
         wanted = (values.probe_file, values.probe_units or values.thermal_units, values.probe_class, length)
         if wanted != self._file_probe:
             probe = load_probe(*wanted[:3], "probe_file", length=length) if wanted[0] else None
-            self._reid.remove_probe("probe_file")
-            self._out.forget(self._reid.probe_ids)
+            if wanted[0] != self._file_probe[0]:  # another object; else a person's word of it holds on
+                self._reid.remove_probe("probe_file")
+                self._tell_probes()
             self._file_probe = wanted
             if probe is not None:
                 self._add_probe(probe)
@@ -94,13 +95,16 @@ class ReidNode(ThermalNode):
 
     def _add_probe(self, probe: Probe) -> None:
         self._reid.add_probe(probe)
-        self._out.forget(self._reid.probe_ids)
+        self._tell_probes()
         length = "" if probe.length is None else f"{probe.length.metres:g} m long (within {probe.length.error:.1%}), "
         self.get_logger().info(f"searching for '{probe.probe_id}', {probe.class_name or 'any class'}, {length}"
                                f"{len(probe.signatures)} image(s), {len(probe.descriptors)} descriptor(s)")
-        self.diagnostics.note("probes", ", ".join(self._reid.probe_ids))
         if self._header is not None:
             self._out.rank(probe.probe_id, self._header)
+
+    def _tell_probes(self) -> None:
+        self._out.forget(self._reid.probe_ids)
+        self.diagnostics.note("probes", ", ".join(self._reid.probe_ids))
 
     def _receive_verdict(self, message: Verdict) -> None:
         if message.verdict not in WORDS:
@@ -117,6 +121,10 @@ class ReidNode(ThermalNode):
         pose = message_to_camera_pose(message, self.values.map_frame)
         if self._intrinsics is None:
             raise TargetError("there is a localization/pose but no thermal/camera_info yet")
+        told = self._intrinsics.width, self._intrinsics.height
+        if (size := self._sizes.size) not in (None, told):
+            raise TargetError(f"thermal/camera_info is of a {told[0]}x{told[1]} frame, thermal/image_raw gives "
+                              f"{size[0]}x{size[1]}; let both come from one camera")
         self._reid.add_pose(self._intrinsics, pose)
         self._out.pose(pose)
 

@@ -170,12 +170,12 @@ class Gallery:
         return entry.detection, entry.stamp_ns, entry.length
 
     def compare(self, probe: Probe, track_ids: Collection[int] | None = None, *, class_id: int | None = None,
-                of_class: bool = True, synthetic_share: float = 0.5) -> Compared:
+                of_class: bool = True, always: int | None = None, synthetic_share: float = 0.5) -> Compared:
         """Tracks against a probe. Raises SignatureError when probe and tracks are of different units.
 
         track_ids: these alone, e.g. those of the newest frame; unknown ones are passed over. of_class: those alone that
         the detector gave the probe's class; else also the others that are described, whose class is then judged by
-        that. class_id: the probe's, None where it has none.
+        that. always: a track that is compared whatever its class. class_id: the probe's, None where it has none.
 
         Eq. (1): for each of the K probe signatures the most alike of the track's, and the mean over the K. On HIT-UAV
         (5 signatures a track, K up to 3, 4 draws) the true person comes first in 79 % by this rule, 80 % by the
@@ -183,7 +183,7 @@ class Gallery:
         """
         chosen = self._entries if track_ids is None else [t for t in track_ids if t in self._entries]
         entries = {t: self._entries[t] for t in chosen
-                   if probe.class_name in ("", self._entries[t].detection.class_name)
+                   if probe.class_name in ("", self._entries[t].detection.class_name) or t == always
                    or not of_class and self._entries[t].descriptor is not None}
         nothing = np.full(len(entries), np.nan, np.float32)
         if not entries:

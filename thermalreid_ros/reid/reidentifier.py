@@ -106,9 +106,10 @@ class Reidentifier:
             self._embedder = None
         self._accept_probability = 0.0
         self._probes: dict[str, Probe] = {}
-        # A person's word, by probe: tracks that are not it; the one that is, or was, and its looks; these as a probe.
+        # A person's word, by probe: tracks that are not it; the one that is, or was, its looks and what the detector
+        # called it; these as a probe.
         self._rejected: dict[str, set[int]] = {}
-        self._chosen: dict[str, tuple[int, Sequence[ThermalSignature]]] = {}
+        self._chosen: dict[str, tuple[int, Sequence[ThermalSignature], str]] = {}
         self._seen_as: dict[str, Probe] = {}
         self._visible: tuple[int, ...] = ()
         self._learned = LEARNED_MOST
@@ -143,9 +144,9 @@ class Reidentifier:
         return self._accept_probability or self._fusion.least_probability(length)
 
     def add_probe(self, probe: Probe) -> None:
-        """Search for this object from now on; a probe of the same name is replaced, and the oldest of more
-        than 16 goes. Raises ProbeError when the probe's scale is not that of the camera, or its descriptors are of
-        another embedding, or another version of it."""
+        """Search for this object from now on; a probe of the same name is replaced, of which a person's word holds on
+        unless the class is another, and the oldest of more than 16 goes. Raises ProbeError when the probe's scale is
+        not that of the camera, or its descriptors are of another embedding, or another version of it."""
         if (scale := probe.signatures[0].scale) != self._scale:
             raise ProbeError(f"probe '{probe.probe_id}' is in {scale.name} but the camera gives "
                              f"{self._scale.name}; take the probe in the camera's units")
@@ -157,7 +158,9 @@ class Reidentifier:
             raise ProbeError(f"probe '{probe.probe_id}': its descriptors are of {probe.descriptors.shape[1]} numbers, "
                              f"those of '{probe.descriptor_model}' here of {size}; give both nodes one version of the "
                              "model")
-        self._probes.pop(probe.probe_id, None)
+        before = self._probes.pop(probe.probe_id, None)
+        if before is not None and probe.class_name and before.class_name not in ("", probe.class_name):
+            self.remove_probe(probe.probe_id)  # another object
         self._probes[probe.probe_id] = probe
         if len(self._probes) > MAX_PROBES:
             self.remove_probe(next(iter(self._probes)))
@@ -175,29 +178,32 @@ class Reidentifier:
             known.pop(probe_id, None)
 
     def judge(self, probe_id: str, track_id: int, same: bool | None) -> None:
-        """A person's word on a track, for as long as it lives: that it is the probe's object, which no other is then;
-        that it is not; or None, that it is not known. While an object that was chosen is out of sight, and when its
-        track has gone, tracks are ranked by how it looked. Raises VerdictError for a probe or a track that is not
-        there."""
+        """A person's word on a track, for as long as it lives: that it is the probe's object, which no other is then,
+        whatever class the detector gave it; that it is not; or None, that it is not known. While an object that was
+        chosen is out of sight, and when its track has gone, tracks are ranked by how it looked, until the word is taken
+        back. Raises VerdictError for a probe or a track that is not there."""
         if probe_id not in self._probes:
             raise VerdictError(f"no probe '{probe_id}' is searched, but {', '.join(self._probes) or 'none'}")
-        if track_id not in self.gallery:
+        chosen = self._chosen.get(probe_id, (None,))[0] == track_id
+        if track_id not in self.gallery and (same or not chosen):
             raise VerdictError(f"there is no track {track_id}, or no more; judge one of the newest reid/matches")
         rejected = self._rejected.setdefault(probe_id, set())
         rejected.discard(track_id)
-        if self._chosen.get(probe_id, (None,))[0] == track_id:
+        if chosen:
             del self._chosen[probe_id]
         if same:
-            self._chosen[probe_id] = track_id, self.gallery.looks(track_id)
+            called = self.gallery.last_seen(track_id)[0].class_name
+            self._chosen[probe_id] = track_id, self.gallery.looks(track_id), called
         elif same is False:
             rejected.add(track_id)
 
     def _as_seen(self, probe: Probe) -> tuple[Probe, str]:
         """(the object as it looked in the track that a person chose, that this is so)."""
-        track_id, looks = self._chosen[probe.probe_id]
+        track_id, looks, called = self._chosen[probe.probe_id]
+        class_name = probe.class_name if called == probe.class_name else ""
         known = self._seen_as.get(probe.probe_id)
-        if known is None or known.signatures != tuple(looks) or known.class_name != probe.class_name:
-            known = self._seen_as[probe.probe_id] = Probe(probe.probe_id, probe.class_name, tuple(looks))
+        if known is None or known.signatures != tuple(looks) or known.class_name != class_name:
+            known = self._seen_as[probe.probe_id] = Probe(probe.probe_id, class_name, tuple(looks))
         return known, f"by how track {track_id} looked, which a person chose; say which one it is now"
 
     def process(self, frame: ThermalFrame, detections: Sequence[Detection], *, learn: bool = True) -> FrameResult:
@@ -311,7 +317,7 @@ class Reidentifier:
         """
         probe = self._probes[probe_id]
         method, why = self._method(probe)
-        rejected, (chosen, _) = self._rejected.get(probe_id, ()), self._chosen.get(probe_id, (None, ()))
+        rejected, chosen = self._rejected.get(probe_id, ()), self._chosen.get(probe_id, (None,))[0]
         found = chosen if chosen in self.gallery else None
         by_looks = chosen is not None and (found is None or self.visible_only and found not in self._visible)
         if by_looks:
@@ -319,7 +325,7 @@ class Reidentifier:
         class_id = CLASS_NAMES.index(probe.class_name) if probe.class_name else None
         judged = method == FUSED and self._embedder is not None  # the class is then one more thing to be judged
         compared = self.gallery.compare(probe, self._visible if self.visible_only else None, class_id=class_id,
-                                        of_class=not judged, synthetic_share=self._synthetic_share)
+                                        of_class=not judged, always=found, synthetic_share=self._synthetic_share)
         places = [self.targets.get(track_id) for track_id in compared.track_ids]
         odds = np.full(len(places), np.nan) if by_looks else self._log_odds(probe, compared, places)
         if method == FUSED:

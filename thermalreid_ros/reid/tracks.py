@@ -93,6 +93,7 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._motion = CameraMotionEstimator()
         self._clock = _Clock()
+        self._shape: tuple[int, ...] | None = None  # of the frames
 
     @property
     def stamp_ns(self) -> int | None:
@@ -105,21 +106,24 @@ class Tracker:
         self.statistics.last_reset = reason
         self._tracks.clear()
         self._motion.reset()
-        self._clock = _Clock()
+        self._clock, self._shape = _Clock(), None
 
     def update(self, detections: Sequence[Detection], stamp_ns: int,
                gray8: np.ndarray | None = None) -> tuple[TrackedDetection, ...]:
         """Number the detections of one frame, in their order; weak ones that carry no track on are left out.
 
         stamp_ns: capture time; a stamp not later than the last one (a recording that starts anew) and a gap
-        of more than max_gap_s reset the tracker. gray8: (H, W) uint8, the frame; without it the camera is
-        taken to stand still. Boxes must be finite.
+        of more than max_gap_s reset the tracker, as frames of another size do. gray8: (H, W) uint8, the frame;
+        without it the camera is taken to stand still. Boxes must be finite.
         """
         before_ns = self._clock.stamp_ns
         if before_ns is not None and stamp_ns <= before_ns:
             self.reset(f"time went back by {(before_ns - stamp_ns) * 1e-9:.3f} s")
         elif before_ns is not None and stamp_ns - before_ns > self.config.max_gap_s * 1e9:
             self.reset(f"no frame for {(stamp_ns - before_ns) * 1e-9:.1f} s")
+        elif gray8 is not None and self._shape not in (None, gray8.shape):
+            self.reset(f"frames of {gray8.shape[1]}x{gray8.shape[0]} px after {self._shape[1]}x{self._shape[0]}")
+        self._shape = self._shape if gray8 is None else gray8.shape
         self.statistics.frames += 1
         motion = STILL if gray8 is None else self._motion.update(gray8)
         if self._clock.stamp_ns is None:
@@ -148,6 +152,9 @@ class Tracker:
 
     def _associate(self, detections: Sequence[Detection]) -> tuple[TrackedDetection, ...]:
         owner: dict[int, _Track] = {}
+        # Frames that did not come count like those that did not show it. The half forgives jitter of the stamps.
+        longest = self.config.max_lost_frames + 0.5
+        self._tracks = [track for track in self._tracks if track.lost_frames <= longest + 1.0]
         high = [i for i, detection in enumerate(detections) if detection.score >= self.config.high_score]
         low = [i for i, detection in enumerate(detections) if detection.score < self.config.high_score]
         free = self._match(detections, high, self._tracks, owner)
@@ -155,8 +162,6 @@ class Tracker:
         for index in high:
             if index not in owner:
                 owner[index] = self._begin(detections[index])
-        # The half frame forgives jitter of the stamps.
-        longest = self.config.max_lost_frames + 0.5
         self._tracks = [track for track in self._tracks if track.lost_frames <= longest]
         return tuple(TrackedDetection(owner[i].track_id, owner[i].length, detection)
                      for i, detection in enumerate(detections) if i in owner)

@@ -158,9 +158,14 @@ class SizeGate:
     ROW = 5
 
     def __init__(self) -> None:
-        self._size: tuple[int, int] | None = None
+        self._size: tuple[int, int] | None = None  # width, height
         self._other: tuple[int, int] | None = None
         self._others = 0
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) of the frames that pass; None before the first."""
+        return self._size
 
     def check(self, frame: ThermalFrame) -> ThermalFrame:
         """The frame. Raises FrameError where it does not pass."""

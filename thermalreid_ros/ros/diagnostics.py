@@ -15,7 +15,7 @@ Keys, INPUT standing for the name of an input, e.g. `frames`:
 | `INPUT_processed` | of these, processed to the end |
 | `INPUT_superseded` | dropped because a newer one arrived first, or a reading because it followed the last too soon |
 | `INPUT_too_old` | dropped because older than `max_age_s` |
-| `INPUT_out_of_order` | dropped because their stamp does not come after the one before, or is ahead of the clock by more than `max_age_s` |
+| `INPUT_out_of_order` | dropped because their stamp is not after the one before, or `max_age_s` ahead of the clock |
 | `INPUT_refused` | dropped because their content is faulty |
 | `INPUT_failed` | dropped because processing failed unexpectedly (a defect) |
 | `INPUT_silent_s` | seconds since the last message |

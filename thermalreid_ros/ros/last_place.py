@@ -31,14 +31,19 @@ class LastPlace:
         name = node.strip("/").replace("/", "-")
         self.path = folder / f"thermalreid-{os.getuid()}-{domain}-{name}.json"
         self._map_name, self._max_age_s, self._warn = map_name, max_age_s, warn
-        self._written_s = -PERIOD_S
+        self._written, self._written_s = False, -PERIOD_S
 
     def keep(self, place: Handover | None) -> None:
-        """Write it down, unless that was done just now."""
+        """Write it down, unless that was done just now; None: what this process wrote down holds no more."""
         now_s = time.monotonic()
-        if place is None or self._max_age_s <= 0.0 or now_s - self._written_s < PERIOD_S:
+        if place is None:
+            if self._written:
+                self.path.unlink(missing_ok=True)
+                self._written, self._written_s = False, -PERIOD_S
             return
-        self._written_s = now_s
+        if self._max_age_s <= 0.0 or now_s - self._written_s < PERIOD_S:
+            return
+        self._written, self._written_s = True, now_s
         try:
             write_atomically(self.path, json.dumps({"map": self._map_name, "boot": _boot(), "monotonic_s": now_s,
                                                     "place": asdict(place)}))

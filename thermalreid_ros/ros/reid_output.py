@@ -79,6 +79,7 @@ class ReidOutput:
                 del memory[probe_id]
         if not kept:
             self._pose_ns = None
+        self._tell()
 
     def rank_all(self, header: Header) -> None:
         """Rank by all probes and publish the rankings; `place` follows, once the frame is learned. header: of the
@@ -132,6 +133,9 @@ class ReidOutput:
                 self._published[ranking.probe_id] = now
                 self._targets.publish(_target(target, match, ranking.probe_id, self._node.values.map_frame))
                 self._node.diagnostics.processed("targets")
+        self._tell()
+
+    def _tell(self) -> None:
         self._node.diagnostics.note("target", "; ".join(f"'{probe_id}': {said}"
                                                         for probe_id, said in self._said.items()))
 

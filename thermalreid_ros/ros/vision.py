@@ -39,8 +39,9 @@ class VisionOutput:
     def announce(self, score_threshold: float) -> None:
         """Say what the numbers of the classes mean; while the node is active."""
         if self._messages is not None and self._labels.is_activated:
-            self._labels.publish(self._messages.LabelInfo(threshold=float(score_threshold), class_map=[
-                self._messages.VisionClass(class_id=number, class_name=name) for number, name in enumerate(CLASS_NAMES)]))
+            names = [self._messages.VisionClass(class_id=number, class_name=name)
+                     for number, name in enumerate(CLASS_NAMES)]
+            self._labels.publish(self._messages.LabelInfo(threshold=float(score_threshold), class_map=names))
 
     def publish(self, detections: Sequence[Detection], header: Header) -> None:
         """header: the frame's own, copied as it is."""
@@ -53,10 +54,11 @@ def to_vision(messages: ModuleType, detections: Sequence[Detection], header: Hea
     from the upper left corner of the frame. Where an object is in space is not known here: poses are left empty."""
     boxes = []
     for found in detections:
-        centre = messages.Point2D(x=float(found.x_min + found.x_max) / 2, y=float(found.y_min + found.y_max) / 2)
+        x_min, y_min, x_max, y_max = map(float, found.box)
+        centre = messages.Point2D(x=(x_min + x_max) / 2, y=(y_min + y_max) / 2)
         hypothesis = messages.ObjectHypothesis(class_id=str(int(found.class_id)), score=float(found.score))
         boxes.append(messages.Detection2D(
             header=header, results=[messages.ObjectHypothesisWithPose(hypothesis=hypothesis)],
-            bbox=messages.BoundingBox2D(center=messages.Pose2D(position=centre), size_x=float(found.x_max - found.x_min),
-                                        size_y=float(found.y_max - found.y_min))))
+            bbox=messages.BoundingBox2D(center=messages.Pose2D(position=centre), size_x=x_max - x_min,
+                                        size_y=y_max - y_min)))
     return messages.Detection2DArray(header=header, detections=boxes)

@@ -121,7 +121,11 @@ class ProbeSynthesizer:
                         0.5 * (width + longest / MARGIN), 0.5 * (height + longest / MARGIN)])
         for _ in range(_LOOKS):
             side = MARGIN * max(box[2] - box[0], box[3] - box[1])
-            _, mask = self._run(square_crop(photograph, box, self.size_px), conditions, (0.0,))
+            try:
+                square = square_crop(photograph, box, self.size_px)
+            except CropError:  # what the last look found has hardly a pixel
+                raise SynthesisError(_NOT_FOUND) from None
+            _, mask = self._run(square, conditions, (0.0,))
             count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
             if count < 2 or stats[1:, cv2.CC_STAT_AREA].max() < _LEAST_OBJECT * mask.size:
                 raise SynthesisError(_NOT_FOUND)
