@@ -114,7 +114,7 @@ def test_what_understands_vision_msgs_is_told_the_same(graph, start_node, frame)
     request = SetParameters.Request(parameters=[Parameter("score_threshold", value=0.5).to_parameter_msg()])
     assert graph.call(SetParameters, "/detection/set_parameters", request).results[0].successful
     wait_until(lambda: labels[-1].threshold == pytest.approx(0.5), 5.0, "the new threshold")
-    assert statuses[-1].data["vision_msgs"] == "installed"
+    wait_until(lambda: statuses and statuses[-1].data["vision_msgs"] == "installed", 5.0, "diagnostics")
 
 
 def test_scores_are_weighed_by_how_large_things_look_while_that_is_known(graph, start_node, frame):
