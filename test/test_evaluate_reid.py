@@ -359,6 +359,20 @@ def test_a_photograph_without_colours_is_left_out(drawn, models, capsys):
     assert "1 pictures were of no use" in printed and "no colours" in printed and "11 photographs" in printed
 
 
+def test_a_photograph_of_whose_object_no_thermal_picture_is_left_is_nobody_elses(drawn, models, capsys):
+    index = json.loads((drawn / "index.json").read_text())
+    lost = index["gallery"][0]["identity"]
+    for picture in index["gallery"]:
+        if picture["identity"] == lost:
+            x, y, *_ = picture["box"]
+            picture["box"] = [x, y, x + 1, y + 1]
+    (drawn / "index.json").write_text(json.dumps(index))
+    assert main(["evaluate", "reid", "--set", str(drawn), "--paper-synthesis", models["synthesis"], "--draws", "1",
+                 *options(models, embedding=False)]) == 0
+    printed = capsys.readouterr().out
+    assert "11 photographs" in printed and "4 pictures were of no use" in printed
+
+
 def test_too_few_identities_to_fit_on(tmp_path, models, capsys):
     folder = draw_set(tmp_path / "small", count=4)
     assert main(["reid", "fit-fusion", "--set", str(folder), *options(models), "--out", str(tmp_path / "f.yaml")]) == 2
