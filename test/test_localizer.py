@@ -275,7 +275,7 @@ def test_a_vehicle_that_hovers_or_stands_is_no_lost_odometry(town):
     assert odometry.frozen_s(5 * SECOND) == 0.0
     place = 0.0
     for k in range(50, 150):  # flies off, slows down and hovers
-        place += 0.1 * max(0.0, 5.0 - abs(k - 100) / 10.0)
+        place += 0.1 * (5.0 if k < 140 else max(0.0, 5.0 - 0.5 * (k - 139)))  # brakes by 5 m/s2
         odometry.add(k * SECOND // 10, np.array([place, 0.0, 0.0]))
     for k in range(150, 200):
         odometry.add(k * SECOND // 10, np.array([place, 0.0, 0.0]))

@@ -93,7 +93,7 @@ class Odometry(History):
         self.offset_m = np.zeros(3)
         self.begun_ns: int | None = None  # its first stamp
         self._held_ns: int | None = None  # since when it has said the same
-        self._held_m_s = 0.0  # the speed until then
+        self._held_m_s = 0.0  # the speed just before
 
     def add(self, stamp_ns: int, value: np.ndarray) -> None:
         newest_ns, moved = self.newest_ns, value - self.offset_m
@@ -103,7 +103,7 @@ class Odometry(History):
             step = moved - self._values[-1]
             if not step.any():
                 if self._held_ns is None:
-                    self._held_ns, self._held_m_s = newest_ns, speed_m_s if np.isfinite(speed_m_s) else 0.0
+                    self._held_ns, self._held_m_s = newest_ns, self._last_speed_m_s()
             elif self._held_ns is not None:
                 if self.frozen_s(newest_ns):
                     since_ns, speed_m_s = self._held_ns, self._held_m_s
@@ -145,6 +145,15 @@ class Odometry(History):
         for item in new:
             item.told = True
         return any(item.jumped for item in new), any(not item.jumped for item in new)
+
+    def _last_speed_m_s(self) -> float:
+        """Over the last readings, a third of a second of them at least, for one that brakes to a hover stops before it
+        stands; 0 where that is not known."""
+        first = min(bisect_left(self._stamps, self._stamps[-1] - _SECOND // 3), len(self._stamps) - 2)
+        if first < 0:
+            return 0.0
+        seconds = (self._stamps[-1] - self._stamps[first]) / _SECOND
+        return float(np.hypot(*(self._values[-1] - self._values[first])[:2])) / seconds
 
     def _speed_m_s(self) -> float:
         """Over about the last second; infinite where that is not known."""
