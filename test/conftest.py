@@ -173,10 +173,16 @@ class Graph:
         wait_until(lambda: self.node.count_publishers(topic) > 0, DISCOVERY_S, f"a publisher of {topic}")
 
     def call(self, service_type: type, name: str, request, timeout_s: float = 10.0):
-        """The response of a service."""
+        """The response of a service. A question is asked again: while a server does not know the client yet, its answer
+        goes nowhere."""
         client = self.node.create_client(service_type, name)
         assert client.wait_for_service(timeout_s), f"no service {name}"
         future = client.call_async(request)
+        if service_type.__name__.startswith("Get"):
+            asked_s = time.monotonic()
+            while not future.done() and time.monotonic() < asked_s + timeout_s / 3:
+                time.sleep(0.01)
+            future = future if future.done() else client.call_async(request)
         wait_until(future.done, timeout_s, f"a response of {name}")
         return future.result()
 

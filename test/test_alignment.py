@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from osm_files import OsmFile, opened_map
 
-from thermalreid_ros.camera.geometry import Intrinsics, Pose
+from thermalreid_ros.camera.geometry import GeometryError, Intrinsics, Pose
 from thermalreid_ros.localization.alignment import align, align_labels, filled, project
 from thermalreid_ros.localization.ground import ground_offsets, ground_pixels
 from thermalreid_ros.localization.types import LocalizationError, SemanticMask
@@ -134,7 +134,7 @@ def test_what_is_no_pose_is_refused(semantic_map):
     rotation = Pose.looking([0, 0, 1], 1.3, 1.2).rotation
     with pytest.raises(LocalizationError, match="camera_info"):
         align(semantic_map, mask, Intrinsics.from_field_of_view(320, 256, 0.8), rotation, 90.0, 0.0, 0.0)
-    with pytest.raises(LocalizationError, match="altitude"):
+    with pytest.raises(GeometryError, match="altitude"):
         align(semantic_map, mask, CAMERA, rotation, -1.0, 0.0, 0.0)
     with pytest.raises(LocalizationError, match="no map is seen"):
         align(semantic_map, mask, CAMERA, rotation, 90.0, np.nan, 0.0)
