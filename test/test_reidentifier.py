@@ -261,11 +261,9 @@ def test_a_word_is_of_one_object_and_not_of_the_next_of_the_same_name(embedder):
     assert all(match.accepted == (match.probability >= 1e-9) for match in reid.rank("p").matches)
 
 
-@pytest.mark.parametrize("method", [SIGNATURE, EMBEDDING, FUSED])
-@pytest.mark.parametrize("embedder", [SeesPlaces(), None])
+@pytest.mark.parametrize("method, embedder", [(SIGNATURE, SeesPlaces()), (EMBEDDING, SeesPlaces()),
+                                              (FUSED, SeesPlaces()), (SIGNATURE, None), (FUSED, None)])
 def test_a_word_goes_before_the_detectors_class(method, embedder):
-    if method == EMBEDDING and embedder is None:
-        return
     boxes = (car(40, 40), replace(car(200, 150), class_id=2))
     reid = Reidentifier("celsius_f32", Gallery(0.4, max_age_s=5.0), method=method, fusion=FUSION, embedder=embedder)
     reid.add_probe(probe(np.float32([[1, 0], [1, 0]]), "places"))

@@ -150,16 +150,17 @@ class Odometry(History):
         """Over the last readings, a third of a second of them at least, for one that brakes to a hover stops before it
         stands; 0 where that is not known."""
         first = min(bisect_left(self._stamps, self._stamps[-1] - _SECOND // 3), len(self._stamps) - 2)
-        if first < 0:
-            return 0.0
-        seconds = (self._stamps[-1] - self._stamps[first]) / _SECOND
-        return float(np.hypot(*(self._values[-1] - self._values[first])[:2])) / seconds
+        return 0.0 if first < 0 else self._speed_since(first)
 
     def _speed_m_s(self) -> float:
         """Over about the last second; infinite where that is not known."""
         first = bisect_left(self._stamps, self._stamps[-1] - _SECOND)
+        return self._speed_since(first) if first < len(self._stamps) - 1 else np.inf
+
+    def _speed_since(self, first: int) -> float:
+        """From the reading of that number, which is not the last, to the last."""
         seconds = (self._stamps[-1] - self._stamps[first]) / _SECOND
-        return float(np.hypot(*(self._values[-1] - self._values[first])[:2])) / seconds if seconds > 0.0 else np.inf
+        return float(np.hypot(*(self._values[-1] - self._values[first])[:2])) / seconds
 
 
 def allowed_speed_m_s(before_m_s: float) -> float:

@@ -49,13 +49,13 @@ class LocalizerConfig:
     ground; view_limit, view_s: the same of all that is in view, over some seconds. still_s, still_gain: the least of
     it where hardly new ground has come for so long: with an odometry that stands still while the vehicle flies, nothing
     else would tell. lost_s: after so long without either, the place is given up. prior_chi2: beyond which a fix
-    contradicts its prior. prior_heard_s: how long a prior
-    is compared with the place. prior_doubt_s: how long a place is kept, without fixes, where it was the prior that
-    jumped: such a jump is more often the prior's fault than the place's; likewise, before there is a place, a search
-    is begun anew for a prior that contradicts it, but not again so soon. prior_drift: share of the way since a prior by
-    which it is less sure. resume_s: how old a place of before a restart may be. resume_points, resume_gain: the proof
-    that such a place needs, of which all that is in view must fit it as well: less new ground, for it was not chosen to
-    fit what is seen, but a better fit, for the odometry may have begun anew.
+    contradicts its prior. prior_heard_s: how long a prior is compared with the place. prior_doubt_s: how long a place
+    is kept, without fixes, where it was the prior that jumped: such a jump is more often the prior's fault than the
+    place's; likewise, before there is a place, a search is begun anew for a prior that contradicts it, but not again so
+    soon. prior_drift: share of the way since a prior by which it is less sure. resume_s: how old a place of before a
+    restart may be. resume_points, resume_gain: the proof that such a place needs, of which all that is in view must fit
+    it as well: less new ground, for it was not chosen to fit what is seen, but a better fit, for the odometry may have
+    begun anew.
 
     Accuracy. floor_m: standard deviation that nothing brings below. relief_m: of the ground in view against that
     below.
@@ -211,8 +211,8 @@ class Localizer:
         self._odometry = Odometry(c.odometry_age_s, c.history_s, c.speed_limit_m_s, c.jump_m, c.gap_s)
         self._altitude = History("altitude", c.altitude_age_s, c.history_s)
         self._prior: _Prior | None = None
-        # Where the clock was set back: the prior of before, when it was given, and where the odometry was.
-        self._before: tuple[_Prior, int, np.ndarray | None] | None = None
+        # Where the clock was set back: the prior of before, and where the odometry was.
+        self._before: tuple[_Prior, np.ndarray | None] | None = None
         self._stamp_ns: int | None = None
         self._handed: Handover | None = None
         self._forget_place()
@@ -302,7 +302,7 @@ class Localizer:
     def _add(self, history: History, stamp_ns: int, value: np.ndarray) -> None:
         if history.newest_ns is not None and self._went_back(stamp_ns, history.newest_ns):
             if self._set_back(stamp_ns, history.newest_ns):
-                self._begin_again(stamp_ns)
+                self._begin_again()
                 history = {"attitude": self._attitude, "odometry": self._odometry,
                            "altitude": self._altitude}[history.name]
             else:
@@ -315,24 +315,23 @@ class Localizer:
         return self._went_back(stamp_ns, newest_ns) and self._stamp_ns is not None and \
             self._went_back(stamp_ns, self._stamp_ns)
 
-    def _begin_again(self, stamp_ns: int) -> None:
-        """The clock was set back to a time: forget all but the rough position, of which the odometry will tell whether
+    def _begin_again(self) -> None:
+        """The clock was set back: forget all but the rough position, of which the odometry will tell whether
         time goes on by another name or a recording starts over."""
         prior, last_m, offset_m = self._prior, self._odometry.last, self._odometry.offset_m[:2]
         self.reset()
         if prior is not None:
             origin_m = None if prior.origin_m is None else prior.origin_m - offset_m  # of what it itself says
-            self._before = replace(prior, stamp_ns=int(stamp_ns), origin_m=origin_m), prior.stamp_ns, last_m
+            self._before = replace(prior, origin_m=origin_m), last_m
 
     def _prior_again(self, stamp_ns: int, position_m: np.ndarray) -> _Prior | None:
         """The rough position from before the clock was set back, once the odometry speaks again: where that goes on, so
         does the way since; else all begins anew, and one that was given later than this is of no use."""
-        (prior, given_ns, last_m), self._before = self._before, None
+        (prior, last_m), self._before = self._before, None
         if prior.origin_m is not None and last_m is not None and np.hypot(*(position_m - last_m)[:2]) < _GOES_ON_M:
-            return replace(prior, early=True, off_ns=0)
-        if given_ns > stamp_ns + _SECOND:
-            return None
-        return replace(prior, stamp_ns=given_ns, early=True, origin_m=None, off_ns=None)
+            return replace(prior, stamp_ns=int(stamp_ns), early=True, off_ns=0)
+        return None if prior.stamp_ns > stamp_ns + _SECOND else \
+            replace(prior, early=True, origin_m=None, off_ns=None)
 
     def _went_back(self, stamp_ns: int, newest_ns: int) -> bool:
         return stamp_ns < newest_ns - self.config.backwards_s * _SECOND
@@ -348,7 +347,7 @@ class Localizer:
                 late = (self._stamp_ns - stamp_ns) / _SECOND
                 return self._nothing(stamp_ns, Verdict.REFUSED, "the frame was seen already" if late == 0.0 else
                                      f"the frame is {late:.2f} s older than the one before")
-            self._begin_again(stamp_ns)
+            self._begin_again()
         frame = self._frame(stamp_ns)
         if isinstance(frame, str):
             return self._nothing(stamp_ns, Verdict.NO_INPUT, frame)

@@ -81,16 +81,13 @@ class ProbeSynthesisNode(ThermalNode):
         self._probe_id, self._asked_class = values.probe_id, values.probe_class
         files = [file for file in values.probe_files if file]
         if (wanted := (files, values.box)) != self._read:
-            try:
-                if files:
-                    self._class_name()
-                self._object.read(files, boxes_of(values.box, len(files)))
-                self._read = wanted
-            except ThermalReidError:
-                if other:  # the files read before show another object
-                    self._object.read([], [])
-                    self._read = None
-                raise
+            if other:  # the files read before show another object, whatever comes of these
+                self._object.read([], [])
+                self._read = None
+            if files:
+                self._class_name()
+            self._object.read(files, boxes_of(values.box, len(files)))
+            self._read = wanted
         self._make()
 
     def activate(self) -> None:

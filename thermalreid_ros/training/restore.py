@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
 
 from thermalreid_ros.engine.engine import open_model
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.detection import grey_frame
 from thermalreid_ros.evaluation.segmentation import read_frame
 from thermalreid_ros.training import detectors, export, export_segmenter, segmenters
 from thermalreid_ros.training.labellings import SIZE_PX, channels
@@ -135,7 +135,7 @@ def restore(model: str | Path, frames: Sequence[Path], out: Path) -> float:
         wrapped, parity = export_segmenter.SegmenterExport(network), export_segmenter.parity
     elif card.task == "detection" and named in detectors.NETWORKS:
         network = detectors.NETWORKS[named]()
-        pictures = [_grey(frame) for frame in frames]
+        pictures = [grey_frame(frame, {}) for frame in frames]
         inputs = [(torch.from_numpy(picture)[None, None].float(),
                    torch.from_numpy(export.patches(picture.shape, network.semantics_stride, known=number % 2 == 0)))
                   for number, picture in enumerate(pictures)]
@@ -154,11 +154,3 @@ def restore(model: str | Path, frames: Sequence[Path], out: Path) -> float:
     write_state({**facts, "averaged": weights} if card.task == "detection" else
                 {**facts, "weights": weights, "network": named, "data": {}, "evaluation": {}}, out)
     return difference
-
-
-def _grey(path: Path) -> np.ndarray:
-    """A frame as detectors see it, uint8 (H, W)."""
-    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if grey is None:
-        raise ThermalReidError(f"{path}: not a readable image")
-    return grey
