@@ -9,9 +9,10 @@ torch = pytest.importorskip("torch")
 from thermalreid_ros.engine import load_engine  # noqa: E402
 from thermalreid_ros.engine.engine import open_model  # noqa: E402
 from thermalreid_ros.errors import ThermalReidError  # noqa: E402
-from thermalreid_ros.training import detection, segmentation  # noqa: E402
+from thermalreid_ros.training import baselines, detection, embedding, segmentation  # noqa: E402
 from thermalreid_ros.training.export import DetectorExport  # noqa: E402
-from thermalreid_ros.training.restore import restore, unfold  # noqa: E402
+from thermalreid_ros.training.pairs import Pairs  # noqa: E402
+from thermalreid_ros.training.restore import restore, restore_embedding, unfold  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,40 @@ def test_another_network_is_refused(frames, tmp_path):
     path = open_model("segmenter_compact")[0]
     with pytest.raises(ThermalReidError, match="Conv are not the .* of GeoGan"):
         unfold(network, path, [lambda: network(torch.zeros(1, 3, 64, 64))])
-    with pytest.raises(ThermalReidError, match="vrai.*neither a detector nor a segmenter"):
+    with pytest.raises(ThermalReidError, match="vrai.*neither a detector nor a segmenter.*--pairs"):
         restore("vrai", frames, tmp_path / "weights.pt")
+    with pytest.raises(ThermalReidError, match="geogan.*no embedding and no baseline.*--images"):
+        restore_embedding("geogan", pairs_of_noise(2), tmp_path / "weights.pt")
     assert not list(tmp_path.iterdir())
+
+
+def pairs_of_noise(count: int) -> Pairs:
+    rng = np.random.default_rng(5)
+
+    def smooth(size: int, channels: int, mean: float, spread: float) -> torch.Tensor:
+        pictures = [[sum(cv2.resize(rng.normal(0, spread, (size // s, size // s)).astype(np.float32), (size, size),
+                                    interpolation=cv2.INTER_CUBIC) for s in (2, 8)) for _ in range(channels)]
+                    for _ in range(count)]
+        return torch.from_numpy(mean + np.array(pictures))
+
+    none = torch.zeros(count, 0)
+    return Pairs(smooth(128, 3, 126, 30).clamp(0, 255).to(torch.uint8), none, none, smooth(96, 1, 29000, 300).int(),
+                 torch.full((count, 1), 40.0), none, torch.zeros(count, dtype=torch.int64),
+                 torch.arange(count), torch.arange(count), none)
+
+
+@pytest.mark.parametrize("name, load", [("reid_embedding", embedding.load_weights), ("vrai", baselines.load_weights),
+                                        ("bot_bs_retrained", baselines.load_weights)])
+def test_a_restored_embedding_computes_what_the_model_does(name, load, tmp_path):
+    pairs = pairs_of_noise(4)
+    assert restore_embedding(name, pairs, tmp_path / "weights.pt") < 5e-3
+    network, facts = load(tmp_path / "weights.pt")
+    assert facts["step"] > 0
+    rng = np.random.default_rng(6)
+    pictures = np.repeat(rng.uniform(0, 30, (2, 1, network.size_px, network.size_px)).astype(np.float32), 3, 1)
+    hot = np.array([0, 1], np.float32)
+    theirs = load_engine(name, providers=("cpu",)).run({"pictures": pictures, "thermal": hot})
+    with torch.no_grad():
+        mine = network.flown(torch.from_numpy(pictures), torch.from_numpy(hot))
+    assert np.abs(mine[0].numpy() - theirs["embedding"]).max() < 5e-3
+    assert np.abs(mine[1].numpy() - theirs["classes"]).max() < 5e-3

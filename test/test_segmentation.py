@@ -10,7 +10,7 @@ from thermalreid_ros.cli import main
 from thermalreid_ros.engine import EngineError, load_engine
 from thermalreid_ros.engine.engine import open_model
 from thermalreid_ros.engine.packing import write_card
-from thermalreid_ros.evaluation.confusion import UNSEEN_KEPT, count_pixels, figures, row_shares
+from thermalreid_ros.evaluation.confusion import UNSEEN_KEPT, count_pixels, figures, mean_over_towns, row_shares
 from thermalreid_ros.localization.segmenter import CONTRAST_LEVELS_PER_K, Segmenter, temperature_levels
 from thermalreid_ros.localization.types import LocalizationError
 from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA
@@ -144,6 +144,18 @@ def data(tmp_path):
     records = [{"id": k, "file_name": f"{k}.png", "night": bool(k)} for k in range(2)]
     (folder / "annotations/val.json").write_text(json.dumps({"images": records, "annotations": [], "categories": []}))
     return folder
+
+
+def test_towns_count_alike_however_large_they_are():
+    easy, hard = np.zeros((5, 5), np.int64), np.zeros((5, 5), np.int64)
+    easy[0], hard[0] = (900_000, 100_000, 0, 0, 0), (12_000, 6_000, 0, 2_000, 0)
+    easy[1], hard[1] = (0, 50_000, 0, 0, 0), (0, 10, 90, 0, 0)  # too few to say what the hard one's roads are like
+    table = mean_over_towns([easy, hard])
+    np.testing.assert_allclose(table[0], (0.75, 0.2, 0, 0.05, 0))
+    np.testing.assert_allclose(table[1], (0, 1, 0, 0, 0))
+    assert table[4, 4] == UNSEEN_KEPT
+    np.testing.assert_allclose(mean_over_towns([easy + 1]), row_shares(easy + 1))
+    np.testing.assert_allclose(table.sum(1), 1)
 
 
 def test_radiometric_frames_are_measured_and_noted_apart(data, tmp_path):

@@ -195,6 +195,13 @@ def test_sets_are_read_whole_and_reduced(tmp_path):
     small = read_labelled([tmp_path, tmp_path], "train", size_px=(32, 32), colour=False, limit=2)
     assert small.thermal.shape == (4, 32, 32) and not len(small.colour) and small.temperature_c.shape == (2, 32, 32)
     assert len(read_labelled([tmp_path], "val")) == 0
+    finished = json.loads((tmp_path / "annotations/train.json").read_text())["images"]
+    (tmp_path / "unfinished/sessions").mkdir(parents=True)
+    for kind in ("images", "masks"):
+        (tmp_path / "unfinished" / kind).symlink_to(tmp_path / kind)
+    for number, (split, some) in enumerate((("train", finished[:2]), ("val", finished[2:3]))):
+        (tmp_path / f"unfinished/sessions/{number:05d}.json").write_text(json.dumps({"split": split, "images": some}))
+    assert [len(read_labelled([tmp_path / "unfinished"], split)) for split in ("train", "val")] == [2, 1]
     cv2.imwrite(str(tmp_path / "images/thermal16/train0.png"), frames.thermal[0])
     with pytest.raises(ThermalReidError, match="thermal16/train0.png: no picture of 16 bits"):
         read_labelled([tmp_path], "train")
@@ -202,7 +209,7 @@ def test_sets_are_read_whole_and_reduced(tmp_path):
     (tmp_path / "masks/semantic/train3.png").unlink()
     with pytest.raises(ThermalReidError, match="train3.png: missing"):
         read_labelled([tmp_path], "train")
-    with pytest.raises(ThermalReidError, match="no finished data set"):
+    with pytest.raises(ThermalReidError, match="neither annotations nor a finished session"):
         read_labelled([tmp_path / "images"], "train")
 
 

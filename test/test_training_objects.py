@@ -248,6 +248,13 @@ def test_what_tells_lengths_is_begun_with(folder, sketches, tmp_path, capsys):
     assert "22 sketches of 11 identities" in capsys.readouterr().out
     trained = embedding.load_weights(tmp_path / "run" / "weights.pt")[0]
     torch.testing.assert_close(trained.stems[0][1].running_var, network.stems[0][1].running_var)
+    begun = command[:]
+    begun[begun.index("--length"):begun.index(str(weights)) + 1] = ["--start", str(tmp_path / "run" / "weights.pt")]
+    assert main([*begun[:-1], str(tmp_path / "on")]) == 0
+    again = embedding.load_weights(tmp_path / "on" / "weights.pt")[0]
+    torch.testing.assert_close(again.heads[1].weight, trained.heads[1].weight, atol=5e-3, rtol=0)
+    assert main([*begun, "--length", str(weights)]) == 2
+    assert "--length and --start" in capsys.readouterr().err
     command[command.index(str(weights))] = str(folder / "sessions" / "000_00.npz")
     assert main([*command[:-1], str(tmp_path / "other")]) == 2
     assert "000_00.npz" in capsys.readouterr().err

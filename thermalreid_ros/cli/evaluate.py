@@ -249,7 +249,7 @@ def _note_segmentation(args: argparse.Namespace, figures: dict) -> None:
     values["mIoU"] = figures["miou"]
     metrics = _with_noted(card, values, args, figures, _short_command("segmentation", path, args))
     key = {"thermal16": "confusion_radiometric", "colour": None}.get(args.images.name, "confusion")
-    write_card(path, {**card.to_mapping(), "metrics": metrics, **({key: figures["confusion"]} if key else {})})
+    write_card(path, {**card.to_mapping(), "metrics": metrics, **({key: figures["confusion_of_towns"]} if key else {})})
     print(f"noted on {path.with_suffix('.yaml')}")
 
 

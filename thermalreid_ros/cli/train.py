@@ -72,13 +72,18 @@ def add_parser(subparsers) -> None:
     int8.add_argument("--frames", type=positive(int), default=48, help="of each folder (default 48)")
     int8.set_defaults(part=_int8)
     restore = parts.add_parser("restore", help="a shipped model as weights to go on from",
-                               description="Writes a weights.pt that `train detector` and `train segmenter` begin with "
-                               "(--start): the model's own weights, with the batch normalisation that export folded.")
-    restore.add_argument("--model", required=True, help="a detector or segmenter: a shipped model's name, or an .onnx "
-                         "file")
-    restore.add_argument("--images", type=Path, nargs="+", required=True, metavar="DIR",
-                         help="folders of frames like those to train on, to measure what normalisation needs")
-    restore.add_argument("--frames", type=positive(int), default=64, help="of each folder (default 64)")
+                               description="Writes a weights.pt that `train detector`, `segmenter`, `embedding` and "
+                               "`baseline` begin with (--start): the model's own weights, with the batch normalisation "
+                               "that export folded.")
+    restore.add_argument("--model", required=True, help="a detector, segmenter, embedding or baseline: a shipped "
+                         "model's name, or an .onnx file")
+    seen = restore.add_mutually_exclusive_group(required=True)
+    seen.add_argument("--images", type=Path, nargs="+", metavar="DIR",
+                      help="of a detector or segmenter: folders of frames like those to train on, to measure what "
+                      "normalisation needs")
+    seen.add_argument("--pairs", type=Path, nargs="+", metavar="DIR",
+                      help="of an embedding or baseline: sets of `thermalreid world pairs`")
+    restore.add_argument("--frames", type=positive(int), default=64, help="of each folder of --images (default 64)")
     restore.add_argument("--out", type=output_file, required=True, metavar="weights.pt")
     restore.set_defaults(part=_restore)
     perspective = parts.add_parser("perspective", help="how large things look, for a detector's card",
@@ -223,15 +228,14 @@ def _check_device(device: str, torch) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    import cv2
-
+    from thermalreid_ros.evaluation.detection import grey_frame
     from thermalreid_ros.training.detection import load_checkpoint
     from thermalreid_ros.training.export import export_detector
     from thermalreid_ros.training.folders import spread
 
     detector, recipe, step = load_checkpoint(args.checkpoint)
     paths = spread(args.images, 10)
-    frames = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
+    frames = [grey_frame(path, {}) for path in paths]
     training = {"data": args.data, "licence": args.licence, "command": args.command, "seed": recipe["seed"],
                 "steps": step, "images_seen": step * recipe["batch"], "recipe": recipe}
     if args.remark:
@@ -255,9 +259,14 @@ def _int8(args: argparse.Namespace) -> int:
 
 def _restore(args: argparse.Namespace) -> int:
     from thermalreid_ros.training.folders import spread
-    from thermalreid_ros.training.restore import restore
+    from thermalreid_ros.training.pairs import read_pairs
+    from thermalreid_ros.training.restore import restore, restore_embedding
 
-    difference = restore(args.model, [path for folder in args.images for path in spread(folder, args.frames)], args.out)
+    if args.pairs:
+        difference = restore_embedding(args.model, read_pairs(args.pairs), args.out)
+    else:
+        frames = [path for folder in args.images for path in spread(folder, args.frames)]
+        difference = restore(args.model, frames, args.out)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, differs from {args.model} by {difference:.1e} at most")
     return 0
 

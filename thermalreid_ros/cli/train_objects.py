@@ -30,6 +30,8 @@ def add_parsers(parts: argparse._SubParsersAction) -> None:
         if name == "embedding":
             parser.add_argument("--length", type=Path, metavar="WEIGHTS.pt",
                                 help="of `train length`: begin with what it knows of photographs")
+            parser.add_argument("--start", type=Path, metavar="WEIGHTS.pt",
+                                help="of an embedding trained before, or restored: begin with all of it")
         elif name == "baseline":
             parser.add_argument("--network", required=True, help="vrai or bot_bs")
             parser.add_argument("--bands", required=True, help="visible: learned on photographs alone, as the paper "
@@ -106,9 +108,11 @@ def _synthesis(args: argparse.Namespace) -> int:
 def _embedding(args: argparse.Namespace) -> int:
     from thermalreid_ros.training.embedding import EmbeddingRecipe, train
 
+    if args.length is not None and args.start is not None:
+        raise ThermalReidError("--length and --start both say what to begin with; give one of them")
     recipe = EmbeddingRecipe(identities=args.batch, learning_rate=args.learning_rate, seed=args.seed)
     weights = train(recipe, _pairs(args, traits=True), args.out, sketches=_sketches(args),
-                    length=args.length, minutes=args.minutes, steps=args.steps, log=_log)
+                    length=args.length, start=args.start, minutes=args.minutes, steps=args.steps, log=_log)
     print(f"trained: {weights}")
     return 0
 

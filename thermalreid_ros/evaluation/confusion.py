@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from thermalreid_ros.maps.classes import CLASS_COUNT, CLASS_NAMES
 
 #: Share of pixels that a class keeps in `row_shares` where no pixel of it was seen, so that nothing is known of it.
 UNSEEN_KEPT = 0.6
+_LEAST_OF_TOWN = 10_000  # pixels of a class, below which a town says nothing of it
 
 
 def count_pixels(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -39,3 +42,15 @@ def row_shares(counts: np.ndarray) -> np.ndarray:
     unseen = np.full_like(counts, (1 - UNSEEN_KEPT) / (len(counts) - 1))
     np.fill_diagonal(unseen, UNSEEN_KEPT)
     return np.where(total > 0, counts / np.maximum(total, 1), unseen)
+
+
+def mean_over_towns(counts: Sequence[np.ndarray]) -> np.ndarray:
+    """row_shares as the mean over towns, given the counts of each: what to expect over the next one. Of pixels that are
+    pooled, a town with many or large easy surfaces would make a segmenter look surer than it is over others. A town
+    counts for a class of which it shows enough; where none does, pixels are pooled."""
+    table = row_shares(np.sum(counts, axis=0))
+    for row in range(len(table)):
+        telling = [row_shares(town)[row] for town in counts if np.sum(town[row]) >= _LEAST_OF_TOWN]
+        if telling:
+            table[row] = np.mean(telling, axis=0)
+    return table

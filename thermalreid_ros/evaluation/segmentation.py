@@ -13,7 +13,7 @@ import numpy as np
 
 from thermalreid_ros.camera.thermal import FrameError, ThermalFrame, ThermalUnits, make_frame
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.evaluation.confusion import count_pixels, figures
+from thermalreid_ros.evaluation.confusion import count_pixels, figures, mean_over_towns
 from thermalreid_ros.evaluation.pictures import save_picture, save_plot
 from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.localization.types import SemanticMask
@@ -84,9 +84,11 @@ def at_frame_size(mask: SemanticMask) -> np.ndarray:
 
 def evaluate_segmentation(segmenter: Segmenter, data: LabelledSet,
                           progress: Callable[[Sequence], Iterable] = iter) -> dict:
-    """evaluation.confusion.figures over all pixels of the frames at their own size; median_ms of whole segment()
-    calls; `night` and `day`: mIoU and frames of either, where the records tell them apart."""
+    """evaluation.confusion.figures over all pixels of the frames at their own size; confusion_of_towns: mean_over_towns
+    by the records' `map`; median_ms of whole segment() calls; `night` and `day`: mIoU and frames of either, where the
+    records tell them apart."""
     counts = np.zeros((2, CLASS_COUNT, CLASS_COUNT), np.int64)
+    of_town: dict[str, np.ndarray] = {}
     times_ms, frames = [], [0, 0]
     for k in progress(range(len(data.frames))):
         frame, truth = read_frame(data.frames[k]), read_mask(data.masks[k])
@@ -97,9 +99,13 @@ def evaluate_segmentation(segmenter: Segmenter, data: LabelledSet,
         mask = segmenter.segment(frame)
         times_ms.append(1e3 * (time.perf_counter() - started))
         night = int(bool(data.records[k].get("night")))
-        counts[night] += count_pixels(truth, at_frame_size(mask))
+        own = count_pixels(truth, at_frame_size(mask))
+        counts[night] += own
+        town = str(data.records[k].get("map"))
+        of_town[town] = of_town.get(town, 0) + own
         frames[night] += 1
-    found = {**figures(counts.sum(0)), "frames": len(times_ms), "median_ms": float(np.median(times_ms)),
+    found = {**figures(counts.sum(0)), "confusion_of_towns": np.round(mean_over_towns([*of_town.values()]), 5).tolist(),
+             "frames": len(times_ms), "median_ms": float(np.median(times_ms)),
              "model": segmenter.engine.card.name, "provider": segmenter.engine.provider}
     for night, name in enumerate(("day", "night")):
         if all(frames):

@@ -148,6 +148,11 @@ class EmbeddingNetwork(nn.Module):
         self.mix.load_state_dict(length.mix.state_dict())
         self._pretrained = True
 
+    def load_weights(self, path: Path) -> None:
+        """Begin with all of an embedding that was trained before."""
+        self.load_state_dict(load_weights(path)[0].state_dict())
+        self._pretrained = True
+
     def train(self, mode: bool = True):
         """Statistics of pretrained layers stay as they are: batches are small, and of two bands."""
         super().train(mode)
@@ -403,13 +408,14 @@ def share_across(progress: float, alone: float) -> float:
 
 
 def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, sketches: Pairs | None = None,
-          length: Path | None = None, minutes: float, steps: int = 10**9,
+          length: Path | None = None, start: Path | None = None, minutes: float, steps: int = 10**9,
           log: Callable[[str], None] = print, checkpoint_every_s: float = 60.0) -> Path:
     """Train for so many minutes or steps, going on from `out/checkpoint.pt`; returns the path of `out/weights.pt`,
     the averaged network at half precision. The identities held out (Pairs.held_out) are measured on at the end:
     `out/metrics.json`.
     pairs: with their traits. sketches: learned from beside them. length: weights to begin with, see
-    EmbeddingNetwork.load_length; without, the first layers are trained, too.
+    EmbeddingNetwork.load_length. start: of an embedding trained before, in their place. Without either the first layers
+    are trained, too.
 
     ThermalReidError where a checkpoint of another recipe is there.
     """
@@ -423,8 +429,12 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, sketches: Pairs |
         training = training.with_sketches(sketches)
     sampler = IdentitySampler(training, recipe)
     model = EmbeddingNetwork(recipe.dropout)
-    if length is not None:
+    pretrained = length is not None or start is not None
+    if start is not None:
+        model.load_weights(start)
+    elif length is not None:
         model.load_length(length)
+    if pretrained:
         for part in (*model.stems, *model.features[:_FROZEN]):
             part.requires_grad_(False)
     model = model.to(device, memory_format=torch.channels_last).train()
@@ -432,10 +442,11 @@ def train(recipe: EmbeddingRecipe, pairs: Pairs, out: Path, *, sketches: Pairs |
     backbone = [parameter for part in (model.stems, model.features) for parameter in part.parameters()
                 if parameter.requires_grad]
     fresh = [parameter for name, parameter in model.named_parameters() if not name.startswith(("stems.", "features."))]
-    rate = 1.0 if length is None else recipe.backbone_rate
+    rate = recipe.backbone_rate if pretrained else 1.0
     optimiser = torch.optim.AdamW(scaled(((fresh, 1.0), (backbone, rate)), recipe.weight_decay),
                                   lr=recipe.learning_rate, fused=kind == "cuda")
-    facts = {**asdict(recipe), "sketches": sketches is not None, "pretrained": length is not None}
+    facts = {**asdict(recipe), "sketches": sketches is not None, "pretrained": pretrained,
+             "start": start is not None}
     course = Course(out, {"model": model, "averaged": averaged.model, "optimiser": optimiser}, facts, device=device,
                     minutes=minutes, steps=steps, log=log, checkpoint_every_s=checkpoint_every_s)
     # On CPUs the gradients of depthwise convolutions are several times slower at half precision.

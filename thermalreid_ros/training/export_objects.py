@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +111,6 @@ def export_embedding(network: nn.Module, out: Path, *, photographs: Iterable[np.
 
     photographs: uint8 (S, S, 3); thermal: float32 (S, S) degrees Celsius; squares to compare on.
     """
-    inputs = [{"pictures": np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32)),
-               "thermal": np.zeros(1, np.float32)} for picture in photographs]
-    inputs += [{"pictures": np.repeat(np.float32(crop)[None, None], 3, axis=1), "thermal": np.ones(1, np.float32)}
-               for crop in thermal]
     size = network.size_px
     card = {
         "task": "embedding", "architecture": architecture,
@@ -127,7 +123,15 @@ def export_embedding(network: nn.Module, out: Path, *, photographs: Iterable[np.
                     {"name": "classes", "shape": ["count", len(CLASS_NAMES)], "meaning": "probabilities of classes"}],
         "classes": list(CLASS_NAMES), "crop_margin": MARGIN,
     }
-    return _export(EmbeddingExport(network), out, inputs, card, **facts)
+    return _export(EmbeddingExport(network), out, embedding_inputs(photographs, thermal), card, **facts)
+
+
+def embedding_inputs(photographs: Iterable[np.ndarray], thermal: Iterable[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Each picture, as of export_embedding, as an EmbeddingExport and its model take it."""
+    return [{"pictures": np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32)),
+             "thermal": np.zeros(1, np.float32)} for picture in photographs] + [
+            {"pictures": np.repeat(np.float32(crop)[None, None], 3, axis=1), "thermal": np.ones(1, np.float32)}
+            for crop in thermal]
 
 
 def export_length(network: LengthNetwork, out: Path, *, photographs: Iterable[np.ndarray],
@@ -158,7 +162,7 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
     """Export what `train synthesis`, `train embedding` and `train length` left in weights.pt, with the figures measured
     there, to models in the folder out: {model: largest difference from torch}. pairs: to compare on, from a set that
     data_from names. about: data, licence and command, for the cards. int8: store the large weights so."""
-    rows = _seen_from_above(pairs)
+    rows = seen_from_above(pairs)
     written: dict[Path, float] = {}
     if synthesis is not None:
         generators, state = load_generators(synthesis)
@@ -180,7 +184,7 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
                 int8=int8, extra={"mean_offsets_k": offsets, "errors_k": errors})
     if embedding is not None:
         network, state = load_embedding(embedding)
-        photographs, thermal = _crops(pairs, rows, network.size_px)
+        photographs, thermal = crops_of(pairs, rows, network.size_px)
         written[out / "reid_embedding.onnx"] = export_embedding(
             network, out / "reid_embedding.onnx", photographs=photographs, thermal=thermal, int8=int8,
             **_facts(state, about, _ranks(state), f"{len(rows)} crops of each band of {data_from}"))
@@ -191,7 +195,7 @@ def export_trained(pairs: Pairs, out: Path, *, synthesis: Path | None, embedding
         shares = [{"name": f"{figure} of ln of the length, {name}", "value": own[figure]}
                   for name, own in state["metrics"]["held_out"].items() for figure in ("spread", "error")]
         written[out / "photograph_length.onnx"] = export_length(
-            network, out / "photograph_length.onnx", photographs=_crops(pairs, rows, network.size_px)[0], int8=int8,
+            network, out / "photograph_length.onnx", photographs=crops_of(pairs, rows, network.size_px)[0], int8=int8,
             told=told, **_facts(state, about, shares, f"{len(rows)} photographs of {data_from}"))
     return written
 
@@ -201,21 +205,21 @@ def export_baseline(weights: Path, pairs: Pairs, out: Path, *, about: Mapping[st
     """Export what `train baseline` left in weights.pt to a model out (.onnx) that Embedder runs; returns the largest
     difference from torch. pairs, about, data_from, int8: as of export_trained."""
     network, state = load_baseline(weights)
-    recipe, rows = state["recipe"], _seen_from_above(pairs)
-    photographs, thermal = _crops(pairs, rows, network.size_px)
+    recipe, rows = state["recipe"], seen_from_above(pairs)
+    photographs, thermal = crops_of(pairs, rows, network.size_px)
     return export_embedding(
         network, out, photographs=photographs, thermal=thermal, int8=int8,
         architecture=_BASELINES[recipe["network"]].format(width=recipe["width"]) + _BANDS[recipe["bands"]],
         **_facts(state, about, _ranks(state), f"{len(rows)} crops of each band of {data_from}"))
 
 
-def _seen_from_above(pairs: Pairs, most: int = 8) -> torch.Tensor:
+def seen_from_above(pairs: Pairs, most: int = 8) -> torch.Tensor:
     """Numbers of the first pairs whose object a drone saw: of an empty crop the contrast, which the networks see, is
     rounding alone."""
     return torch.nonzero(pairs.drone_px[:, 0] > 0)[:most, 0]
 
 
-def _crops(pairs: Pairs, rows: torch.Tensor, size_px: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def crops_of(pairs: Pairs, rows: torch.Tensor, size_px: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Photographs and thermal crops of some pairs, as export_embedding takes them."""
     seen = cut(celsius(pairs.drone[rows, 0])[:, None], middle_squares(len(rows), rows.device), size_px)
     return [_picture(picture) for picture in colour_batch(pairs, rows, size_px)], list(seen[:, 0].numpy())
@@ -274,18 +278,20 @@ def _export(module: nn.Module, out: Path, inputs: list[dict[str, np.ndarray]], c
     return export_onnx(
         module, out, arguments=arguments, int8=int8, limit=MAX_DIFFERENCE, compared_on=data_from,
         card={**card, "training": dict(training), "metrics": list(metrics), **(extra or {})},
-        compare=lambda own, model: {"max_abs_difference": _difference(own, model, inputs, card)},
+        compare=lambda own, model: {"max_abs_difference": difference(own, model, inputs, [
+            spec["name"] for spec in card["outputs"]])},
     )["max_abs_difference"]
 
 
-def _difference(module: nn.Module, model: Path, inputs: list[dict[str, np.ndarray]], card: Mapping[str, Any]) -> float:
-    """Largest difference of any output, temperatures in units of MEAN_SCALE_K."""
+def difference(module: nn.Module, model: Path, inputs: list[dict[str, np.ndarray]], outputs: Sequence[str]) -> float:
+    """Largest difference of any of a model's outputs from those of a module, temperatures in units of MEAN_SCALE_K.
+    inputs: each by name, in the module's order."""
     engine, worst = load_engine(model, providers=("cpu",)), 0.0
     for feed in inputs:
         out = engine.run(feed)
         with torch.no_grad():
-            expected = module(*(torch.from_numpy(feed[spec["name"]]) for spec in card["inputs"]))
-        for spec, values in zip(card["outputs"], expected):
-            scale = MEAN_SCALE_K if spec["name"] == "temperature" else 1.0
-            worst = max(worst, float(np.abs(out[spec["name"]] - values.numpy()).max()) / scale)
+            expected = module(*map(torch.from_numpy, feed.values()))
+        for name, values in zip(outputs, expected):
+            scale = MEAN_SCALE_K if name == "temperature" else 1.0
+            worst = max(worst, float(np.abs(out[name] - values.numpy()).max()) / scale)
     return worst

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.engine.int8 import Recorder, write_int8_form
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.evaluation.segmentation import read_frame
+from thermalreid_ros.evaluation.detection import grey_frame
+from thermalreid_ros.evaluation.segmentation import read_frame, read_mask
 from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.training.folders import short, spread
 
@@ -35,10 +35,8 @@ def quantise(model: Path, folders: Sequence[Path], frames: int, command: str) ->
         for number, path in enumerate(paths):
             if task == "segmentation":
                 Segmenter(engine).segment(read_frame(path))
-            elif (grey := cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) is None:
-                raise ThermalReidError(f"{path}: not a readable image")
             else:
-                Detector(engine).detect(grey, _labels(path) if number % 2 else None)
+                Detector(engine).detect(grey_frame(path, {}), _labels(path) if number % 2 else None)
     engine.close()
     note: dict[str, Any] = {"ranges_from": f"frames: {', '.join(used)}", "command": command}
     return write_int8_form(model, engine.feeds, note)
@@ -46,4 +44,4 @@ def quantise(model: Path, folders: Sequence[Path], frames: int, command: str) ->
 
 def _labels(frame: Path) -> np.ndarray | None:
     mask = frame.parent.parent.parent / "masks" / "semantic" / f"{frame.stem}.png"
-    return cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) if mask.is_file() else None
+    return read_mask(mask) if mask.is_file() else None

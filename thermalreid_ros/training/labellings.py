@@ -45,7 +45,8 @@ class LabelledFrames:
 
 def read_labelled(sets: Sequence[Path], split: str, *, size_px: tuple[int, int] = SIZE_PX, colour: bool = True,
                   limit: int | None = None) -> LabelledFrames:
-    """Read a split of data sets as `world dataset` makes them; sets without that split are passed over.
+    """Read a split of data sets as `world dataset` makes them, of unfinished ones the sessions that are there; sets
+    without that split are passed over.
 
     Pictures in the visible band and radiometric ones (images/thermal16) are taken where there are any. limit: at most
     so many frames of each set, evenly spread. Frames larger than size_px (width, height) are reduced, labels by
@@ -126,13 +127,18 @@ def reduce_labels(labels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
 
 def _names(folder: Path, split: str) -> list[str]:
     path = folder / "annotations" / f"{split}.json"
-    if not path.exists():
-        if (folder / "annotations").is_dir():
-            return []
-        raise ThermalReidError(f"{folder}: no finished data set (annotations are missing); make it with: thermalreid "
-                               "world dataset")
+    finished = (folder / "annotations").is_dir()
+    parts = [path] * path.exists() if finished else sorted((folder / "sessions").glob("*.json"))
+    if not parts and not finished:
+        raise ThermalReidError(f"{folder}: no data set (it has neither annotations nor a finished session); make it "
+                               "with: thermalreid world dataset")
+    names = []
     try:
-        return [record["file_name"] for record in json.loads(path.read_text())["images"]]
+        for path in parts:
+            facts = json.loads(path.read_text())
+            if finished or facts["split"] == split:
+                names += [record["file_name"] for record in facts["images"]]
+        return names
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ThermalReidError(f"{path}: no COCO file of a data set ({type(error).__name__}: {error})") from None
 

@@ -243,7 +243,7 @@ class _SessionRenderer:
                 black_hot=gain.black_hot, air_k=round(float(weather.air_temperature_k(hour)), 2),
                 cloud_cover=round(weather.cloud_cover, 3)))
             annotations += [coco_annotation(0, number, item) for item in true_objects(capture, actors, city.grid)]
-        facts = {"images": images, "annotations": annotations, "weather": asdict(weather),
+        facts = {"split": session.split, "images": images, "annotations": annotations, "weather": asdict(weather),
                  "differences": city.differences.as_dict()}
         write_atomically(_session_path(self._out, session), json.dumps(facts))
         return session.count
