@@ -81,6 +81,10 @@ def test_another_network_is_refused(frames, tmp_path):
         restore("vrai", frames, tmp_path / "weights.pt")
     with pytest.raises(ThermalReidError, match="geogan.*no embedding and no baseline.*--images"):
         restore_embedding("geogan", pairs_of_noise(2), tmp_path / "weights.pt")
+    unseen = pairs_of_noise(2)
+    unseen.drone_px[:] = 0
+    with pytest.raises(ThermalReidError, match="no object of these pairs was seen by a drone"):
+        restore_embedding("vrai", unseen, tmp_path / "weights.pt")
     assert not list(tmp_path.iterdir())
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from thermalreid_ros.camera.crops import MARGIN
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
+from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.training.baselines import load_weights as load_baseline
 from thermalreid_ros.training.embedding import colour_batch
 from thermalreid_ros.training.embedding import load_weights as load_embedding
@@ -215,8 +216,12 @@ def export_baseline(weights: Path, pairs: Pairs, out: Path, *, about: Mapping[st
 
 def seen_from_above(pairs: Pairs, most: int = 8) -> torch.Tensor:
     """Numbers of the first pairs whose object a drone saw: of an empty crop the contrast, which the networks see, is
-    rounding alone."""
-    return torch.nonzero(pairs.drone_px[:, 0] > 0)[:most, 0]
+    rounding alone. ThermalReidError where it saw none."""
+    seen = torch.nonzero(pairs.drone_px[:, :1] > 0)[:most, 0]
+    if not len(seen):
+        raise ThermalReidError("no object of these pairs was seen by a drone; make some with `thermalreid world pairs` "
+                               "without --drone 0")
+    return seen
 
 
 def crops_of(pairs: Pairs, rows: torch.Tensor, size_px: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
