@@ -105,8 +105,8 @@ def add_parser(subparsers) -> None:
     segmenter = parts.add_parser("segmenter", help="a segmentation network on rendered data sets")
     segmenter.add_argument("--network", choices=("geogan", "segmenter_compact"), default="segmenter_compact")
     segmenter.add_argument("--sets", type=Path, nargs="+", required=True, metavar="DIR",
-                           help="data sets as `world dataset` makes them, finished or not; their train split is trained "
-                           "on, their val split measured at the end")
+                           help="data sets as `world dataset` makes them, finished or not; their train split is "
+                           "trained on, their val split measured at the end")
     segmenter.add_argument("--start", type=Path, metavar="weights.pt", help="begin with the network of an earlier "
                            "training")
     segmenter.add_argument("--steps", type=positive(int), help="end after so many steps")
