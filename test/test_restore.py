@@ -1,5 +1,7 @@
 """Shipped models as weights to go on from."""
 
+import copy
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from thermalreid_ros.engine.engine import open_model  # noqa: E402
 from thermalreid_ros.errors import ThermalReidError  # noqa: E402
 from thermalreid_ros.training import baselines, detection, embedding, segmentation  # noqa: E402
 from thermalreid_ros.training.export import DetectorExport  # noqa: E402
+from thermalreid_ros.training.normalisation import normalised, renormalise  # noqa: E402
 from thermalreid_ros.training.pairs import Pairs  # noqa: E402
 from thermalreid_ros.training.restore import restore, restore_embedding, unfold  # noqa: E402
 
@@ -118,3 +121,24 @@ def test_a_restored_embedding_computes_what_the_model_does(name, load, tmp_path)
         mine = network.flown(torch.from_numpy(pictures), torch.from_numpy(hot))
     assert np.abs(mine[0].numpy() - theirs["embedding"]).max() < 5e-3
     assert np.abs(mine[1].numpy() - theirs["classes"]).max() < 5e-3
+
+
+def test_a_network_is_set_to_other_pictures_and_computes_what_it_did(frames, tmp_path):
+    """Whole frames gave the statistics, small bright crops are to be trained on: in training it then computes of them
+    what it does in eval mode, which without it would be something else."""
+    restore("yolo_semantic", frames, tmp_path / "weights.pt")
+    network, _, _ = detection.load_checkpoint(tmp_path / "weights.pt")
+    other = copy.deepcopy(network)
+    grey = np.stack([cv2.imread(str(frame), 0)[32:96, 32:96] for frame in frames])[:, None]
+    crops = torch.from_numpy(np.clip(1.6 * grey.astype(np.float32) - 20, 0, 255))
+    labels = torch.full((len(crops), 1, 64, 64), 1, dtype=torch.uint8)
+    renormalise(other, [lambda: other(crops, labels)])
+    spreads = [float(after.running_var.max()) for after in normalised(other).values()]
+    assert len(spreads) > 20 and max(spreads) < 1.001
+    with torch.no_grad():
+        before, after = network(crops, labels), other(crops, labels)
+        trained, unset = other.train()(crops, labels), network.train()(crops, labels)
+    for was, now, during, without in zip(before, after, trained, unset, strict=True):
+        spread = float(was.std())
+        assert float((now - was).abs().max()) < 1e-3 * spread
+        assert float((during - was).abs().mean()) < 0.05 * spread < float((without - was).abs().mean())

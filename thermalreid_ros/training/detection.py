@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,9 +18,11 @@ from thermalreid_ros.training.course import warm_cosine
 from thermalreid_ros.training.detectors import NETWORKS, YoloCompact
 from thermalreid_ros.training.frames import CropSampler, TrainingSet
 from thermalreid_ros.training.losses import compact_loss, semantic_loss
+from thermalreid_ros.training.normalisation import renormalise
 from thermalreid_ros.training.weights import Averaged, scaled, set_rate, write_state
 
 _HALVED_FROM = 256  # weights.pt: tensors of fewer elements stay as they are
+_SHOWN, _BEFORE = 24, 10**9  # batches of crops that statistics are taken from, and the number of the first
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,17 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
     cv2.setNumThreads(0)
     kind = torch.device(device).type
     torch.backends.cudnn.benchmark = True  # all batches are of one size
-    model = build(recipe.network, backbone_weights)
+    model = build(recipe.network, backbone_weights).to(device, memory_format=torch.channels_last)
+    sampler = CropSampler(sets, recipe.crop_px, recipe.seed, inversion=recipe.inversion, variation=recipe.variation,
+                          semantics_stride=model.semantics_stride if recipe.semantics else 0, device=device)
     if start is not None and not path.exists():
         begun_with, told, steps = load_checkpoint(start)
         if told["network"] != recipe.network:
             raise ThermalReidError(f"{start}: holds {told['network']}, not {recipe.network}")
         model.load_state_dict(begun_with.state_dict())
+        # Crops around objects are not what whole frames are, from which a restored network has its statistics.
+        renormalise(model.eval(), [partial(_shown, model, sampler, _BEFORE + k, recipe.batch) for k in range(_SHOWN)])
         log(f"begun with the weights of {start}, {steps} steps")
-    model = model.to(device, memory_format=torch.channels_last)
     averaged = Averaged(model, recipe.ema)
     pretrained = []
     if (backbone_weights is not None or start is not None) and isinstance(model, YoloCompact):
@@ -121,8 +127,6 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
             raise ThermalReidError(f"{path}: made with another recipe ({changed} differ); choose another --out")
         log(f"resumed at step {step} of {recipe.steps}")
 
-    sampler = CropSampler(sets, recipe.crop_px, recipe.seed, inversion=recipe.inversion, variation=recipe.variation,
-                          semantics_stride=model.semantics_stride if recipe.semantics else 0, device=device)
     if not isinstance(model, YoloCompact):
         anchors = torch.tensor(model.anchors, dtype=torch.float32, device=device)
     sums: dict[str, torch.Tensor] = {}
@@ -164,6 +168,11 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
             _save(path, recipe, model, averaged.model, optimiser, step, time.monotonic() - begun)
             saved = time.monotonic()
     return path
+
+
+def _shown(model: torch.nn.Module, sampler: CropSampler, step: int, batch: int) -> None:
+    crops = sampler(step, batch)
+    model(crops.thermal, crops.semantics)
 
 
 def _save(path: Path, recipe: DetectionRecipe, model, averaged, optimiser, step: int, seconds: float) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from thermalreid_ros.training import detectors, export, export_objects, export_s
 from thermalreid_ros.training.baselines import BaselineNetwork
 from thermalreid_ros.training.embedding import EmbeddingNetwork
 from thermalreid_ros.training.labellings import SIZE_PX, channels
+from thermalreid_ros.training.normalisation import hooked, normalised, renormalise
 from thermalreid_ros.training.pairs import Pairs
 from thermalreid_ros.training.weights import write_state
 
@@ -28,7 +28,6 @@ _SHOWN = 64  # crops of either band, for statistics of networks that see objects
 _UNPACKING = ("Cast", "Mul", "Identity")  # how engine.packing's weights become floats in the graph
 _KINDS = {"Conv": "Conv", "BatchNormalization": "BatchNormalization", "Gemm": "Linear", "MatMul": "Linear",
           "Exp": "Exp"}
-_NORMS = nn.BatchNorm2d, nn.BatchNorm1d
 
 
 def stored_layers(path: Path) -> dict[str, list[list[np.ndarray]]]:
@@ -63,23 +62,21 @@ def unfold(network: nn.Module, path: Path, show: Sequence[Callable[[], object]])
     """Give a network, in place, the weights of a model that was exported of one like it.
 
     Layers are taken in the order in which the network calls them, which is that of the exported graph. Where a
-    convolution is followed by batch normalisation, this has to give its bias: its mean and variance are measured on
-    what `show` shows (each runs the network on a picture), and its scale and shift undo them. In eval mode the network
-    then computes what the model does; in training, whose batches have other statistics, nearly that.
+    convolution is followed by batch normalisation, this has to give its bias, with the statistics of what `show` shows
+    (normalisation.renormalise; each runs the network on a picture). In eval mode the network then computes what the
+    model does; in training, on batches of such pictures, nearly that.
 
     Raises ThermalReidError where the file holds another network.
     """
     network.eval()
-    folded = {layers[i]: layers[i + 1] for layers in network.modules() if isinstance(layers, nn.Sequential)
-              for i in range(len(layers) - 1)
-              if isinstance(layers[i], nn.Conv2d) and isinstance(layers[i + 1], nn.BatchNorm2d)}
+    folded = normalised(network)
     called: list[nn.Module] = []
-    with _hooked(network, lambda layer, *_: called.append(layer)):
+    with hooked(network, lambda layer, *_: called.append(layer)):
         show[0]()
     mine = {"Conv": [layer for layer in called if isinstance(layer, nn.Conv2d)],
             # Called twice with the same input, as of a baseline with one neck for both bands, it is one node.
-            "BatchNormalization": [layer for layer in dict.fromkeys(called) if isinstance(layer, _NORMS)
-                                   and layer not in folded.values()],
+            "BatchNormalization": [layer for layer in dict.fromkeys(called) if layer not in folded.values()
+                                   and isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))],
             "Linear": [layer for layer in called if isinstance(layer, nn.Linear)]}
     theirs = stored_layers(path)
     for kind, layers in mine.items():
@@ -101,37 +98,7 @@ def unfold(network: nn.Module, path: Path, show: Sequence[Callable[[], object]])
             after.bias.copy_(shift)
         elif layer.bias is not None:
             layer.bias.copy_(shift)
-    # Folded normalisation is an addition now, so that one pass over the pictures sees all of it as it will be.
-    sums = {after: torch.zeros(3, after.num_features, dtype=torch.float64) for after in folded.values()}
-
-    def count(layer: nn.Module, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
-        if layer in sums:
-            values = inputs[0].double()
-            number = torch.full((layer.num_features,), values.numel() / layer.num_features)
-            sums[layer] += torch.stack((values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), number))
-
-    with _hooked(network, count):
-        for one in show:
-            one()
-    for after, (total, square, number) in sums.items():
-        mean = total / number
-        variance = (square / number - mean.square()).clamp(min=0.0)
-        after.running_mean.copy_(mean)
-        after.running_var.copy_(variance)
-        after.weight.copy_((variance + after.eps).sqrt())
-        after.bias.add_(mean.to(after.bias.dtype))
-
-
-@contextmanager
-def _hooked(network: nn.Module, hook: Callable) -> Iterator[None]:
-    """While the context lasts, the network's layers with parameters call hook(layer, inputs, output)."""
-    handles = [layer.register_forward_hook(hook) for layer in network.modules()
-               if isinstance(layer, (nn.Conv2d, nn.Linear, *_NORMS))]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    renormalise(network, show)  # folded normalisation is an addition now, and becomes one
 
 
 def restore(model: str | Path, frames: Sequence[Path], out: Path) -> float:
