@@ -151,7 +151,7 @@ def test_scores_are_weighed_by_how_large_things_look_while_that_is_known(graph, 
         time.sleep(0.3)
     else:
         pytest.fail(f"scores were never weighed: {found[-1]}, {statuses[-1].data}")
-    wait_until(lambda: statuses[-1].data.get("perspective") == "used", 10.0, "that it is used is said")
+    wait_until(lambda: statuses and statuses[-1].data.get("perspective") == "used", 10.0, "that it is used is said")
     late_ns = start_ns + 100_000_000_000  # the view is long past
     assert scores(late_ns) == pytest.approx([d.score for d in plain.detections], abs=1e-4)
     upside_down = view_to_pose(view, Header(stamp=ns_to_stamp(late_ns)), "map")
@@ -159,7 +159,7 @@ def test_scores_are_weighed_by_how_large_things_look_while_that_is_known(graph, 
     views.publish(upside_down)
     wait_until(lambda: "-5 m above the ground" in statuses[-1].data.get("last_refusal", ""), 10.0, "the refusal")
     assert scores(late_ns + 1) == pytest.approx([d.score for d in plain.detections], abs=1e-4)
-    wait_until(lambda: statuses[-1].data.get("perspective") == "no view", 10.0, "that there is none is said")
+    wait_until(lambda: statuses and statuses[-1].data.get("perspective") == "no view", 10.0, "none is said")
 
 
 def test_a_parameter_file_may_speak_to_all_nodes(graph, start_node, frame, tmp_path):
@@ -180,7 +180,7 @@ def test_views_without_a_calibration_are_no_fault_and_may_be_left_unused(graph, 
         stamp_ns = camera.send(frame)
         views.publish(view_to_pose(view, Header(stamp=ns_to_stamp(stamp_ns)), "map"))
         camera.of(stamp_ns)
-    wait_until(lambda: statuses[-1].data.get("perspective") == "off", 10.0, "that it is off is said")
+    wait_until(lambda: statuses and statuses[-1].data.get("perspective") == "off", 10.0, "that it is off is said")
     assert not statuses[-1].data.get("views_refused", "0").strip("0") and "last_refusal" not in statuses[-1].data
 
 
@@ -207,7 +207,7 @@ def test_faulty_frames_are_refused_in_words_and_no_good_frame_is_lost(graph, sta
     camera.send(frame, stamp_ns=last_ns - 5_000_000_000)
     reason("before that of the one before")
     camera.see(frame)
-    wait_until(lambda: statuses[-1].data.get("frames_processed") == "6", 5.0, "all six good frames counted")
+    wait_until(lambda: statuses and statuses[-1].data.get("frames_processed") == "6", 5.0, "six good frames counted")
     assert statuses[-1].data["frames_refused"] == "3" and statuses[-1].data["frames_out_of_order"] == "1"
 
 
@@ -331,7 +331,7 @@ def test_a_labelling_is_used_when_it_is_one_and_in_time_and_its_frame_is_detecte
     reason(f"after its frame, which waits for {WAIT_S:g} s")
     check(labelled(labels, off_ns=-1_000_000), "none", expected)
     reason("came without the frame of its stamp")
-    wait_until(lambda: statuses[-1].data.get("frames_processed") == "7", 5.0, "all frames counted")
+    wait_until(lambda: statuses and statuses[-1].data.get("frames_processed") == "7", 5.0, "all frames counted")
     data = statuses[-1].data
     assert (data["frames_with_semantics"], data["frames_without_semantics"]) == ("2", "5")
     assert (data["masks_refused"], data["frames_received"]) == ("5", "7")
@@ -357,7 +357,7 @@ def test_a_dead_localizer_holds_up_three_frames_and_one_that_is_back_is_used_aga
     time.sleep(0.3)
     localizer.send(labels, stamp_ns)
     check(camera.of(stamp_ns), "map", expected)
-    wait_until(lambda: statuses[-1].data.get("frames_processed") == "7", 5.0, "all frames counted")
+    wait_until(lambda: statuses and statuses[-1].data.get("frames_processed") == "7", 5.0, "all frames counted")
 
 
 def test_frames_that_come_faster_than_labellings_are_dropped_not_queued(graph, start_node, frame, labels):
@@ -373,7 +373,7 @@ def test_frames_that_come_faster_than_labellings_are_dropped_not_queued(graph, s
     seen = [(stamp_to_ns(r.header.stamp), r.semantics) for r in camera.results]
     assert seen == [(stamp, "predicted") for stamp in stamps[2::4]]
     assert camera.of(stamps[-1]).semantics == "none"  # the one that came after it waited in vain
-    wait_until(lambda: statuses[-1].data.get("frames_superseded") == "8", 5.0, "the others counted")
+    wait_until(lambda: statuses and statuses[-1].data.get("frames_superseded") == "8", 5.0, "the others counted")
 
 
 def test_a_model_that_takes_no_labelling_says_so(start_node, tmp_path):

@@ -151,6 +151,7 @@ def test_shipped_forms_agree_with_their_models(name):
     with Bag(shipped("config") / "recordings" / "hit_uav_night") as bag:
         frames = [cv2.imdecode(bag.decode(message).data, cv2.IMREAD_GRAYSCALE)
                   for message, _ in zip(bag.messages([FRAME_TOPIC]), range(4))]
+    agreement = []
     for frame in frames:
         if name == "yolo_compact":
             found, expected = (sorted(Detector(engine, score_threshold=0.4).detect(frame).detections,
@@ -162,7 +163,9 @@ def test_shipped_forms_agree_with_their_models(name):
                     assert abs(one.x_min - other.x_min) < 2 and abs(one.y_max - other.y_max) < 2
         else:
             found, expected = (Segmenter(engine).segment(frame) for engine in engines)
-            assert (found.labels == expected.labels).mean() > 0.93
+            agreement.append((found.labels == expected.labels).mean())
+    # Of real frames, which segmenters never saw: where ground and grass are as likely, roundings decide.
+    assert not agreement or (np.mean(agreement) > 0.94 and min(agreement) > 0.9)
 
 
 def test_a_form_is_made_from_frames_by_one_command(tmp_path, capsys):
