@@ -142,3 +142,12 @@ def test_a_network_is_set_to_other_pictures_and_computes_what_it_did(frames, tmp
         spread = float(was.std())
         assert float((now - was).abs().max()) < 1e-3 * spread
         assert float((during - was).abs().mean()) < 0.05 * spread < float((without - was).abs().mean())
+
+
+def test_layers_that_are_not_shown_anything_stay_as_they_are():
+    network = torch.nn.ModuleList(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+                                  for _ in range(2)).eval()
+    before = copy.deepcopy(network.state_dict())
+    renormalise(network, [lambda: network[0](torch.randn(2, 1, 8, 8))])
+    after = network.state_dict()
+    assert {name[0] for name in before if not torch.equal(after[name], before[name])} == {"0"}

@@ -48,9 +48,8 @@ def mean_over_towns(counts: Sequence[np.ndarray]) -> np.ndarray:
     """row_shares as the mean over towns, given the counts of each: what to expect over the next one. Of pixels that are
     pooled, a town with many or large easy surfaces would make a segmenter look surer than it is over others. A town
     counts for a class of which it shows enough; where none does, pixels are pooled."""
-    table = row_shares(np.sum(counts, axis=0))
-    for row in range(len(table)):
-        telling = [row_shares(town)[row] for town in counts if np.sum(town[row]) >= _LEAST_OF_TOWN]
-        if telling:
-            table[row] = np.mean(telling, axis=0)
+    table, shares = row_shares(np.sum(counts, axis=0)), np.stack([row_shares(town) for town in counts])
+    telling = np.sum(counts, axis=2) >= _LEAST_OF_TOWN
+    for row in np.flatnonzero(telling.any(axis=0)):
+        table[row] = shares[telling[:, row], row].mean(axis=0)
     return table

@@ -23,25 +23,28 @@ def normalised(network: nn.Module) -> dict[nn.Conv2d, nn.BatchNorm2d]:
 def renormalise(network: nn.Module, show: Sequence[Callable[[], object]]) -> None:
     """Give the network, in eval mode and in place, the statistics of what is shown to it (each call of `show` runs it
     on pictures), and let scales, shifts and kernels make up for it: in eval mode it computes what it did before, and
-    in training, on batches of such pictures, nearly that.
+    in training, on batches of such pictures, nearly that. Layers that none of it runs stay as they are.
 
     Convolutions then give a spread of 1, as those of fresh networks do about: normalisation takes their scale away, but
     a step of Adam is as long for small kernels as for large ones, and would undo what small ones know.
     """
     pairs = normalised(network)
-    sums = {after: torch.zeros(3, after.num_features, dtype=torch.float64) for after in pairs.values()}
+    sums: dict[nn.Module, torch.Tensor] = {}
 
     def count(layer: nn.Module, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
-        if layer in sums:
+        if isinstance(layer, nn.BatchNorm2d):
             values = inputs[0].double()
-            number = torch.full((layer.num_features,), values.numel() / layer.num_features)
-            sums[layer] += torch.stack((values.sum((0, 2, 3)).cpu(), values.square().sum((0, 2, 3)).cpu(), number))
+            total = values.sum((0, 2, 3))
+            number = torch.full_like(total, values.numel() / layer.num_features)
+            sums[layer] = sums.get(layer, 0.0) + torch.stack((total, values.square().sum((0, 2, 3)), number))
 
     with hooked(network, count):
         for one in show:
             one()
     for conv, after in pairs.items():
-        total, square, number = (part.to(after.weight.device) for part in sums[after])
+        if after not in sums:
+            continue
+        total, square, number = sums[after]
         mean = total / number
         variance = (square / number - mean.square()).clamp(min=0.0)
         shrink = torch.where(variance > _LEAST_SPREAD**2, variance.rsqrt(), 1.0)

@@ -58,8 +58,8 @@ def stored_layers(path: Path) -> dict[str, list[list[np.ndarray]]]:
 
 
 @torch.no_grad()
-def unfold(network: nn.Module, path: Path, show: Sequence[Callable[[], object]]) -> None:
-    """Give a network, in place, the weights of a model that was exported of one like it.
+def unfold(network: nn.Module, path: Path, show: Sequence[Callable[[], object]]) -> dict[str, list[list[np.ndarray]]]:
+    """Give a network, in place, the weights of a model that was exported of one like it; returns its stored_layers.
 
     Layers are taken in the order in which the network calls them, which is that of the exported graph. Where a
     convolution is followed by batch normalisation, this has to give its bias, with the statistics of what `show` shows
@@ -99,6 +99,7 @@ def unfold(network: nn.Module, path: Path, show: Sequence[Callable[[], object]])
         elif layer.bias is not None:
             layer.bias.copy_(shift)
     renormalise(network, show)  # folded normalisation is an addition now, and becomes one
+    return theirs
 
 
 def restore(model: str | Path, frames: Sequence[Path], out: Path) -> float:
@@ -151,9 +152,9 @@ def restore_embedding(model: str | Path, pairs: Pairs, out: Path) -> float:
     feeds = export_objects.embedding_inputs(*export_objects.crops_of(
         pairs, export_objects.seen_from_above(pairs, _SHOWN), network.size_px))
     wrapped = export_objects.EmbeddingExport(network)
-    unfold(network, path, [partial(wrapped, *map(torch.from_numpy, feed.values())) for feed in feeds])
+    stored = unfold(network, path, [partial(wrapped, *map(torch.from_numpy, feed.values())) for feed in feeds])
     if isinstance(network, EmbeddingNetwork):  # of its two bands and both, in the order in which `flown` takes them
-        for of, (values,) in zip((1, 2, 0), stored_layers(path)["Exp"], strict=True):
+        for of, (values,) in zip((1, 2, 0), stored["Exp"], strict=True):
             network.ratio.data[of] = torch.from_numpy(values)
     difference = export_objects.difference(wrapped, path, feeds[:: -(-len(feeds) // _COMPARED)],
                                            [spec.name for spec in card.outputs])
