@@ -95,6 +95,19 @@ def test_a_panning_camera_needs_the_frame(ground):
     assert seen[1][-1] != [1, 2]
 
 
+def test_no_features_are_sought_where_there_is_nothing_to_follow(ground, monkeypatch):
+    tracker, sought, begin = Tracker(), [], CameraMotionEstimator.begin
+    monkeypatch.setattr(CameraMotionEstimator, "begin", lambda self, gray8: (sought.append(1), begin(self, gray8)))
+    for frame in range(6):
+        weak = [box(100, 100, score=0.2)] if frame % 2 else []
+        assert tracker.update(weak, frame * S, view(ground, 500 - 70 * frame, 200)) == ()
+    assert not sought
+    for frame in range(6, 10):  # what begins then is followed as if there had been features all the time
+        x = 920 - 70 * frame
+        assert ids(tracker.update([box(700 - x, 300)], frame * S, view(ground, x, 200))) == [1]
+    assert len(sought) == 4
+
+
 def test_a_cut_ends_all_tracks(ground):
     tracker = Tracker()
     tracker.update([box(100, 100)], 0, view(ground, 0, 0))

@@ -51,17 +51,21 @@ class CameraMotionEstimator:
         self._descriptors = np.empty((0, 256), np.float32)
         self._shape: tuple[int, ...] | None = None
 
+    def begin(self, gray8: np.ndarray) -> None:
+        """Take a frame, (H, W) uint8, as the one before the next, without asking how the camera came to it."""
+        small = cv2.resize(gray8, None, fx=1 / _SCALE, fy=1 / _SCALE, interpolation=cv2.INTER_AREA)
+        keypoints, packed = self._orb.detectAndCompute(small, None)
+        self._descriptors = np.empty((0, 256), np.float32) if packed is None else signs(packed)
+        self._points = np.array(cv2.KeyPoint.convert(keypoints), np.float32).reshape(-1, 2)
+        self._shape = gray8.shape
+
     def update(self, gray8: np.ndarray) -> CameraMotion:
         """Motion from the frame before to this one; STILL for the first, and on ground with few features.
 
         gray8: (H, W) uint8.
         """
         points, descriptors, shape = self._points, self._descriptors, self._shape
-        small = cv2.resize(gray8, None, fx=1 / _SCALE, fy=1 / _SCALE, interpolation=cv2.INTER_AREA)
-        keypoints, packed = self._orb.detectAndCompute(small, None)
-        self._descriptors = np.empty((0, 256), np.float32) if packed is None else signs(packed)
-        self._points = np.array(cv2.KeyPoint.convert(keypoints), np.float32).reshape(-1, 2)
-        self._shape = gray8.shape
+        self.begin(gray8)
         if shape != gray8.shape or min(len(points), len(self._points)) < _MIN_FEATURES:
             return STILL
         of_before, of_now = mutual_nearest(descriptors @ self._descriptors.T)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from thermalreid_ros.detection.types import Detection
-from thermalreid_ros.reid.motion import STILL, CameraMotionEstimator
+from thermalreid_ros.reid.motion import STILL, CameraMotion, CameraMotionEstimator
 
 _MIN_OBJECT_PX = 8.0
 
@@ -125,7 +125,7 @@ class Tracker:
             self.reset(f"frames of {gray8.shape[1]}x{gray8.shape[0]} px after {self._shape[1]}x{self._shape[0]}")
         self._shape = self._shape if gray8 is None else gray8.shape
         self.statistics.frames += 1
-        motion = STILL if gray8 is None else self._motion.update(gray8)
+        motion = STILL if gray8 is None else self._camera_motion(gray8, detections)
         if self._clock.stamp_ns is None:
             self._clock.stamp_ns = stamp_ns
         else:
@@ -134,6 +134,16 @@ class Tracker:
             self.statistics.cuts += 1
             self._tracks.clear()
         return self._associate(detections)
+
+    def _camera_motion(self, gray8: np.ndarray, detections: Sequence[Detection]) -> CameraMotion:
+        """Features cost more than all else here: where no track is to be moved and none can begin, none are sought."""
+        if self._tracks:
+            return self._motion.update(gray8)
+        if any(detection.score >= self.config.high_score for detection in detections):
+            self._motion.begin(gray8)
+        else:
+            self._motion.reset()
+        return STILL
 
     def _predict(self, frames: float, matrix: np.ndarray) -> None:
         rotation = np.kron(np.eye(2), matrix[:, :2])  # of position and of speed
