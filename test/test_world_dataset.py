@@ -1,6 +1,7 @@
 """Data sets and re-identification sets: split by place, the same for any number of workers, resumed, refused."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from thermalreid_ros.cli import main
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import read_coco_set
-from thermalreid_ros.maps.classes import NO_DATA
+from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
 from thermalreid_ros.world import dataset as dataset_module
 from thermalreid_ros.world.dataset import DatasetPlan, districts, plan_sessions
 
@@ -67,6 +68,31 @@ def test_sessions_share_out_the_images_and_keep_places_apart():
     assert places["train"] and places["val"] and not places["train"] & places["val"]
     assert plan_sessions(plan) == sessions
     assert {s.split for s in plan_sessions(DatasetPlan((MAP,), 1, 20, val_share=0.0))} == {"train"}
+
+
+def test_districts_without_what_is_looked_at_are_passed_over(monkeypatch):
+    wet, dry = districts(MAP)[0], replace(districts(MAP)[1], cover=(0.7, 0.1, 0.1, 0.1, 0.0))
+    monkeypatch.setattr(dataset_module, "districts", lambda path: [wet, dry])
+
+    def places(*aimed_at):
+        plan = DatasetPlan((MAP,), 1, 40, val_share=0.0, session_size=2, aimed_at=aimed_at)
+        return {session.district for session in plan_sessions(plan)}
+
+    assert places("water") == {wet} and places("water", "road") == places("water", "car") == places() == {wet, dry}
+    monkeypatch.setattr(dataset_module, "districts", lambda path: [dry])
+    with pytest.raises(ThermalReidError, match="no district has as much as 0.5% of water to be aimed at"):
+        places("water")
+
+
+def test_pictures_may_look_at_a_class_of_the_ground(tmp_path):
+    assert main(["world", "dataset", "--map", str(MAP), "--images", "4", "--seed", "4", "--session-size", "4",
+                 "--image-size", "160x128", "--val-share", "0", "--no-colour", "--aim", "water", "--out",
+                 str(tmp_path / "set"), "--workers", "1"]) == 0
+    masks = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (tmp_path / "set/masks/semantic").iterdir()]
+    assert len(masks) == 4
+    for mask in masks:
+        assert (mask == SemanticClass.WATER).mean() > 0.05
+        assert (mask != SemanticClass.WATER).mean() > 0.05  # and where it ends
 
 
 # --- data sets -------------------------------------------------------------------------------------------------------

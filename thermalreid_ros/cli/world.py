@@ -12,6 +12,7 @@ from typing import Any
 from thermalreid_ros.cli.arguments import bounded, not_negative, output_file, output_folder, positive, seed
 from thermalreid_ros.cli.output import add_json_option, write_json
 from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.maps.classes import CLASS_NAMES as GROUND_NAMES
 
 DEFAULT_DATE = "2025-07-15"
 DAY_HOUR, NIGHT_HOUR = 13.0, 1.0  # solar
@@ -74,9 +75,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
                          help="default 30:90")
     dataset.add_argument("--fov", type=_range(1.0, 120.0), default=(22.0, 45.0), metavar="LOW:HIGH",
                          help="horizontal field of view (default 22:45)")
-    dataset.add_argument("--aim", choices=CLASS_NAMES, nargs="+", default=[], metavar="CLASS",
+    dataset.add_argument("--aim", choices=(*CLASS_NAMES, *GROUND_NAMES), nargs="+", default=[], metavar="CLASS",
                          help="look near objects of these classes only, each as often as it is named (car, person, "
-                         "bicycle, dog; default all, dogs less often)")
+                         "bicycle, dog; default all, dogs less often), or at ground of these (ground, road, building, "
+                         "vegetation, water)")
     dataset.add_argument("--difference", type=_share, default=1.0, help=_DIFFERENCE)
     dataset.add_argument("--thermal16", action="store_true", help="write radiometric 16-bit pictures too")
     dataset.add_argument("--no-colour", action="store_true", help="leave out the visible band: a third faster")

@@ -31,13 +31,14 @@ from rasterio.errors import RasterioError
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid, Pose
 from thermalreid_ros.errors import ThermalReidError, first_line
 from thermalreid_ros.files import write_atomically
-from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
+from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA, SemanticClass
 from thermalreid_ros.maps.store import ATTRIBUTION
 from thermalreid_ros.maps.features import features_path
 from thermalreid_ros.world.actors import CLASSES
 from thermalreid_ros.world.city import City, build_city
 from thermalreid_ros.world.colour_camera import ColourCamera, ColourCameraParameters
 from thermalreid_ros.world.film import claim_folder, in_view, liveliness, solar_time
+from thermalreid_ros.world.ground import GroundPlan
 from thermalreid_ros.world.population import Density, Placed, Population
 from thermalreid_ros.world.render import Renderer
 from thermalreid_ros.world.sensor import GainControl, ThermalSensor, ThermalSensorParameters
@@ -52,6 +53,8 @@ _LARGEST_M, _SMALLEST_M = 900.0, 320.0  # of districts
 _AIMED_AT = {"car": 0.3, "person": 0.3, "bicycle": 0.27, "dog": 0.13}
 _NIGHT_BELOW, _DAY_ABOVE = np.sin(np.radians(-4.0)), np.sin(np.radians(4.0))  # of the sun
 _POOL = 400  # identities of each class that sessions share, others come in where more are needed
+_LEAST_COVER = 0.005  # of a district, of what pictures shall look at
+_FROM_EDGE_M, _COARSE_M = 30.0, 2.0  # how far from the edge of its ground a picture looks, and the grid it is sought on
 _ASIDE_M, _ASIDE_SHARE = 8.0, 0.34  # of whom it is aimed at: metres, share of the view's width
 _NEAREST_M = 15.0  # to anything, else the camera is inside of it
 
@@ -59,8 +62,9 @@ _NEAREST_M = 15.0  # to anything, else the camera is inside of it
 @dataclass(frozen=True)
 class DatasetPlan:
     """images: in all. val_share: of images. night_share: of sessions. session_size: pictures of a session.
-    altitude_m, depression_deg, fov_deg: ranges. black_hot_share: of sessions. aimed_at: classes near one of which, each
-    as often, a picture looks; none: at all of them, at those that are rare less often."""
+    altitude_m, depression_deg, fov_deg: ranges. black_hot_share: of sessions. aimed_at: classes of objects or of the
+    ground near one of which, each as often, a picture looks; none: at all objects, at those that are rare less often.
+    """
 
     maps: tuple[Path, ...]
     seed: int
@@ -82,12 +86,16 @@ class DatasetPlan:
 
 @dataclass(frozen=True)
 class District:
-    """A square of a map. centre: (latitude_deg, longitude_deg)."""
+    """A square of a map. centre: (latitude_deg, longitude_deg). cover: share of its area by SemanticClass."""
 
     map_path: Path
     centre: tuple[float, float]
     size_m: float
-    built_share: float  # of its area: buildings and roads
+    cover: tuple[float, ...]
+
+    @property
+    def built_share(self) -> float:
+        return self.cover[SemanticClass.ROAD] + self.cover[SemanticClass.BUILDING]
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,13 @@ def plan_sessions(plan: DatasetPlan) -> list[_Session]:
     rng = np.random.default_rng(np.random.SeedSequence([plan.seed, 0xDA7A]))
     places = [district for path in plan.maps for district in districts(path)]
     places = [places[k] for k in rng.permutation(len(places))]
+    if plan.aimed_at and not set(plan.aimed_at) & set(CLASSES):
+        wanted = [CLASS_NAMES.index(name) for name in plan.aimed_at]
+        places = [place for place in places if any(place.cover[k] > _LEAST_COVER for k in wanted)]
+        if not places:
+            raise ThermalReidError(f"{', '.join(path.name for path in plan.maps)}: no district has as much as "
+                                   f"{_LEAST_COVER:.1%} of {' or '.join(plan.aimed_at)} to be aimed at; take other "
+                                   "maps")
     counts = {"val": round(plan.val_share * plan.images)}
     counts["train"] = plan.images - counts["val"]
     held_back = int(np.clip(round(plan.val_share * len(places)), 1, len(places))) if counts["val"] else 0
@@ -180,10 +195,12 @@ def districts(map_path: Path) -> list[District]:
             to_row, to_column = cover.shape[0] / height, cover.shape[1] / width
             part = cover[round((top - y - size) * to_row):round((top - y) * to_row),
                          round((x - left) * to_column):round((x + size - left) * to_column)]
-            built = float(np.isin(part, (SemanticClass.ROAD, SemanticClass.BUILDING)).mean())
-            if built > 0.03 and (part == NO_DATA).mean() < 0.3 and (part == SemanticClass.WATER).mean() < 0.6:
-                latitude, longitude = grid.to_geographic(x + 0.5 * size, y + 0.5 * size)
-                found.append(District(map_path, (float(latitude), float(longitude)), size, built))
+            latitude, longitude = grid.to_geographic(x + 0.5 * size, y + 0.5 * size)
+            district = District(map_path, (float(latitude), float(longitude)), size,
+                                tuple(float((part == k).mean()) for k in SemanticClass))
+            if district.built_share > 0.03 and (part == NO_DATA).mean() < 0.3 and \
+                    district.cover[SemanticClass.WATER] < 0.6:
+                found.append(district)
     if not found:
         raise ThermalReidError(f"{map_path}: no part of it is built up enough for a data set; take another map")
     return found
@@ -279,27 +296,28 @@ def _instant(city: City, rng: np.random.Generator, night: bool) -> tuple[datetim
 
 def _aimed(population: Population, plan: DatasetPlan, intrinsics: Intrinsics, time_s: float,
            rng: np.random.Generator) -> Pose:
-    """A camera that looks near someone of a class and not over the edge of the area, if it can be; of three of these
-    the one that shows most."""
+    """A camera that looks near someone or something of a class and not over the edge of the area, if it can be; of
+    three of these the one that shows most objects."""
     bounds, relief = population.city.bounds, population.city.relief
     name = str(rng.choice(plan.aimed_at)) if plan.aimed_at else \
         str(rng.choice(CLASSES, p=[_AIMED_AT[c] for c in CLASSES]))
-    some = population.at(time_s, classes=(name,))
+    some = np.array([(one.x, one.y) for one in population.at(time_s, classes=(name,))]) if name in CLASSES else \
+        _some_ground(population.city.plan, CLASS_NAMES.index(name), rng)
     half = 0.5 * np.array([bounds[2] - bounds[0], bounds[3] - bounds[1]])
     middle = np.array(bounds[:2]) + half
     corners = intrinsics.rays(np.array([[0, 0], [intrinsics.width, 0], [0, intrinsics.height],
                                         [intrinsics.width, intrinsics.height]], np.float64)).astype(np.float64)
     drawn = []
     for _ in range(12):
-        if some:
+        if len(some):
             chosen = some[int(rng.integers(len(some)))]
             aside = rng.normal(0.0, 1.0, 2)
         else:
             aim = middle + half * rng.uniform(-0.7, 0.7, 2)
         altitude, depression = rng.uniform(*plan.altitude_m), np.radians(rng.uniform(*plan.depression_deg))
-        if some:  # no farther aside than a narrow view is wide
+        if len(some):  # no farther aside than a narrow view is wide
             width = intrinsics.width / intrinsics.fx * altitude / np.sin(depression)
-            aim = np.array([chosen.x, chosen.y]) + min(_ASIDE_M, _ASIDE_SHARE * width) * aside
+            aim = chosen + min(_ASIDE_M, _ASIDE_SHARE * width) * aside
         yaw, roll = rng.uniform(0.0, 2 * np.pi), np.radians(rng.normal(0.0, 1.0))
         eye = aim - altitude / np.tan(depression) * np.array([np.cos(yaw), np.sin(yaw)])
         pose = Pose.looking([*eye, float(relief.height_m(aim[:1], aim[1:])[0]) + altitude], yaw, depression, roll)
@@ -312,6 +330,18 @@ def _aimed(population: Population, plan: DatasetPlan, intrinsics: Intrinsics, ti
             break
     within = [pose for out, pose in drawn if out == 0.0] or [min(drawn, key=lambda item: item[0])[1]]
     return max(within, key=lambda pose: liveliness(in_view(population, pose, intrinsics, time_s)))
+
+
+def _some_ground(plan: GroundPlan, kind: int, rng: np.random.Generator) -> np.ndarray:
+    """Places of a class of the ground, not far from where it ends, float64 (N, 2), N <= 64; none where there is none:
+    amid a lake there is nothing to see."""
+    step = max(1, round(_COARSE_M / plan.resolution_m))
+    there = (plan.semantic[step // 2::step, step // 2::step] == kind).astype(np.uint8)
+    inside_m = cv2.distanceTransform(there, cv2.DIST_L2, 3) * step * plan.resolution_m
+    rows, columns = np.nonzero((there > 0) & (inside_m < _FROM_EDGE_M))
+    chosen = rng.integers(len(rows), size=min(len(rows), 64)) if len(rows) else np.zeros(0, np.int64)
+    right, down = (step * np.stack([columns, rows])[:, chosen] + step // 2 + 0.5) * plan.resolution_m
+    return np.stack([plan.bounds[0] + right, plan.bounds[3] - down], axis=1)
 
 
 def _apart(actors: Sequence[Placed]) -> list[Placed]:
