@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.evaluation.logistic import fit_log_odds
 from thermalreid_ros.evaluation.reid_fit import fit_logistic
 from thermalreid_ros.evaluation.reid_open_set import calibration_error
 from thermalreid_ros.reid.fusion import (
@@ -265,6 +266,17 @@ def test_the_fit_recovers_known_odds():
     bias, weights = fit_logistic(columns, flat, np.ones(len(true)), 1e-3)
     assert (bias, *weights) == pytest.approx((-2.0, 1.5, 0.5, 0.0, 0.0), abs=0.08)
     assert calibration_error(probability_of(bias - columns @ weights), flat) < 0.01
+
+
+def test_the_fit_may_give_weights_of_either_sign():
+    columns, true = known_odds()
+    design, nothing = np.column_stack([np.ones(len(true)), columns]), np.zeros(5)
+    free = fit_log_odds(design, true, np.ones(len(true)), pull=nothing, towards=nothing, positive=nothing > 0,
+                        start=nothing)
+    assert free == pytest.approx((-2.0, -1.5, -0.5, 1.0, 0.0), abs=0.08)
+    held = fit_log_odds(design, true, np.ones(len(true)), pull=nothing, towards=nothing,
+                        positive=np.array([False, True, False, True, True]), start=nothing)
+    assert held[1] == 0.0 and held[2] < -0.3 and held[3] > 0.7 and held[4] >= 0.0
 
 
 def test_weights_of_pairs_set_the_prior():

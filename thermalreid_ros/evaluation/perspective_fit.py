@@ -22,8 +22,8 @@ from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.boxes import MATCH_IOU, comparable
 from thermalreid_ros.evaluation.detection import CocoSet, grey_frame, score
+from thermalreid_ros.evaluation.logistic import fit_log_odds
 from thermalreid_ros.evaluation.pictures import save_plot
-from thermalreid_ros.reid.fusion import probability_of
 
 FOLDS = 5
 #: Pull of the standardised weights towards 0, as so many detections.
@@ -142,22 +142,14 @@ def _fit(sets: Sequence[Candidates], chosen: Sequence[np.ndarray],
     return Perspective(classes)
 
 
-def _logistic(evidence: np.ndarray, standard: np.ndarray, true: np.ndarray,
-              steps: int = 60) -> tuple[float, np.ndarray]:
-    """(slope, weights (F,)) of log-odds = bias + slope * evidence + standard @ weights, the weights drawn towards 0.
-    Newton's method."""
+def _logistic(evidence: np.ndarray, standard: np.ndarray, true: np.ndarray) -> tuple[float, np.ndarray]:
+    """(slope, weights (F,)) of log-odds = bias + slope * evidence + standard @ weights, the weights drawn towards 0."""
     design = np.column_stack([np.ones(len(true)), evidence, standard])
-    pull = np.concatenate([[0.0, 0.0], np.full(standard.shape[1], RIDGE)])
-    at = np.zeros(design.shape[1])
-    for _ in range(steps):
-        p = probability_of(design @ at)
-        gradient = design.T @ (p - true) + pull * at
-        curvature = (design * (p * (1.0 - p))[:, None]).T @ design + np.diag(pull) + 1e-9 * np.eye(len(at))
-        step = np.linalg.solve(curvature, gradient)
-        at -= step
-        if np.abs(step).max() < 1e-8:
-            break
-    return float(at[1]), at[2:]
+    nothing = np.zeros(design.shape[1])
+    solution = fit_log_odds(design, true, np.ones(len(true)),
+                            pull=np.concatenate([[1e-9, 1e-9], np.full(standard.shape[1], RIDGE)]), towards=nothing,
+                            positive=nothing > 0.0, start=nothing)
+    return float(solution[1]), solution[2:]
 
 
 def plot(path: Path, model: Perspective, sets: Sequence[Candidates], title: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.logistic import fit_log_odds
 from thermalreid_ros.evaluation.reid_lengths import drawn_lengths, fit_lengths
 from thermalreid_ros.evaluation.reid_open_set import area_under_roc, calibration_error, threshold_for
 from thermalreid_ros.evaluation.reid_sizes import fit_sizes, fit_views, less_view
@@ -48,57 +49,20 @@ _SEARCHES = 200  # drawn for each photograph when the threshold of acceptance is
 
 
 def fit_logistic(columns: np.ndarray, true: np.ndarray, weight: np.ndarray, ridge: float,
-                 towards: np.ndarray | None = None, steps: int = 60) -> tuple[float, np.ndarray]:
+                 towards: np.ndarray | None = None) -> tuple[float, np.ndarray]:
     """(bias, weights (F,)) of log-odds = bias - columns @ weights, no weight negative.
 
-    columns: (N, F), standardised. true: bool (N,). weight: (N,), of the pairs; their sum is that of the evidence.
-    ridge: pull of the weights towards `towards` (default 0), as that many pairs. Newton's method; each step solves
-    its quadratic under the constraint.
+    columns: (N, F), standardised. true: bool (N,). weight: (N,), of the pairs. ridge: pull of the weights towards
+    `towards` (default 0), as that many pairs.
     """
     count = columns.shape[1]
-    towards = np.zeros(count) if towards is None else towards
+    towards = np.concatenate([[0.0], np.zeros(count) if towards is None else towards])
     share = float(np.clip(np.average(true, weights=weight), 1e-9, 1.0 - 1e-9))
-    solution = np.concatenate([[np.log(share / (1.0 - share))], np.maximum(towards, 0.0)])
-    design = np.column_stack([np.ones(len(columns)), -columns])
-    centre, pull = np.concatenate([[0.0], towards]), np.concatenate([[0.0], np.full(count, ridge)])
-
-    def loss(at: np.ndarray) -> float:
-        z = design @ at
-        return float(weight @ (np.logaddexp(0.0, z) - true * z) + 0.5 * pull @ (at - centre) ** 2)
-
-    value = loss(solution)
-    for _ in range(steps):
-        p = probability_of(design @ solution)
-        gradient = design.T @ (weight * (p - true)) + pull * (solution - centre)
-        curvature = (design * (weight * np.maximum(p * (1.0 - p), 1e-9))[:, None]).T @ design + np.diag(pull)
-        goal = _lowest(curvature, curvature @ solution - gradient)
-        step = 1.0
-        while (new := loss(solution + step * (goal - solution))) > value and step > 1e-6:
-            step *= 0.5
-        moved = step * np.abs(goal - solution).max()
-        solution, value = solution + step * (goal - solution), min(new, value)
-        if moved < 1e-8:
-            break
+    solution = fit_log_odds(np.column_stack([np.ones(len(columns)), -columns]), true, weight,
+                            pull=np.concatenate([[0.0], np.full(count, ridge)]), towards=towards,
+                            positive=np.arange(1 + count) > 0,
+                            start=np.concatenate([[np.log(share / (1.0 - share))], np.maximum(towards[1:], 0.0)]))
     return float(solution[0]), solution[1:]
-
-
-def _lowest(curvature: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Where x @ curvature @ x / 2 - slope @ x is lowest with x[1:] not negative: by sets of entries held at 0, of which
-    each round takes in those that would be negative, or lets go the one that would gain most."""
-    held = np.zeros(len(slope), bool)
-    for _ in range(4 * len(slope)):
-        solution = np.zeros(len(slope))
-        solution[~held] = np.linalg.solve(curvature[np.ix_(~held, ~held)], slope[~held])
-        negative = solution < 0.0
-        negative[0] = False
-        if negative.any():
-            held |= negative
-            continue
-        gain = np.where(held, slope - curvature @ solution, 0.0)
-        if gain.max() <= 1e-9 * max(np.abs(slope).max(), 1.0):
-            break
-        held[int(np.argmax(gain))] = False
-    return np.maximum(solution, np.where(np.arange(len(slope)) > 0, 0.0, -np.inf))
 
 
 @dataclass(frozen=True, eq=False)
