@@ -158,6 +158,19 @@ def test_the_newest_photographs_are_kept(tmp_path):
         searched.read(["x.png"] * 9, [None] * 9)
 
 
+def test_photographs_larger_than_is_of_use_are_kept_reduced():
+    """Eight of 48 megapixels would else fill 1.2 GiB for as long as their object is searched."""
+    large = cv2.resize(street(), (6001, 4000), interpolation=cv2.INTER_NEAREST)
+    assert Photograph("found", large).pixels.shape == (1333, 2000, 3)
+    boxed = Photograph("boxed", large, (3000.5, 1000.0, 4501.0, 2000.0))
+    assert boxed.pixels.shape == (2000, 3000, 3)  # by 3 it would hold less of the object
+    assert boxed.box == pytest.approx((1500.0, 500.0, 2250.1, 1000.0), abs=0.1)
+    small = Photograph("small", large, (100.0, 100.0, 900.0, 400.0))
+    assert small.pixels is large and small.box == (100.0, 100.0, 900.0, 400.0)
+    odd = Photograph("odd", large, (float("nan"), 0.0, 1.0, 1.0))
+    assert odd.pixels is large  # what is wrong with it is said where the box is used
+
+
 def test_boxes_are_given_once_or_for_each_photograph():
     assert boxes_of([0.0] * 4, 3) == [None] * 3 and boxes_of([1.0, 2.0, 3.0, 4.0], 2) == [(1.0, 2.0, 3.0, 4.0)] * 2
     assert boxes_of([0.0] * 4 + [1.0, 2.0, 3.0, 4.0], 2) == [None, (1.0, 2.0, 3.0, 4.0)]

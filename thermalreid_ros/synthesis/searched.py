@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from thermalreid_ros.synthesis.conditions import Conditions
@@ -13,11 +15,14 @@ from thermalreid_ros.synthesis.photograph import check_photograph, load_photogra
 from thermalreid_ros.synthesis.synthesizer import ProbeSynthesizer, SynthesisError, ThermalProbes
 
 MOST_PHOTOGRAPHS = 8
+# Networks see an object in fewer than 200 px, and eight photographs of 48 megapixels would fill 1.2 GiB.
+_KEPT_SIDE_PX, _KEPT_BOX_PX = 2048, 512
 
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """pixels: uint8 (H, W, 3) RGB. box: pixel edges around the object, None where it is to be found."""
+    """pixels: uint8 (H, W, 3) RGB. box: pixel edges around the object, None where it is to be found. Both are kept
+    reduced where the photograph is larger than is of use."""
 
     name: str
     pixels: np.ndarray
@@ -25,6 +30,18 @@ class Photograph:
 
     def __post_init__(self) -> None:
         check_photograph(self.pixels, self.name)
+        height, width = self.pixels.shape[:2]
+        times = -(-max(height, width) // _KEPT_SIDE_PX)
+        if self.box is not None:
+            x_min, y_min, x_max, y_max = self.box
+            side_px = max(x_max - x_min, y_max - y_min)
+            times = min(times, int(side_px // _KEPT_BOX_PX)) if math.isfinite(side_px) else 1
+        if times > 1:
+            size = width // times, height // times
+            object.__setattr__(self, "pixels", cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA))
+            if self.box is not None:
+                object.__setattr__(self, "box", tuple(edge * size[n % 2] / (width, height)[n % 2]
+                                                      for n, edge in enumerate(self.box)))
 
 
 @dataclass(frozen=True, eq=False)
