@@ -4,8 +4,10 @@ import ctypes
 import json
 import os
 import shutil
+import subprocess
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ import thermalreid_ros.engine.engine as engine_module
 import thermalreid_ros.engine.providers as providers
 from thermalreid_ros.engine import EngineError, TensorSpec, load_engine
 from thermalreid_ros.engine.cache import EngineCache
+from thermalreid_ros.engine.elf import needed_libraries
 from thermalreid_ros.engine.providers import (
     EngineKey,
     Machine,
@@ -96,8 +99,28 @@ def test_probe_trusts_libraries_not_lists(monkeypatch):
 
     assert probe_machine(load=no_tensorrt).missing == {"tensorrt": "libnvinfer.so.10"}
 
+    monkeypatch.setattr(providers, "needed_libraries", lambda path: {  # as of wheels for CUDA 13
+        "libonnxruntime_providers_cuda.so": ("libcublasLt.so.13", "libcuda.so.1", "libc.so.6")}.get(path.name, ()))
+
+    def no_cublas(name):
+        return none_there(name) if "cublas" in name else Driver()
+
+    assert probe_machine(load=no_cublas).missing == {"cuda": "libcublasLt.so.13"}
+
     monkeypatch.setattr(providers, "has_int8_dot_products", lambda: False)
     assert probe_machine(load=lambda name: Driver()).missing == {"cpu_int8": "8-bit dot products of the processor"}
+
+
+def test_libraries_say_what_they_need(tmp_path):
+    built = Path(onnxruntime.__file__).parent / "capi"
+    library = next(built.glob("onnxruntime_pybind11_state*.so"))
+    listed = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout.splitlines()
+    told = [line.split("[")[1].split("]")[0] for line in listed if "(NEEDED)" in line]
+    assert list(needed_libraries(library)) == told and "libc.so.6" in told
+    for content in (b"", b"text", b"\x7fELF\x02\x01", library.read_bytes()[:3000]):
+        (tmp_path / "other.so").write_bytes(content)
+        assert needed_libraries(tmp_path / "other.so") == ()
+    assert needed_libraries(tmp_path / "absent.so") == ()
 
 
 @pytest.mark.parametrize("text, machine, has", [

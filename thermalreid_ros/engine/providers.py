@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from thermalreid_ros.engine.card import EngineError, TensorSpec
+from thermalreid_ros.engine.elf import needed_libraries
 
 EXECUTION_PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -26,6 +27,7 @@ EXECUTION_PROVIDERS = {
     "cpu_int8": "CPUExecutionProvider",  # the model's int8 form (engine/int8.py)
 }
 PRECISIONS = ("fp16", "fp32")
+# What a provider loads by name when it is used; what it is linked against, of CUDA's major version, its file says.
 _LIBRARIES = {"tensorrt": ("libcuda.so.1", "libcudnn.so.9", "libnvinfer.so.10"),
               "cuda": ("libcuda.so.1", "libcudnn.so.9")}
 
@@ -58,7 +60,8 @@ def probe_machine(load=ctypes.CDLL) -> Machine:
             onnxruntime.preload_dlls()  # CUDA and cuDNN from wheels lie outside the loader's path
     missing = {}
     for name in built_in:
-        for library in _LIBRARIES.get(name, ()):
+        linked = needed_libraries(Path(onnxruntime.__file__).parent / f"capi/libonnxruntime_providers_{name}.so")
+        for library in dict.fromkeys((*_LIBRARIES.get(name, ()), *linked)):
             try:
                 load(library)
             except OSError:
