@@ -269,6 +269,17 @@ def test_what_killed_processes_left_is_cleared_after_a_day(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"timing", KEY.folder, ".building-tiny-3"}
 
 
+def test_an_engine_that_is_finished_while_it_is_looked_for_is_found(monkeypatch, tmp_path):
+    """Between two looks at the folder another process puts the whole one in place of the damaged one."""
+    cache, real = EngineCache(tmp_path), cache_module._read_key
+    with cache.building(KEY) as folder:
+        (folder / "tiny.engine").write_bytes(b"whole")
+    looks = iter((None,))
+    monkeypatch.setattr(cache_module, "_read_key", lambda folder: next(looks, real(folder)))
+    assert (cache.find(KEY) / "tiny.engine").read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir() if path.name != "timing"] == [KEY.folder]
+
+
 def test_cache_in_the_xdg_place(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert EngineCache().root == tmp_path / "thermalreid" / "engines"

@@ -55,8 +55,14 @@ class EngineCache:
                               "to a place of your own")
         if _read_key(folder) == key:
             return folder
-        self.discard(folder)
-        return None
+        if (grave := self._take_away(folder)) is None:
+            return None
+        whole = _read_key(grave) == key  # another process finished it since it was looked at
+        if whole:
+            with suppress(OSError):  # and a third one has put its own there by now
+                os.replace(grave, folder)
+        shutil.rmtree(grave, ignore_errors=True)
+        return folder if whole else None
 
     @contextmanager
     def building(self, key: EngineKey) -> Iterator[Path]:
@@ -92,11 +98,20 @@ class EngineCache:
     def discard(self, folder: Path) -> None:
         """Remove an engine; it disappears from its name at once. One that another process removes is none the less
         gone."""
-        if folder.exists():
-            grave = tempfile.mkdtemp(prefix=".removed-", dir=self.root)
-            with suppress(FileNotFoundError):
-                os.replace(folder, grave)
+        if (grave := self._take_away(folder)) is not None:
             shutil.rmtree(grave, ignore_errors=True)
+
+    def _take_away(self, folder: Path) -> Path | None:
+        """The folder under another name, at once; None where it is gone."""
+        if not folder.exists():
+            return None
+        grave = Path(tempfile.mkdtemp(prefix=".removed-", dir=self.root))
+        try:
+            os.replace(folder, grave)
+        except FileNotFoundError:
+            grave.rmdir()
+            return None
+        return grave
 
     def engines(self) -> tuple[CachedEngine, ...]:
         """All finished engines, by name."""
