@@ -85,12 +85,10 @@ def gather_terms(args: argparse.Namespace, synthesizers: tuple[str, ...],
 def _optional(kind: Callable[[Engine], _Kind], model: str, threads: int) -> _Kind | None:
     """What runs a model; None where no name is given, or one that is usually shipped was taken away."""
     from thermalreid_ros.engine import load_engine
-    from thermalreid_ros.engine.engine import shipped_models
     from thermalreid_ros.evaluation.reid import BASELINES
+    from thermalreid_ros.reid.loading import why_none
 
-    if not model or model in (EMBEDDING, LENGTH, *BASELINES) and model not in shipped_models():
-        return None
-    return kind(load_engine(model, threads=threads))
+    return None if why_none(model, EMBEDDING, LENGTH, *BASELINES) else kind(load_engine(model, threads=threads))
 
 
 def _run(args: argparse.Namespace) -> int:

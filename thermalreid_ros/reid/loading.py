@@ -43,7 +43,7 @@ def load_embedder(model: str, *, needed: bool = False, providers: Sequence[str] 
                   log: Callable[[str], None] = lambda line: None) -> tuple[Embedder | None, str]:
     """(the embedding, what there is to say of it); None where no name is given, or the shipped model was taken away and
     it is not needed. Raises EngineError."""
-    if fault := "" if needed and model else _why_none(model, EMBEDDING_MODEL):
+    if fault := "" if needed and model else why_none(model, EMBEDDING_MODEL):
         return None, fault
     engine = load_engine(model, providers=providers, threads=threads, log=log)
     embedder = Embedder(engine, IN_FLIGHT)
@@ -55,15 +55,15 @@ def load_length_teller(model: str, *, providers: Sequence[str] = DEFAULT_PROVIDE
                        log: Callable[[str], None] = lambda line: None) -> tuple[LengthTeller | None, str]:
     """(what tells lengths by photographs, what there is to say of it); None where no name is given or the shipped model
     was taken away. Raises EngineError."""
-    if fault := _why_none(model, LENGTH_MODEL):
+    if fault := why_none(model, LENGTH_MODEL):
         return None, fault
     engine = load_engine(model, providers=providers, threads=threads, log=log)
     return LengthTeller(engine), f"{engine.card.name} on {engine.provider}"
 
 
-def _why_none(model: str, usual: str) -> str:
-    """Why the usual model, which may be done without, is not there; "" where it is, and for any other name: who gave
+def why_none(model: str, *usual: str) -> str:
+    """Why a usual model, which may be done without, is not there; "" where it is, and for any other name: who gave
     one wants that model."""
     if not model:
         return "none is given"
-    return f"none: no model '{model}'" if model == usual and model not in shipped_models() else ""
+    return f"none: no model '{model}'" if model in usual and model not in shipped_models() else ""
