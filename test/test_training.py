@@ -24,6 +24,7 @@ from thermalreid_ros.training.losses import (  # noqa: E402
     complete_iou,
     decode_yolo,
     semantic_loss,
+    trust_loss,
 )
 
 
@@ -238,6 +239,128 @@ def test_an_untrained_labelling_changes_nothing_and_an_unknown_one_never_does(na
         torch.nn.init.normal_(module.weight)
     assert torch.equal(answer(torch.full_like(labels, 255)), without)
     assert not torch.allclose(answer(labels), without)
+
+
+def test_of_a_labelling_of_another_place_nothing_is_let_through():
+    torch.manual_seed(0)
+    network = build("yolo_compact").eval()
+    branch, roads = network.labelling, torch.ones(1, 1, 16, 24, dtype=torch.uint8)
+    for out in branch.out:
+        torch.nn.init.normal_(out.weight)
+    torch.nn.init.zeros_(branch.ground[2].weight)
+    branch.ground[2].bias.data = torch.tensor([0.0, 9.0, 0.0, 0.0, 0.0])  # all of it looks like a road
+    branch.trust.weight.data = torch.tensor([20.0, 0.0]).view(1, 2, 1, 1)
+    torch.nn.init.constant_(branch.trust.bias, 20.0)
+    thermal, half = 255 * torch.rand(1, 1, 64, 96), roads.clone()
+    half[..., :12] = 3
+    unknown = torch.where(half == 3, 255, half).to(torch.uint8)  # what is not known is not held against the rest
+
+    @torch.no_grad()
+    def judged(labelling):
+        out, ground, trust = network.judging(thermal, labelling)
+        assert ground.shape == (1, 5, 4, 6) and trust.shape == (1, 1, 1, 1)
+        return float((out - network(thermal)).abs().mean()), float((trust - 20.0) / 20.0)
+
+    surely, never = np.log(0.98 + 0.004), np.log(0.004)
+    for labelling, likely in ((roads, surely), (torch.full_like(roads, 2), never), (half, (surely + never) / 2),
+                              (unknown, surely)):
+        effect, found = judged(labelling)
+        assert found == pytest.approx(likely, abs=0.05)
+        assert effect > 1e-4 if likely == surely else effect < 1e-7
+    branch.trust.weight.data = torch.tensor([0.0, 20.0]).view(1, 2, 1, 1)
+    assert judged(roads)[1] == pytest.approx(0.0, abs=1e-5)  # likely here, and as likely all over the frame
+    assert network.judging(thermal)[1:] == (None, None)
+
+
+def test_a_labelling_is_trusted_where_its_classes_are_seen_and_not_where_they_are_seen_elsewhere():
+    branch = build("yolo_compact").labelling.eval()
+    torch.nn.init.zeros_(branch.ground[0].weight)
+    branch.ground[0].weight.data[:2, :2, 0, 0] = torch.eye(2)  # the first two channels are the first two classes
+    torch.nn.init.zeros_(branch.ground[0].bias)
+    torch.nn.init.zeros_(branch.ground[2].weight)
+    branch.ground[2].weight.data[:2, :2, 0, 0] = 4.0 * torch.eye(2)
+    torch.nn.init.zeros_(branch.ground[2].bias)
+    seen = torch.zeros(1, 64, 4, 6)
+    seen[:, 0, :, :3], seen[:, 1, :, 3:] = 1.0, 1.0
+    told = torch.zeros(1, 5, 16, 24)
+    told[:, 0, :, :12], told[:, 1, :, 12:] = 1.0, 1.0
+    with torch.no_grad():
+        here, mirrored = (branch(planes, seen)[3].item() for planes in (told, told.flip(3)))
+        half = told.clone()
+        half[:, :, :, 12:] = 0.0  # of half of it nothing is told
+        of_half = branch(half, seen)[3].item()
+    share = 0.98 * np.exp(4) / (np.exp(4) + 4) + 0.004, 0.98 / (np.exp(4) + 4) + 0.004
+    anywhere = sum(share) / 2
+    assert here == pytest.approx(6 + 4 * np.log(share[0]) + 14 * np.log(share[0] / anywhere), abs=1e-3)
+    assert mirrored == pytest.approx(6 + 4 * np.log(share[1]) + 14 * np.log(share[1] / anywhere), abs=1e-3)
+    assert of_half == pytest.approx(here, abs=1e-4) and here > 5 > -20 > mirrored
+
+
+def test_the_loss_of_the_judgement_is_of_what_is_known():
+    true = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
+    true[0, ..., :4, :4], true[0, ..., :4, 4:6], true[0, ..., :4, 6:] = 1, 1, 0  # two cells, one of two classes
+    ground = torch.zeros(2, 3, 2, 2)
+    ground[0, 1, 0] = 2.0
+    sure, other = np.log1p(2 * np.exp(-2.0)), 2.0 + np.log1p(2 * np.exp(-2.0))
+    trust = torch.tensor([3.0, -7.0]).view(2, 1, 1, 1)
+    labelling = torch.ones_like(true)
+    terms = trust_loss(ground, trust, labelling, true, classes=3)
+    assert terms["ground_loss"].item() == pytest.approx((sure + 0.5 * sure + 0.5 * other) / 2, rel=1e-5)
+    assert terms["trust_loss"].item() == pytest.approx(np.log1p(np.exp(-3.0)), rel=1e-5)  # of the second none is known
+    labelling[0, ..., :3] = 2  # now 3 of 8 columns are wrong, and 2 more in any case
+    assert trust_loss(ground, trust, labelling, true, classes=3)["trust_loss"].item() == pytest.approx(
+        3.0 + np.log1p(np.exp(-3.0)), rel=1e-5)
+    nothing = trust_loss(ground, trust, labelling, torch.full_like(true, 255), classes=3)
+    assert nothing["ground_loss"].item() == nothing["trust_loss"].item() == 0.0
+
+
+def labelled(squares: AnnotatedFrames) -> AnnotatedFrames:
+    """The squares on a ground of random blocks."""
+    blocks = np.random.default_rng(1).integers(0, 5, (6, 10, 12)).astype(np.uint8)
+    return replace(squares, labellings=np.kron(blocks, np.ones((16, 16), np.uint8)), pixels_per_metre=np.full(6, 2.0))
+
+
+def test_crops_tell_the_ground_and_how_much_of_what_is_told_is_true(squares):
+    sets = [TrainingSet(labelled(squares), 0.5, (1.0, 1.0)), TrainingSet(squares, 0.5)]
+
+    def drawn(known_true, known_wrong, elsewhere=0.1):
+        """Shares of the first set's crops that are told something, and of what they are told that is true."""
+        sampler = CropSampler(sets, 96, seed=2, semantics_stride=4, known_true=known_true, known_wrong=known_wrong,
+                              elsewhere=elsewhere)
+        crops = sampler(0, 40)
+        assert (crops.ground[20:] == 255).all() and (crops.ground[:20] != 255).float().mean() > 0.5
+        told, ground = crops.semantics[:20], crops.ground[:20]
+        judged = (told != 255) & (ground != 255)
+        return (told != 255).flatten(1).any(1).float().mean().item(), (told == ground)[judged].float().mean().item()
+
+    assert drawn(1.0, 0.0) == (1.0, 1.0)
+    assert drawn(0.0, 0.0)[0] == 0.0
+    share, of_wrong = drawn(0.0, 1.0, 0.0)
+    assert share == 1.0 and 0.3 < of_wrong < 0.9
+    share, of_others = drawn(0.0, 1.0, 1.0)
+    assert share == 1.0 and of_others < of_wrong - 0.1
+
+
+def test_trust_in_labellings_is_trained_alone(squares, tmp_path):
+    recipe = DetectionRecipe("yolo_compact", steps=2, batch=2, crop_px=96, warmup=1, ema=0.0)
+    start = train(recipe, [TrainingSet(squares)], tmp_path / "run", log=lambda line: None).with_name("checkpoint.pt")
+    alone = replace(recipe, steps=12, only_trust=True, known_true=0.5, known_wrong=0.5, learning_rate=0.05)
+    path = train(alone, [TrainingSet(labelled(squares))], tmp_path / "alone", start=start, log=lambda line: None)
+    log = [json.loads(line) for line in (tmp_path / "alone/log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] > 0 and log[-1]["trust_loss"] > 0
+    assert log[-1]["loss"] == pytest.approx(log[-1]["ground_loss"] + log[-1]["trust_loss"], abs=2e-4)
+    before, after = (load_checkpoint(file)[0].state_dict() for file in (start, path))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert {key.rsplit(".", 1)[0] for key in changed} == {"labelling.ground.0", "labelling.ground.2", "labelling.trust"}
+    thermal = torch.from_numpy(squares.images[:1, None, :96]).float()
+    was, now = load_checkpoint(start)[0], load_checkpoint(path)[0]
+    with torch.no_grad():
+        assert torch.equal(was(thermal), now(thermal))
+    for sets, network, begun in (([TrainingSet(squares)], "yolo_compact", start), (
+            [TrainingSet(labelled(squares))], "yolo_compact", None), ([TrainingSet(labelled(squares))], "yolo_semantic",
+                                                                      None)):
+        with pytest.raises(ThermalReidError, match="is trained alone of a yolo_compact that has learned the rest"):
+            train(replace(alone, network=network), sets, tmp_path / "refused", start=begun, log=lambda line: None)
 
 
 def test_training_learns_resumes_and_exports(squares, tmp_path):

@@ -33,7 +33,13 @@ def add_parser(subparsers) -> None:
                           help="move each side of a box outwards by so many pixels and by this share of its length, "
                           "for all sets or a pair a set (default: 1 0.06 for rendered sets, whose boxes are tight, 0 0 "
                           "for what people annotated)")
-    detector.add_argument("--no-semantics", action="store_true", help="leave the labellings alone")
+    labels = detector.add_mutually_exclusive_group()
+    labels.add_argument("--no-semantics", action="store_true", help="leave the labellings alone")
+    labels.add_argument("--only-trust", action="store_true", help="train nothing but yolo_compact's judgement whether "
+                        "a labelling is of this place (with --start): without one it stays as it is")
+    detector.add_argument("--known", type=share, nargs=3, default=(1 / 3, 1 / 3, 0.1), metavar="SHARE",
+                          help="of crops that are given the true labelling, of crops that are given a wrong one, and "
+                          "of these that are given another frame's (default 1/3 1/3 0.1)")
     detector.add_argument("--inversion", type=share, default=0.15, metavar="SHARE",
                           help="of crops of inverted polarity")
     detector.add_argument("--variation", type=not_negative(float), default=1.0,
@@ -153,6 +159,8 @@ def _detector(args: argparse.Namespace) -> int:
     _check_device(args.device, torch)
     if args.backbone_weights is not None and not args.backbone_weights.is_file():
         raise ThermalReidError(f"{args.backbone_weights}: no such file of backbone weights")
+    if sum(args.known[:2]) > 1 + 1e-9:
+        raise ThermalReidError(f"--known {args.known[0]:g} {args.known[1]:g}: more than all crops have a labelling")
     count = len(args.images)
     if len(args.annotations) != count:
         raise ThermalReidError(f"{count} folders of --images, but {len(args.annotations)} --annotations: one each")
@@ -171,7 +179,8 @@ def _detector(args: argparse.Namespace) -> int:
     recipe = DetectionRecipe(
         args.network, args.steps, args.minutes, args.batch, args.crop_px, args.learning_rate, seed=args.seed,
         frozen_blocks=args.frozen_blocks, inversion=args.inversion, variation=args.variation,
-        semantics=not args.no_semantics)
+        semantics=not args.no_semantics, known_true=args.known[0], known_wrong=args.known[1], elsewhere=args.known[2],
+        only_trust=args.only_trust)
     print(shlex.join(["thermalreid", *sys.argv[1:]]), flush=True)
     checkpoint = train(recipe, sets, args.out, backbone_weights=args.backbone_weights, start=args.start,
                        device=args.device, log=lambda line: print(line, flush=True))

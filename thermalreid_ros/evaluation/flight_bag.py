@@ -20,7 +20,7 @@
 | `/truth/target` | thermalreid_ros/DetectionArray | the one that the probes show, where it is in the frame |
 
 A compact recording, small enough to be handed round, has `/thermal/image_raw/compressed` (sensor_msgs/CompressedImage,
-WebP after gain control) and `/truth/semantics/compressed` (PNG, a quarter as wide and high) for the pictures, no
+WebP after gain control) and `/truth/semantics/compressed` (WebP without loss, a quarter as wide and high), no
 instances, the IMU at 20 Hz and odometry at 10 Hz.
 """  # noqa: E501 - a table
 
@@ -61,6 +61,7 @@ CAMERA_FRAME, OPTICAL_FRAME = "thermal_frame", "thermal_optical_frame"
 MAP_FRAME, ODOM_FRAME = "map", "odom"
 IMU_HZ, ODOM_HZ, PRIOR_HZ, ALTITUDE_HZ = 100.0, 20.0, 1.0, 10.0
 COMPACT_IMU_HZ, COMPACT_ODOM_HZ = 20.0, 10.0
+_LOSSLESS = 101  # quality of WebP
 
 
 def _plain(frames, **_):
@@ -249,7 +250,7 @@ def _frames(film: Film, folder: Path, recorder: Recorder, progress) -> _Stream:
 def _truth(types: _Types, film: Film, recorder: Recorder, frame: FilmFrame, stamp_ns: int) -> _Stream:
     if recorder.compact:
         yield "/truth/semantics/compressed", stamp_ns, types.compressed(
-            stamp_ns, frame.semantic[2::4, 2::4], "png", (cv2.IMWRITE_PNG_COMPRESSION, 9))
+            stamp_ns, frame.semantic[2::4, 2::4], "webp", (cv2.IMWRITE_WEBP_QUALITY, _LOSSLESS))
     else:
         yield "/truth/semantics", stamp_ns, types.image(stamp_ns, frame.semantic, "mono8")
         yield "/truth/instances", stamp_ns, types.image(stamp_ns, frame.instance, "mono16")

@@ -17,7 +17,7 @@ from thermalreid_ros.memory import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, tune
 from thermalreid_ros.training.course import warm_cosine
 from thermalreid_ros.training.detectors import NETWORKS, YoloCompact
 from thermalreid_ros.training.frames import CropSampler, TrainingSet
-from thermalreid_ros.training.losses import compact_loss, semantic_loss
+from thermalreid_ros.training.losses import compact_loss, semantic_loss, trust_loss
 from thermalreid_ros.training.normalisation import renormalise
 from thermalreid_ros.training.weights import Averaged, scaled, set_rate, write_state
 
@@ -44,6 +44,10 @@ class DetectionRecipe:
     inversion: float = 0.15  # share of crops of inverted polarity
     variation: float = 1.0  # of radiometry, see CropSampler
     semantics: bool = True  # learn from labellings where a set has them
+    known_true: float = 1 / 3  # share of crops with the true labelling, and with a wrong one, see CropSampler
+    known_wrong: float = 1 / 3
+    elsewhere: float = 0.1  # of the wrong ones, another frame's
+    only_trust: bool = False  # in labellings: all else of yolo_compact stays as it is
 
     def progress(self, step: int, seconds: float) -> float:
         """0 at the begin, 1 where training ends."""
@@ -89,18 +93,29 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
     torch.backends.cudnn.benchmark = True  # all batches are of one size
     model = build(recipe.network, backbone_weights).to(device, memory_format=torch.channels_last)
     sampler = CropSampler(sets, recipe.crop_px, recipe.seed, inversion=recipe.inversion, variation=recipe.variation,
-                          semantics_stride=model.semantics_stride if recipe.semantics else 0, device=device)
+                          semantics_stride=model.semantics_stride if recipe.semantics else 0,
+                          known_true=recipe.known_true, known_wrong=recipe.known_wrong, elsewhere=recipe.elsewhere,
+                          device=device)
+    if recipe.only_trust and (start is None or not isinstance(model, YoloCompact) or not sampler.semantics_stride):
+        raise ThermalReidError("trust in labellings is trained alone of a yolo_compact that has learned the rest, on "
+                               "sets with labellings: give --start and frames in SET/images/thermal")
     if start is not None and not path.exists():
         begun_with, told, steps = load_checkpoint(start)
         if told["network"] != recipe.network:
             raise ThermalReidError(f"{start}: holds {told['network']}, not {recipe.network}")
         model.load_state_dict(begun_with.state_dict())
         # Crops around objects are not what whole frames are, from which a restored network has its statistics.
-        renormalise(model.eval(), [partial(_shown, model, sampler, _BEFORE + k, recipe.batch) for k in range(_SHOWN)])
+        if not recipe.only_trust:
+            renormalise(model.eval(),
+                        [partial(_shown, model, sampler, _BEFORE + k, recipe.batch) for k in range(_SHOWN)])
         log(f"begun with the weights of {start}, {steps} steps")
     averaged = Averaged(model, recipe.ema)
     pretrained = []
-    if (backbone_weights is not None or start is not None) and isinstance(model, YoloCompact):
+    if recipe.only_trust:
+        model.requires_grad_(False)
+        for part in (model.labelling.ground, model.labelling.trust):
+            part.requires_grad_(True)
+    elif (backbone_weights is not None or start is not None) and isinstance(model, YoloCompact):
         for block in model.backbone.features[: recipe.frozen_blocks]:
             block.requires_grad_(False)
         pretrained = [p for p in model.backbone.parameters() if p.requires_grad]
@@ -133,18 +148,25 @@ def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, ba
     sums: dict[str, torch.Tensor] = {}
     begun, logged = time.monotonic() - seconds, step
     saved = time.monotonic()
-    model.train()
+    model.train(not recipe.only_trust)  # which has no normalisation of its own
     ends = recipe.progress(step, seconds) >= 1.0
     while not ends:
         progress = recipe.progress(step, time.monotonic() - begun)
         rate = warm_cosine(step, recipe.warmup, progress)
         set_rate(optimiser, recipe.learning_rate * rate)
         crops = sampler(step, recipe.batch)
-        with torch.autocast(kind, torch.bfloat16):
-            output = model(crops.thermal.contiguous(memory_format=torch.channels_last), crops.semantics)
+        thermal = crops.thermal.contiguous(memory_format=torch.channels_last)
         if isinstance(model, YoloCompact):
-            terms = compact_loss(output, crops.boxes, crops.labels, stride=model.stride, trained_classes=crops.trained)
+            with torch.autocast(kind, torch.bfloat16):
+                output, ground, trust = model.judging(thermal, crops.semantics)
+            terms = {"loss": 0.0} if recipe.only_trust else compact_loss(
+                output, crops.boxes, crops.labels, stride=model.stride, trained_classes=crops.trained)
+            if trust is not None:
+                terms |= trust_loss(ground, trust, crops.semantics, crops.ground, classes=model.semantic_classes)
+                terms["loss"] = terms["loss"] + terms["ground_loss"] + terms["trust_loss"]
         else:
+            with torch.autocast(kind, torch.bfloat16):
+                output = model(thermal, crops.semantics)
             terms = semantic_loss(output, crops.boxes, crops.labels, strides=model.strides, anchors=anchors,
                                   trained_classes=crops.trained)
         optimiser.zero_grad(set_to_none=True)

@@ -56,10 +56,16 @@ class CrossStage(nn.Module):
 
 
 class LabellingBranch(nn.Module):
-    """What a labelling at stride 4 says to a pyramid of `width` channels, at strides 4 and 8.
+    """What a labelling at stride 4 says to a pyramid of `width` channels, at strides 4 and 8, so far as it is trusted.
 
-    Begins at zero, so that an untrained branch changes nothing.
+    What the pyramid itself sees of the ground at stride 16, where it has not met the labelling yet, tells how likely
+    the labels are. One of another place, or far out of its own, is unlikely all over the frame, and hardly anything of
+    it is let through. What is begins at zero: an untrained branch changes nothing. Learning to see the ground does not
+    change what is seen.
     """
+
+    cell = 4  # cells of the labelling to a side of those at stride 16
+    surest = 0.98  # as sure of a class as a cell may be: one that is surely wrong would else outweigh all others
 
     def __init__(self, classes: int, width: int):
         super().__init__()
@@ -68,10 +74,24 @@ class LabellingBranch(nn.Module):
         self.out = nn.ModuleList((nn.Conv2d(24, width, 1, bias=False), nn.Conv2d(32, width, 1, bias=False)))
         for out in self.out:
             nn.init.zeros_(out.weight)
+        self.ground = nn.Sequential(nn.Conv2d(width, 32, 1), nn.ReLU(), nn.Conv2d(32, classes, 1))
+        self.trust = nn.Conv2d(2, 1, 1)  # of how likely the labels are, and how much likelier here than over the frame
+        self.trust.weight.data = torch.tensor([4.0, 14.0]).view(1, 2, 1, 1)
+        nn.init.constant_(self.trust.bias, 6.0)
 
-    def forward(self, labelling: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        fine = F.relu(self.fine(labelling))
-        return self.out[0](fine), self.out[1](F.relu(self.coarse(fine)))
+    def forward(self, labelling: torch.Tensor,
+                seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """labelling: planes (B, K, H / 4, W / 4). seen: (B, width, H / 16, W / 16). Gives what to add at strides 4 and
+        8, the logits (B, K, H / 16, W / 16) of the ground as it is seen, and (B, 1, 1, 1) of the trust."""
+        ground = self.ground(seen.detach())
+        told = F.avg_pool2d(labelling, self.cell)
+        likely = self.surest * ground.softmax(1) + (1 - self.surest) / ground.shape[1]
+        anywhere = likely.mean((2, 3), keepdim=True)
+        each = torch.cat([(evidence * told).sum((1, 2, 3), keepdim=True)
+                          for evidence in (likely.log(), likely.log() - anywhere.log())], 1)
+        trust = self.trust(each / told.sum((1, 2, 3), keepdim=True).clamp(min=1.0))
+        share, fine = trust.sigmoid(), F.relu(self.fine(labelling))
+        return self.out[0](fine) * share, self.out[1](F.relu(self.coarse(fine))) * share, ground, trust
 
 
 class YoloCompact(nn.Module):
@@ -107,12 +127,23 @@ class YoloCompact(nn.Module):
         nn.init.constant_(self.box_out.bias, 2.0)  # 2 cells = 8 px to each side, a person's scale
 
     def forward(self, thermal: torch.Tensor, semantics: torch.Tensor | None = None) -> torch.Tensor:
+        return self.judging(thermal, semantics)[0]
+
+    def judging(self, thermal: torch.Tensor, semantics: torch.Tensor | None = None) -> tuple[torch.Tensor | None, ...]:
+        """The output, and what LabellingBranch makes of ground and labelling, None without one."""
         f4, f8, f16, f32 = self.backbone((thermal - GREY_MEAN) / GREY_STD)
-        known4, known8 = (0.0, 0.0) if semantics is None else self.labelling(planes(semantics, self.semantic_classes))
-        x = self.lateral[3](f32)
-        for lateral, merge, fine, known in zip(self.lateral[2::-1], self.merge, (f16, f8, f4), (0.0, known8, known4)):
-            x = merge(lateral(fine) + F.interpolate(x, scale_factor=2.0, mode="nearest") + known)
-        return torch.cat((self.class_out(self.class_branch(x)), F.softplus(self.box_out(self.box_branch(x)))), 1)
+        x = self._merged(0, f16, self.lateral[3](f32))
+        known4, known8, ground, trust = (0.0, 0.0, None, None) if semantics is None else \
+            self.labelling(planes(semantics, self.semantic_classes), x)
+        x = self._merged(2, f4, self._merged(1, f8, x, known8), known4)
+        out = torch.cat((self.class_out(self.class_branch(x)), F.softplus(self.box_out(self.box_branch(x)))), 1)
+        return out, ground, trust
+
+    def _merged(self, level: int, fine: torch.Tensor, coarse: torch.Tensor,
+                known: torch.Tensor | float = 0.0) -> torch.Tensor:
+        """The pyramid at the level's stride, 16, 8 or 4, from the backbone's features there and the pyramid above."""
+        return self.merge[level](self.lateral[2 - level](fine) +
+                                 F.interpolate(coarse, scale_factor=2.0, mode="nearest") + known)
 
 
 class Residual(nn.Module):

@@ -60,13 +60,14 @@ class TrainingSet:
 class Crops:
     """A batch on its device: thermal (B, 1, S, S) float32 grey levels, boxes (B, M, 4), labels (B, M) as in losses.py,
     trained (B, C) 0/1: classes that the crop's set annotates; semantics (B, 1, s, s) uint8, None where nothing is known
-    of any."""
+    of any; ground: the true one, likewise, for crops that are not given it, too."""
 
     thermal: torch.Tensor
     boxes: torch.Tensor
     labels: torch.Tensor
     trained: torch.Tensor
     semantics: torch.Tensor | None
+    ground: torch.Tensor | None
 
 
 def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...] = (),
@@ -147,18 +148,20 @@ class CropSampler:
     to black-hot), temperatures that drift over the crop, and vague rectangles such as departed cars leave behind;
     `variation` widens all of it.
 
-    semantics_stride: pixels of the crop to a cell of the labelling, 0 for none. With labellings a third of the crops
-    has none (nor have those of sets without), a third the true one, the rest one that is wrong as maps and predictions
-    are: up to 20 m out of place, patches of other classes or none, ground taken for vegetation, details lost, or
-    another frame's.
+    semantics_stride: pixels of the crop to a cell of the labelling, 0 for none. With labellings a share `known_true` of
+    the crops has the true one, a share `known_wrong` one that is wrong as maps and predictions are: up to 20 m out of
+    place, patches of other classes or none, ground taken for vegetation, details lost, or, a share `elsewhere` of
+    these, another frame's. The rest has none, nor have those of sets without.
     """
 
     max_objects = 100
 
     def __init__(self, sets: Sequence[TrainingSet], size_px: int, seed: int, *, inversion: float = 0.15,
-                 variation: float = 1.0, semantics_stride: int = 0, device: str = "cpu"):
+                 variation: float = 1.0, semantics_stride: int = 0, known_true: float = 1 / 3,
+                 known_wrong: float = 1 / 3, elsewhere: float = 0.1, device: str = "cpu"):
         self.size_px, self.seed, self.inversion, self.variation = size_px, seed, inversion, variation
         self.semantics_stride = semantics_stride if any(s.frames.labellings is not None for s in sets) else 0
+        self.known_true, self.known_wrong, self.elsewhere = known_true, known_wrong, elsewhere
         self.device = torch.device(device)
         self._sets = [_Placed(s, self.device) for s in sets]
         self._shares = np.array([s.share for s in sets]) / sum(s.share for s in sets)
@@ -169,7 +172,7 @@ class CropSampler:
         self._generator.manual_seed(self.seed * 1_000_003 + step)
         edges = np.floor(np.concatenate(((0.0,), self._shares.cumsum())) * batch + rng.random()).astype(int)
         edges[0], edges[-1] = 0, batch  # a share of half a crop is one crop in every other batch
-        thermal, boxes, labels, trained, semantics = [], [], [], [], []
+        thermal, boxes, labels, trained, semantics, ground = [], [], [], [], [], []
         for own, count in zip(self._sets, np.diff(edges)):
             if count == 0:
                 continue
@@ -180,12 +183,14 @@ class CropSampler:
             labels.append(kinds)
             trained.append(np.broadcast_to(own.trained, (count, len(CLASS_NAMES))))
             if self.semantics_stride:
-                semantics.append(self._labelling(own, geometry, rng))
+                for of_all, own_part in zip((semantics, ground), self._labelling(own, geometry, rng)):
+                    of_all.append(own_part)
         slots = max(1, max(kinds.shape[1] for kinds in labels))
         boxes = np.concatenate([np.pad(b, ((0, 0), (0, slots - b.shape[1]), (0, 0))) for b in boxes])
         labels = np.concatenate([np.pad(k, ((0, 0), (0, slots - k.shape[1])), constant_values=PADDING) for k in labels])
         return Crops(self._radiometry(torch.cat(thermal), rng), self._send(boxes), self._send(labels),
-                     self._send(np.concatenate(trained)), torch.cat(semantics) if semantics else None)
+                     self._send(np.concatenate(trained)),
+                     *((torch.cat(semantics), torch.cat(ground)) if semantics else (None, None)))
 
     def _send(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -210,31 +215,31 @@ class CropSampler:
             parts.append(F.grid_sample(pixels, grid, padding_mode="border", align_corners=False))
         return torch.cat(parts)
 
-    def _labelling(self, own: _Placed, geometry: _Geometry, rng: np.random.Generator) -> torch.Tensor:
+    def _labelling(self, own: _Placed, geometry: _Geometry,
+                   rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crops.semantics and Crops.ground."""
         count, size = len(geometry.frame), self.size_px // self.semantics_stride
         out = torch.full((count, 1, size, size), NO_DATA, dtype=torch.uint8, device=self.device)
         if own.labellings is None:
-            return out
+            return out, out
+        theta = geometry.theta(own.size, self.size_px)
+        true = self._cells(own.labellings[self._send(geometry.frame)], theta, size)
         kind = rng.random(count)
-        given = np.flatnonzero(kind < 2 / 3)
+        given = np.flatnonzero(kind < self.known_true + self.known_wrong)
         if not len(given):
-            return out
-        wrong = kind[given] < 1 / 3
+            return out, true
+        wrong = kind[given] < self.known_wrong
         some = len(given)
 
         def hit(share: float) -> np.ndarray:
             return wrong & (rng.random(some) < share)
 
         away, course = hit(0.7) * rng.uniform(0.0, 20.0, some), rng.uniform(0.0, 2 * np.pi, some)
-        frame = np.where(hit(0.1), rng.integers(0, len(own.labellings), some), geometry.frame[given])
+        frame = np.where(hit(self.elsewhere), rng.integers(0, len(own.labellings), some), geometry.frame[given])
         shift = (away * own.pixels_per_metre[frame])[:, None] * np.stack((np.cos(course), np.sin(course)), 1)
-        theta = geometry.theta(own.size, self.size_px)[given]
+        theta = theta[given]
         theta[:, :, 2] += 2 * shift / own.size
-        grid = F.affine_grid(self._send(theta.astype(np.float32)), (some, 1, size, size), align_corners=False)
-        # one more than the label, so that what is beyond the frame reads as nothing known
-        masks = own.labellings[self._send(frame)][:, None].float() + 1
-        labels = F.grid_sample(masks, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-        labels = (labels - 1).remainder(256).to(torch.uint8)
+        labels = self._cells(own.labellings[self._send(frame)], theta, size)
 
         swapped, lost = self._column(hit(0.25)) > 0, self._column(hit(0.4)) > 0
         ground, green = labels == SemanticClass.GROUND, labels == SemanticClass.VEGETATION
@@ -251,7 +256,15 @@ class CropSampler:
         patch = F.interpolate(noise, (size, size), mode="bilinear") > limit
         labels = torch.where(patch, F.interpolate(others, (size, size)).to(torch.uint8), labels)
         out[self._send(given)] = labels
-        return out
+        return out, true
+
+    def _cells(self, labellings: torch.Tensor, theta: np.ndarray, size: int) -> torch.Tensor:
+        """Labellings (n, H, W) where theta puts the cells of a crop, uint8 (n, 1, size, size), NO_DATA beyond them."""
+        grid = F.affine_grid(self._send(theta.astype(np.float32)), (len(theta), 1, size, size), align_corners=False)
+        # one more than the label, so that what is beyond the frame reads as nothing known
+        cells = F.grid_sample(labellings[:, None].float() + 1, grid, mode="nearest", padding_mode="zeros",
+                              align_corners=False)
+        return (cells - 1).remainder(256).to(torch.uint8)
 
     def _radiometry(self, crops: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         count, size, wide = len(crops), self.size_px, self.variation

@@ -37,6 +37,23 @@ def complete_iou(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.
     return iou, iou - centre / (hull.square().sum(-1) + _EPS) - weight * aspect
 
 
+def trust_loss(ground: torch.Tensor, trust: torch.Tensor, labelling: torch.Tensor, true: torch.Tensor, *,
+               classes: int, least_right: float = 0.5) -> dict:
+    """Of LabellingBranch's judgement: ground_loss, cross-entropy of the ground as it is seen, logits (B, K, h, w), by
+    the shares of the true classes in its cells; trust_loss, that of the trust, logits (B, 1, 1, 1), in a labelling of
+    which more than least_right is true. labelling, true: (B, 1, H, W), anything but a class is not to be judged."""
+    cell = true.shape[-1] // ground.shape[-1]
+    kinds = torch.arange(classes, device=true.device).view(1, -1, 1, 1)
+    share = F.avg_pool2d((true == kinds).float(), cell)
+    ground_loss = -(ground.float().log_softmax(1) * share).sum() / share.sum().clamp(min=1.0)
+    judged = (labelling < classes) & (true < classes)
+    number = judged.sum((1, 2, 3))
+    right = (judged & (labelling == true)).sum((1, 2, 3)) / number.clamp(min=1)
+    each = F.binary_cross_entropy_with_logits(trust.flatten().float(), (right > least_right).float(), reduction="none")
+    given = (number > 0).float()
+    return {"ground_loss": ground_loss, "trust_loss": (each * given).sum() / given.sum().clamp(min=1.0)}
+
+
 def cell_centres(height: int, width: int, stride: int, device) -> torch.Tensor:
     """(H * W, 2) x, y in pixels of the cells of a feature map, row by row."""
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
