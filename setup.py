@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent
 ONNXRUNTIME = {"cpu": "onnxruntime>=1.20", "gpu": "onnxruntime-gpu>=1.20"}
 DEPENDENCIES = [
     "numpy>=1.26",                        # frames, boxes, signatures
-    "opencv-python-headless>=4.10",       # MSER, resizing, AGC, PNG and JPEG; headless: no window system on a vehicle
+    "opencv-python-headless>=4.6",        # MSER, resizing, AGC, PNG; 4.6 is Ubuntu 24.04's; headless: no window system
     "pyproj>=3.6",                        # WGS84 and UTM
     "rasterio>=1.4",                      # reads semantic maps (GeoTIFF)
     "pyyaml>=6.0",                        # parameter files, model cards
