@@ -256,7 +256,7 @@ def test_lengths_are_drawn_about_the_truth_and_foretell_the_sizes_seen():
 @pytest.fixture(autouse=True)
 def no_shipped_models(monkeypatch):
     """The baselines and the embedding of the package are not at hand, whether it ships them or not."""
-    monkeypatch.setattr("thermalreid_ros.engine.engine.shipped_models", lambda: ())
+    monkeypatch.setattr("thermalreid_ros.reid.loading.shipped_models", lambda: ())
 
 
 def draw_set(folder, count: int = 12, sessions: int = 3, seed: int = 3):
