@@ -76,8 +76,9 @@ def build(name: str, backbone_weights: Path | None = None) -> torch.nn.Module:
 def train(recipe: DetectionRecipe, sets: Sequence[TrainingSet], out: Path, *, backbone_weights: Path | None = None,
           start: Path | None = None, device: str = "cpu", log=print, checkpoint_every_s: float = 60.0) -> Path:
     """Train, resuming from `out/checkpoint.pt` if it is there, else from the network of `start` (a weights.pt or
-    checkpoint.pt of an earlier training, whose normalisation is set to this one's crops: normalisation.renormalise),
-    else from nothing but `backbone_weights`; returns the path of the checkpoint.
+    checkpoint.pt of an earlier training, whose normalisation is set to this one's crops, see
+    normalisation.renormalise, unless only_trust leaves it alone), else from nothing but `backbone_weights`; returns
+    the path of the checkpoint.
 
     A checkpoint of another recipe is refused, except that `steps` and `minutes` may change (the schedule is then
     stretched). One line a hundred steps goes to `log` and as JSON to `out/log.jsonl`. Beside the checkpoint lies

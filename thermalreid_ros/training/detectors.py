@@ -86,9 +86,8 @@ class LabellingBranch(nn.Module):
         ground = self.ground(seen.detach())
         told = F.avg_pool2d(labelling, self.cell)
         likely = self.surest * ground.softmax(1) + (1 - self.surest) / ground.shape[1]
-        anywhere = likely.mean((2, 3), keepdim=True)
-        each = torch.cat([(evidence * told).sum((1, 2, 3), keepdim=True)
-                          for evidence in (likely.log(), likely.log() - anywhere.log())], 1)
+        here, anywhere = likely.log(), likely.mean((2, 3), keepdim=True).log()
+        each = torch.cat([(evidence * told).sum((1, 2, 3), keepdim=True) for evidence in (here, here - anywhere)], 1)
         trust = self.trust(each / told.sum((1, 2, 3), keepdim=True).clamp(min=1.0))
         share, fine = trust.sigmoid(), F.relu(self.fine(labelling))
         return self.out[0](fine) * share, self.out[1](F.relu(self.coarse(fine))) * share, ground, trust
