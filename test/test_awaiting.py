@@ -73,6 +73,46 @@ def test_a_dead_source_is_not_waited_for_until_it_is_back():
     assert awaited.due_s == pytest.approx(7.3)
 
 
+@pytest.mark.parametrize("rate_hz, wait_s", [(60, 0.3), (50, 0.33), (30, 0.6), (9, 2.0), (200, 2.0)])
+def test_however_fast_the_camera_a_dead_source_costs_three_waits_and_no_more(rate_hz, wait_s):
+    awaited, found = AwaitedLabels(wait_s), []
+    for number in range(20 * rate_hz):
+        now_s = number / rate_hz
+        awaited.add_frame(number, "f", now_s)
+        if (job := awaited.next(now_s)) is not None:
+            found.append(job)
+    assert len(found) > 20 * rate_hz - PATIENCE * (wait_s * rate_hz + 2)
+    assert all(job.labels is None for job in found)
+    assert sum(job.waited_s > 0 for job in found) == PATIENCE and max(job.waited_s for job in found) < wait_s + 0.2
+
+
+def test_where_more_frames_wait_than_are_kept_labellings_still_find_theirs():
+    """60 Hz, each labelling 0.28 s late: 17 frames wait, of which 16 are kept."""
+    awaited, found = AwaitedLabels(0.3), 0
+    for number in range(1200):
+        now_s = number / 60
+        awaited.add_frame(number, "f", now_s)
+        if number >= 17:
+            try:
+                awaited.add_labels(number - 17, "l", now_s)
+            except LateLabelling:
+                pass
+        job = awaited.next(now_s)
+        found += job is not None and job.labels is not None
+    assert found > 600
+
+
+def test_labellings_whose_stamps_fit_no_frame_do_not_keep_frames_waiting():
+    awaited, waited = AwaitedLabels(0.3), []
+    for number in range(100):
+        now_s = 0.1 * number
+        awaited.add_frame(1000 * number, "f", now_s)
+        awaited.add_labels(1000 * number + 1, "l", now_s)  # a bridge that rounds
+        while (job := awaited.next(now_s)) is not None:
+            waited.append(job.waited_s)
+    assert len(waited) > 90 and sum(wait_s > 0 for wait_s in waited) == PATIENCE
+
+
 def test_labellings_of_another_camera_are_given_up_and_counted():
     awaited = AwaitedLabels(0.0)
     for stamp in range(10, 100, 10):

@@ -174,6 +174,10 @@ def test_probes_from_files(tmp_path):
     cv2.imwrite(str(kelvin), (person(200).astype(np.uint16) * 10 + 29315))
     cv2.imwrite(str(celsius), 20 + person(200).astype(np.float32) / 10)
     assert load_probe(grey, "agc8", "person").signatures[0].scale is GREY
+    turned = load_probe(grey, "agc8", polarity="black_hot").signatures[0]
+    assert signature_distance(turned, load_probe(grey, "agc8").signatures[0], 0.5).total > 0.2
+    other_way = make_probe([255 - person(200)], "agc8", "p").signatures[0]
+    assert signature_distance(turned, other_way, 0.5).total == 0
     assert load_probe(grey, "agc8").probe_id == "a"
     first = load_probe(kelvin, "centikelvin").signatures[0]
     assert first.scale is CELSIUS

@@ -163,10 +163,17 @@ def test_photographs_larger_than_is_of_use_are_kept_reduced():
     large = cv2.resize(street(), (6001, 4000), interpolation=cv2.INTER_NEAREST)
     assert Photograph("found", large).pixels.shape == (1333, 2000, 3)
     boxed = Photograph("boxed", large, (3000.5, 1000.0, 4501.0, 2000.0))
-    assert boxed.pixels.shape == (2000, 3000, 3)  # by 3 it would hold less of the object
-    assert boxed.box == pytest.approx((1500.0, 500.0, 2250.1, 1000.0), abs=0.1)
+    assert boxed.pixels.shape == (1875, 2250, 3)  # three sides of it; by 3 it would hold less of the object
+    assert boxed.box == pytest.approx((750.25, 500.0, 1500.6, 1000.0), abs=1.0)
     small = Photograph("small", large, (100.0, 100.0, 900.0, 400.0))
-    assert small.pixels is large and small.box == (100.0, 100.0, 900.0, 400.0)
+    assert small.pixels.shape == (1450, 1700, 3) and small.box == (100.0, 100.0, 900.0, 400.0)
+    assert small.pixels.base is None  # a view would keep the whole
+    far = Photograph("far", large, (5600.0, 3600.0, 6000.0, 4000.0))
+    x, y = round(far.box[0]), round(far.box[1])
+    assert max(far.pixels.shape) <= 1000
+    np.testing.assert_array_equal(far.pixels[y:y + 399, x:x + 399], large[3600:3999, 5600:5999])
+    off = Photograph("off", large, (7000.0, 100.0, 7400.0, 400.0))  # refused where it is used
+    assert off.pixels is large and off.box == (7000.0, 100.0, 7400.0, 400.0)
     odd = Photograph("odd", large, (float("nan"), 0.0, 1.0, 1.0))
     assert odd.pixels is large  # what is wrong with it is said where the box is used
 

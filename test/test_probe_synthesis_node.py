@@ -265,6 +265,24 @@ def test_photographs_of_another_object_do_not_go_out_under_a_new_name(graph, sta
     assert (operator.probes[-1].class_name, len(operator.probes[-1].images)) == ("person", 1)
 
 
+def test_photographs_are_not_kept_where_class_and_files_are_set_one_after_the_other(graph, start_node, model, files,
+                                                                                    tmp_path):
+    """The two commands of docs/probes.md, the second with a name that is wrong."""
+    start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, *CAR, "-p", "count:=1",
+               "-p", f"probe_files:={files}", "-p", "box:=[120.0, 60.0, 180.0, 90.0, 120.0, 60.0, 180.0, 90.0]")
+    operator = Operator(graph)
+    operator.probe(1)
+    assert operator.set(probe_class="bicycle").result.successful
+    operator.probe(2)
+    assert operator.set(probe_files=[str(tmp_path / "absent.jpg")]).result.successful
+    operator.wait_for("last_refusal", "8 numbers for 1 photographs")
+    time.sleep(LOOK_AT_CLOCK_S + 1.0)
+    assert operator.set(solar_hour=15.0).result.successful  # another hour: what there were would be made again
+    assert operator.set(probe_files=[""]).result.successful  # which no box must prevent
+    time.sleep(1.0)
+    assert len(operator.probes) == 2
+
+
 def test_a_told_length_must_be_one_of_the_class_that_is_recognised(graph, start_node, model, tmp_path):
     embedding = shapes_alone(tmp_path / "shapes.onnx", sure_of="dog")
     start_node("probe_synthesis", "-p", f"model:={model}", *AT_NOON, "-p", "count:=1", "-p", f"embedding:={embedding}",

@@ -111,6 +111,41 @@ def test_a_probe_of_another_version_of_the_embedding_is_refused_and_the_others_a
     assert [ranking.probe_id for ranking in reid.rank_all()] == ["known"]
 
 
+def warmer(seen, box: Detection):
+    """The frame with one object warmer by 9 K, and the crop of it."""
+    celsius, place = seen.values().copy(), np.s_[int(box.y_min):int(box.y_max), int(box.x_min):int(box.x_max)]
+    celsius[place] += 9.0
+    crop = np.ascontiguousarray(celsius[place])
+    return make_frame(celsius, "32FC1", "celsius_f32", seen.stamp_ns, "camera"), make_probe(
+        [crop], "celsius_f32", "crop", "car")
+
+
+@pytest.mark.parametrize("method", [EMBEDDING, FUSED])
+def test_a_thermal_crop_is_ranked_by_equation_1_beside_photographs_that_are_not(method):
+    boxes = (car(40, 40), car(200, 150), car(120, 200))
+    reid = Reidentifier("celsius_f32", Gallery(0.4), method=method, fusion=FUSION, embedder=SeesPlaces())
+    seen, crop = warmer(frame(1, *boxes), boxes[1])
+    reid.add_probe(crop)
+    reid.add_probe(probe(np.float32([[1, 0], [1, 0]]), "places"))
+    reid.process(seen, boxes)
+    by_crop, by_photograph = reid.rank("crop"), reid.rank("p")
+    assert by_crop.method == SIGNATURE and by_crop.why == "probe 'crop' has no descriptors"
+    assert by_crop.matches[0].track_id == 2
+    assert by_photograph.method == method and not by_photograph.why
+
+
+def test_where_nothing_fitted_tells_tracks_apart_equation_1_does():
+    """No embedding, no pose, and weights that say nothing of how alike they look."""
+    nothing = {"without_embedding": {"any": replace(FUSION.weights["without_embedding"]["any"], weights=(0.0,) * 5)}}
+    boxes = (car(40, 40), car(200, 150))
+    reid = Reidentifier("celsius_f32", Gallery(0.4), method=FUSED, fusion=replace(FUSION, weights=nothing))
+    seen, crop = warmer(frame(1, *boxes), boxes[1])
+    reid.add_probe(crop)
+    reid.process(seen, boxes)
+    first, second = reid.rank("crop").matches
+    assert first.score == pytest.approx(second.score) and first.track_id == 2
+
+
 def test_a_size_that_is_known_counts():
     """Both look alike; one is as long as a bus. Before there is a pose nobody can tell."""
     boxes = (car(40, 40, 60.0, 30.0), car(200, 150, 20.0, 10.0))

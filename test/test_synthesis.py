@@ -118,6 +118,20 @@ def test_an_empty_box_is_refused():
         ProbeSynthesizer(RedIsWarm()).synthesize(street(), NOON, box=(10, 10, 11, 11))
 
 
+@pytest.mark.parametrize("box", [(170.0, 80.0, 900.0, 700.0), (0.0, 0.0, 1e5, 1e5), (-200.0, 60.0, 180.0, 90.0)])
+def test_a_box_of_another_size_of_the_photograph_is_refused(box):
+    with pytest.raises(SynthesisError, match="lies beyond the .* picture, for a third and more") as error:
+        ProbeSynthesizer(RedIsWarm()).synthesize(street(), NOON, box=box)
+    assert "\n" not in str(error.value)
+
+
+def test_a_box_with_some_slack_over_the_edge_serves():
+    height, width = street().shape[:2]
+    picture = street((width - 60, 60, width, 90))
+    made = ProbeSynthesizer(RedIsWarm()).synthesize(picture, NOON, box=(width - 62.0, 58.0, width + 6.0, 92.0))
+    assert made.mask.any()
+
+
 def test_a_model_of_another_task_is_refused():
     engine = RedIsWarm()
     engine.card = ModelCard.from_mapping({**RedIsWarm.card.to_mapping(), "task": "detection"})

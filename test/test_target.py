@@ -211,6 +211,17 @@ def test_sizes_are_those_of_what_the_box_holds():
     assert found.view[:2] == pytest.approx([10.0 * found.view[2], 4.0 * found.view[2]])
 
 
+def test_sizes_are_of_metres_where_pixels_are_not_square():
+    """What two cameras see of one square thing below them, one of half the vertical focal length."""
+    half = replace(CAMERA, fy=0.5 * CAMERA.fy)
+    below = pose(90.0)
+    across, along = CAMERA.cx, CAMERA.cy
+    for camera, side_y in ((CAMERA, 40.0), (half, 20.0)):
+        box = Detection(0, 0.9, across - 0.5 * drawn_side(40.0), along - 0.5 * drawn_side(side_y),
+                        across + 0.5 * drawn_side(40.0), along + 0.5 * drawn_side(side_y))
+        assert sight(camera, below, box).view[0] == pytest.approx(sight(camera, below, box).view[1])
+
+
 @pytest.mark.parametrize("changed, complaint", [
     ({"depression_deg": 2.0}, "near the horizon"), ({"height_m": 0.5}, "no higher than the object"),
     ({"height_m": -3.0}, "sees none of it"), ({"covariance": np.full((6, 6), np.nan)}, "not finite"),

@@ -11,7 +11,7 @@ Frame = TypeVar("Frame")
 Labels = TypeVar("Labels")
 
 PATIENCE = 3  # frames in a row that may wait in vain
-_REMEMBERED = 64  # frames whose labelling may still come
+_REMEMBERED = 256  # frames whose labelling may still come: stamps alone
 
 
 class LateLabelling(ThermalReidError):
@@ -36,7 +36,11 @@ class AwaitedLabels(Generic[Frame, Labels]):
     displace an older one that is ready: where frames come faster than labellings, none would ever be ready.
 
     A source that is dead, or later than wait_s, must not delay each frame: after PATIENCE frames in vain they are ready
-    as they come, until a labelling comes within wait_s of its frame again.
+    as they come, until a labelling comes within wait_s of its frame again. Labellings of frames that never came say
+    nothing of that.
+
+    More than `capacity` frames do not wait: where a camera brings more within wait_s, they are thinned evenly, so that
+    the oldest is still there when its time is over.
 
     superseded: frames given up. strays: labellings given up whose frame never came.
     """
@@ -64,17 +68,18 @@ class AwaitedLabels(Generic[Frame, Labels]):
         self._frames[stamp_ns] = frame
         self._arrived_s[stamp_ns] = now_s
         if len(self._frames) > self._capacity:
-            del self._frames[next(iter(self._frames))]
+            del self._frames[self._closest()]
             self.superseded += 1
         if len(self._arrived_s) > _REMEMBERED:
-            del self._arrived_s[next(iter(self._arrived_s))]
+            del self._arrived_s[next(stamp for stamp in self._arrived_s if stamp not in self._frames)]
 
     def add_labels(self, stamp_ns: int, labels: Labels, now_s: float) -> None:
         """Raises LateLabelling where the frame was detected without, having waited."""
-        arrived_s = self._arrived_s.get(stamp_ns, now_s)
-        if in_time := now_s - arrived_s <= self.wait_s:
+        arrived_s = self._arrived_s.get(stamp_ns)
+        in_time = arrived_s is not None and now_s - arrived_s <= self.wait_s
+        if in_time:
             self._in_vain = 0
-        if stamp_ns in self._frames or stamp_ns not in self._arrived_s:
+        if stamp_ns in self._frames or arrived_s is None:
             self._labels[stamp_ns] = labels
             if len(self._labels) > self._capacity:
                 self._give_up(next(iter(self._labels)))
@@ -96,6 +101,13 @@ class AwaitedLabels(Generic[Frame, Labels]):
             self._give_up(past)
         self._in_vain = self._in_vain + 1 if labels is None else 0
         return Job(stamp_ns, frame, labels, now_s - self._arrived_s[stamp_ns])
+
+    def _closest(self) -> int:
+        """Of the frames between the oldest and the newest the one that is missed least: those around it came closest
+        together. One that has its labelling is ready, and stays if there is another."""
+        stamps = list(self._frames)
+        return stamps[min(range(1, len(stamps) - 1), key=lambda k: (
+            stamps[k] in self._labels, self._arrived_s[stamps[k + 1]] - self._arrived_s[stamps[k - 1]]))]
 
     def _ready_s(self, stamp_ns: int) -> float:
         wait_s = self.wait_s if self._in_vain < PATIENCE else 0.0

@@ -55,8 +55,8 @@ def metric_views(view: GroundView, boxes: np.ndarray, labels: np.ndarray) -> np.
         (camera.height - y_max >= EDGE_PX)
     down = np.where(known, -rays[:, 2], np.nan)
     pixel_m = drop_m / down / np.sqrt(length) / camera.fx
-    return np.stack([tight_side(x_max - x_min) * pixel_m, tight_side(y_max - y_min) * pixel_m, pixel_m,
-                     np.arctan2(down, np.hypot(rays[:, 0], rays[:, 1]))], axis=1)
+    return np.stack([tight_side(x_max - x_min) * pixel_m, tight_side(y_max - y_min) * pixel_m * camera.fx / camera.fy,
+                     pixel_m, np.arctan2(down, np.hypot(rays[:, 0], rays[:, 1]))], axis=1)
 
 
 def measures(view: GroundView, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:

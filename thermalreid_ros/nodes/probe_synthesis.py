@@ -65,7 +65,7 @@ class ProbeSynthesisNode(ThermalNode):
         self._embedder, told = load_embedder(values.embedding, **model_options(self))
         self._teller, teller = load_length_teller(values.length_model, **model_options(self))
         self._read, self._hour, self._fix, self._count = None, None, None, 0
-        self._probe_id = self._asked_class = None
+        self._probe_id = self._read_for = None
         self._out = self.publisher(ThermalProbe, "probe/thermal", qos.LATCHED)
         for key, value in (("model", self._engine.card.name), ("provider", self._engine.provider), ("embedding", told),
                            ("length_model", teller), ("probe", "none: no photograph yet")):
@@ -77,17 +77,18 @@ class ProbeSynthesisNode(ThermalNode):
         self._length(values.probe_class.removeprefix(ANY))
         if values.probe_id != self._probe_id:
             self._object.forget_shown()
-        other = (values.probe_id, values.probe_class) != (self._probe_id, self._asked_class)
-        self._probe_id, self._asked_class = values.probe_id, values.probe_class
+        self._probe_id, asked = values.probe_id, (values.probe_id, values.probe_class)
         files = [file for file in values.probe_files if file]
         if (wanted := (files, values.box)) != self._read:
-            if other:  # the files read before show another object, whatever comes of these
+            # Where name or class are others than those files were read for, at once or by an earlier command, these
+            # show another object, whatever comes of the new ones.
+            if asked != self._read_for:
                 self._object.read([], [])
                 self._read = None
             if files:
                 self._class_name()
-            self._object.read(files, boxes_of(values.box, len(files)))
-            self._read = wanted
+            self._object.read(files, boxes_of(values.box, len(files)) if files else [])
+            self._read, self._read_for = wanted, asked
         self._make()
 
     def activate(self) -> None:

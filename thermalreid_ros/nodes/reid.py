@@ -8,7 +8,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from thermalreid_ros.camera.thermal import FrameError, ThermalFrame
+from thermalreid_ros.camera.thermal import FrameError, Polarity, ThermalFrame
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.msg import DetectionArray, ThermalProbe, Verdict
 from thermalreid_ros.reid.length import told_length
@@ -65,7 +65,9 @@ class ReidNode(ThermalNode):
         length = told_length(values.probe_length_m, values.probe_length_error, values.probe_class)
         wanted = (values.probe_file, values.probe_units or values.thermal_units, values.probe_class, length)
         if wanted != self._file_probe:
-            probe = load_probe(*wanted[:3], "probe_file", length=length) if wanted[0] else None
+            own = values.probe_units in ("", values.thermal_units)  # a crop of this camera, as it shows heat
+            probe = load_probe(*wanted[:3], "probe_file", length=length, polarity=values.polarity if own else
+                               Polarity.WHITE_HOT) if wanted[0] else None
             if wanted[0] != self._file_probe[0]:  # another object; else a person's word of it holds on
                 self._reid.remove_probe("probe_file")
                 self._tell_probes()

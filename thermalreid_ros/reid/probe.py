@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from thermalreid_ros.camera.thermal import PLAUSIBLE_MEDIAN_C, ThermalFrame, ThermalUnits
+from thermalreid_ros.camera.thermal import PLAUSIBLE_MEDIAN_C, Polarity, ThermalFrame, ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.reid.fusion import pooled, probe_descriptor
@@ -60,12 +60,12 @@ class Probe:
 
 def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id: str, class_name: str = "", *,
                descriptors: np.ndarray | None = None, descriptor_model: str = "",
-               length: ToldLength | None = None) -> Probe:
+               length: ToldLength | None = None, polarity: Polarity | str = Polarity.WHITE_HOT) -> Probe:
     """Probe of K crops (h, w) that show the object alone, cut as a detector's box would cut it.
 
     units: of all the crops; their dtype must be that of the units (uint8 for agc8, float32 for celsius_f32,
     uint16 for centikelvin, decikelvin and optris). Raw counts have no scale that outlives one frame, and are
-    refused. descriptors, descriptor_model, length: see Probe.
+    refused. descriptors, descriptor_model, length: see Probe. polarity: of the camera that took crops in agc8.
     Raises ProbeError.
     """
     if class_name and class_name not in CLASS_NAMES:
@@ -76,7 +76,7 @@ def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id:
     signatures = []
     for number, crop in enumerate(crops, 1):
         try:
-            signatures.append(compute_signature(_values(crop, units), scale_for(units)))
+            signatures.append(compute_signature(_values(crop, units, Polarity(polarity)), scale_for(units)))
         except ThermalReidError as error:
             raise ProbeError(f"probe '{probe_id}', image {number} of {len(crops)}: {error}") from None
     if descriptors is None or not descriptors.size:
@@ -88,10 +88,11 @@ def make_probe(crops: Sequence[np.ndarray], units: ThermalUnits | str, probe_id:
 
 
 def load_probe(path: str | Path, units: ThermalUnits | str, class_name: str = "",
-               probe_id: str = "", *, length: ToldLength | None = None) -> Probe:
+               probe_id: str = "", *, length: ToldLength | None = None,
+               polarity: Polarity | str = Polarity.WHITE_HOT) -> Probe:
     """Probe from one thermal crop in a file: 8 or 16 bit grey PNG or TIFF, float32 TIFF for celsius_f32.
 
-    probe_id: the file's stem unless given. Raises ProbeError.
+    probe_id: the file's stem unless given. polarity: as in make_probe. Raises ProbeError.
     """
     path = Path(path)
     try:
@@ -106,12 +107,12 @@ def load_probe(path: str | Path, units: ThermalUnits | str, class_name: str = ""
     if crop is None:
         raise ProbeError(f"{path}: this is no readable picture; give a PNG or TIFF with 8 or 16 bit grey")
     try:
-        return make_probe([crop], units, probe_id or path.stem, class_name, length=length)
+        return make_probe([crop], units, probe_id or path.stem, class_name, length=length, polarity=polarity)
     except ProbeError as error:
         raise ProbeError(f"{path}: {error}") from None
 
 
-def _values(crop: np.ndarray, units: ThermalUnits | str) -> np.ndarray:
+def _values(crop: np.ndarray, units: ThermalUnits | str, polarity: Polarity) -> np.ndarray:
     try:
         units = ThermalUnits(units)
         dtype = np.dtype(_UNIT_DTYPES[units])
@@ -129,7 +130,7 @@ def _values(crop: np.ndarray, units: ThermalUnits | str) -> np.ndarray:
     if min(crop.shape) < MIN_CROP_SIDE_PX:
         raise ProbeError(f"a crop of {crop.shape[1]}x{crop.shape[0]} px is too small; "
                          f"it needs {MIN_CROP_SIDE_PX}x{MIN_CROP_SIDE_PX} px or more")
-    frame = ThermalFrame(np.ascontiguousarray(crop), units, 0, "")
+    frame = ThermalFrame(np.ascontiguousarray(crop), units, 0, "", polarity)
     if frame.is_radiometric:
         if np.isnan(frame.temperature_c()).mean() > 0.5:
             raise ProbeError("more than half of its pixels hold no temperature; check the units")

@@ -340,7 +340,7 @@ class Reidentifier:
         order = np.where(is_found, -np.inf, order)
         least = self._least_probability(probe.length)
         columns = np.stack([compared.total, compared.histogram, compared.mser, score, compared.embedding, probability])
-        ordered = [n for n in np.lexsort((compared.track_ids, order)).tolist()
+        ordered = [n for n in np.lexsort((compared.track_ids, compared.total, order)).tolist()
                    if compared.track_ids[n] not in rejected]
         matches = []
         for rank, n in enumerate(ordered, 1):
@@ -356,7 +356,9 @@ class Reidentifier:
         """(what to rank a probe by, why that is not what was asked for)."""
         if self._scale is not CELSIUS:
             return SIGNATURE, "the camera does not measure temperatures: no embedding, no probabilities"
-        if self.method == EMBEDDING and not len(probe.descriptors):
+        if self.method != SIGNATURE and not len(probe.descriptors) and (
+                self.method == EMBEDDING or self._embedder is not None):
+            # A thermal crop: within one band Eq. (1) tells objects apart, and what is fitted for photographs drowns it.
             return SIGNATURE, f"probe '{probe.probe_id}' has no descriptors"
         return self.method, ""
 

@@ -149,7 +149,8 @@ def sight(intrinsics: Intrinsics, pose: CameraPose, detection: Detection) -> Sig
     common[:, 7:] = by_pixel * [math.hypot(BOX_HABIT_PX, BOX_HABIT_SHARE * side) for side in (width, height)]
     # Beside the optical axis a pixel shows less: by cos^2 of the angle outwards, by cos across; by cos^1.5 on average.
     pixel_m = depth_m / math.sqrt(length) / intrinsics.fx
-    view = (tight_side(width) * pixel_m, tight_side(height) * pixel_m, pixel_m, math.atan2(-ray_z, level))
+    view = (tight_side(width) * pixel_m, tight_side(height) * pixel_m * intrinsics.fx / intrinsics.fy, pixel_m,
+            math.atan2(-ray_z, level))
     cut = (min(box[0], intrinsics.width - box[2]) < EDGE_PX, min(box[1], intrinsics.height - box[3]) < EDGE_PX)
     if any(cut):  # what lies beyond the edge is not known: up to as much as is seen, at least of a usual object
         longest = max(width, height)

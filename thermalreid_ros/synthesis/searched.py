@@ -17,12 +17,13 @@ from thermalreid_ros.synthesis.synthesizer import ProbeSynthesizer, SynthesisErr
 MOST_PHOTOGRAPHS = 8
 # Networks see an object in fewer than 200 px, and eight photographs of 48 megapixels would fill 1.2 GiB.
 _KEPT_SIDE_PX, _KEPT_BOX_PX = 2048, 512
+_KEPT_AROUND = 3.0  # sides of the box: twice what networks see
 
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """pixels: uint8 (H, W, 3) RGB. box: pixel edges around the object, None where it is to be found. Both are kept
-    reduced where the photograph is larger than is of use."""
+    """pixels: uint8 (H, W, 3) RGB. box: pixel edges around the object, None where it is to be found. Where the
+    photograph is larger than is of use, what is kept of both is reduced, and of a box what is around it."""
 
     name: str
     pixels: np.ndarray
@@ -30,18 +31,36 @@ class Photograph:
 
     def __post_init__(self) -> None:
         check_photograph(self.pixels, self.name)
-        height, width = self.pixels.shape[:2]
-        times = -(-max(height, width) // _KEPT_SIDE_PX)
-        if self.box is not None:
-            x_min, y_min, x_max, y_max = self.box
-            side_px = max(x_max - x_min, y_max - y_min)
-            times = min(times, int(side_px // _KEPT_BOX_PX)) if math.isfinite(side_px) else 1
+        times = -(-max(self.pixels.shape[:2]) // _KEPT_SIDE_PX)
+        if times > 1 and self.box is not None:
+            if not all(map(math.isfinite, self.box)):
+                return  # said where the box is used
+            side_px = max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+            self._cut(int(max(_KEPT_AROUND * side_px, _KEPT_BOX_PX)))
+            times = min(-(-max(self.pixels.shape[:2]) // _KEPT_SIDE_PX), int(side_px // _KEPT_BOX_PX))
         if times > 1:
+            height, width = self.pixels.shape[:2]
             size = width // times, height // times
-            object.__setattr__(self, "pixels", cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA))
-            if self.box is not None:
-                object.__setattr__(self, "box", tuple(edge * size[n % 2] / (width, height)[n % 2]
-                                                      for n, edge in enumerate(self.box)))
+            self._keep(cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA),
+                       self.box and tuple(edge * size[n % 2] / (width, height)[n % 2] for n, edge in
+                                          enumerate(self.box)))
+
+    def _cut(self, side_px: int) -> None:
+        """Leave what is farther from the box than any network looks, where the box is in the photograph at all."""
+        corner, size = [], []
+        for low, high, length in zip(self.box[:2], self.box[2:], self.pixels.shape[1::-1]):
+            first = min(max(int(0.5 * (low + high)) - side_px // 2, 0), length)
+            last = min(max(int(0.5 * (low + high)) + side_px // 2, 0), length)
+            corner.append(first)
+            size.append(last - first)
+        if min(size) >= min(_KEPT_BOX_PX, *self.pixels.shape[:2]) // 2:
+            (x, y), (width, height) = corner, size
+            self._keep(self.pixels[y:y + height, x:x + width].copy(),
+                       tuple(edge - corner[n % 2] for n, edge in enumerate(self.box)))
+
+    def _keep(self, pixels: np.ndarray, box: tuple[float, ...] | None) -> None:
+        object.__setattr__(self, "pixels", pixels)
+        object.__setattr__(self, "box", box)
 
 
 @dataclass(frozen=True, eq=False)

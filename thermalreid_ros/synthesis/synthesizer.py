@@ -17,6 +17,7 @@ TASK = "synthesis"
 LEAST_SIDE_PX, MOST_SIDE_PX = 24, 8192
 _LEAST_CONTRAST = 3.0  # grey levels, standard deviation: less is a wall or a lens cap
 _LEAST_OBJECT = 0.01  # share of the crop that a found object covers
+_LEAST_INSIDE = 0.7  # share of a given box that lies in the photograph: less is meant for one of another size
 _LOOKS, _LEAST_OVERLAP = 3, 0.5  # docs/probes.md says what these sort out
 _NOT_FOUND = "photograph: no car, person, bicycle or dog was found in it; give a box"
 _ANY = "any"
@@ -82,6 +83,8 @@ class ProbeSynthesizer:
         self._check(photograph)
         if mask is not None:
             box = _box_of(mask, photograph.shape[:2])
+        elif box is not None:
+            _check_box(box, photograph.shape[:2])
         if box is None:
             box = self._find(photograph, conditions)
         offsets = (self.offsets_k.get(class_name) or self.offsets_k.get(_ANY) or (0.0,))[:max(count, 1)]
@@ -168,6 +171,16 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
     low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
     common = float(np.prod(np.maximum(high - low, 0.0)))
     return common / float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]) - common)
+
+
+def _check_box(box: Sequence[float], shape: tuple[int, int]) -> None:
+    """What square_crop does not refuse, which repeats the edges of a picture: a box that lies beyond them."""
+    x_min, y_min, x_max, y_max = map(float, box)
+    height, width = shape
+    inside = max(min(x_max, width) - max(x_min, 0.0), 0.0) * max(min(y_max, height) - max(y_min, 0.0), 0.0)
+    if inside < _LEAST_INSIDE * (x_max - x_min) * (y_max - y_min):
+        raise SynthesisError(f"photograph: box {tuple(round(float(edge), 1) for edge in box)} lies beyond the "
+                             f"{width}x{height} picture, for a third and more; give pixels of this very picture")
 
 
 def _box_of(mask: np.ndarray, shape: tuple[int, int]) -> tuple[float, float, float, float]:
