@@ -16,7 +16,7 @@ from tiny_models import convolution
 import thermalreid_ros.engine.cache as cache_module
 import thermalreid_ros.engine.engine as engine_module
 import thermalreid_ros.engine.providers as providers
-from thermalreid_ros.engine import EngineError, TensorSpec, load_engine
+from thermalreid_ros.engine import EngineError, ModelCard, TensorSpec, load_engine
 from thermalreid_ros.engine.cache import EngineCache
 from thermalreid_ros.engine.elf import needed_libraries
 from thermalreid_ros.engine.providers import (
@@ -24,6 +24,7 @@ from thermalreid_ros.engine.providers import (
     Machine,
     choose_providers,
     probe_machine,
+    profile_range,
     profile_shapes,
     tensorrt_options,
 )
@@ -32,6 +33,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 CPU_ONLY = Machine("1.32.0", ("cpu",), {})
 GPU = Machine("1.32.0", ("tensorrt", "cuda", "cpu"), {}, tensorrt="101401", gpu="Orin sm_87")
 KEY = EngineKey("tiny", "ab" * 32, "101401", "Orin sm_87", "fp16", "image:1x1x32x40", "1.32.0")
+REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_SESSION = onnxruntime.InferenceSession
 IMAGE = np.ones((1, 1, 32, 40), np.float32)
 
@@ -152,7 +154,7 @@ def test_probe_of_this_machine_runs():
 
 
 def test_options_of_a_fixed_shape(tmp_path):
-    options = tensorrt_options(KEY, tmp_path / "engine", tmp_path / "timing", dynamic=False)
+    options = tensorrt_options(KEY, tmp_path / "engine", tmp_path / "timing")
     assert options == {
         "trt_engine_cache_enable": True, "trt_engine_cache_path": str(tmp_path / "engine"),
         "trt_engine_cache_prefix": "tiny",
@@ -164,9 +166,37 @@ def test_options_of_a_fixed_shape(tmp_path):
 
 
 def test_options_of_free_shapes_and_full_precision(tmp_path):
-    options = tensorrt_options(replace(KEY, precision="fp32"), tmp_path, tmp_path, dynamic=True)
+    spec = TensorSpec("image", (1, 1, "height", "width"), typical_shape=(1, 1, 512, 640))
+    shapes = profile_range([spec], profile_shapes([spec], {}), (32,))
+    options = tensorrt_options(replace(KEY, precision="fp32", shapes=shapes), tmp_path, tmp_path)
     assert options["trt_fp16_enable"] is False
-    assert {options[f"trt_profile_{bound}_shapes"] for bound in ("min", "opt", "max")} == {"image:1x1x32x40"}
+    assert [options[f"trt_profile_{bound}_shapes"] for bound in ("min", "opt", "max")] == [
+        "image:1x1x128x160", "image:1x1x512x640", "image:1x1x1024x1280"]
+
+
+@pytest.mark.parametrize("size", [(120, 160), (256, 320), (480, 640), (512, 640), (1024, 1280)])
+@pytest.mark.parametrize("name", ["yolo_compact", "yolo_semantic", "segmenter_compact", "geogan"])
+def test_engines_of_shipped_models_are_built_for_cameras_of_other_sizes(name, size):
+    card = ModelCard.read(REPOSITORY / "models" / f"{name}.yaml")
+    least, usual, most = (dict(part.split(":") for part in bound.split(",")) for bound in profile_range(
+        card.inputs, profile_shapes(card.inputs, {}), card.strides).split(" .. "))
+    spec = card.inputs[0]
+    low, high = ([int(side) for side in bound[spec.name].split("x")] for bound in (least, most))
+    assert usual[spec.name] == "x".join(map(str, spec.typical_shape))
+    sides = [-(-side // 32) * 32 for side in size]
+    if card.task == "segmentation":  # which reduces frames to about its usual size
+        sides = [min(side, usual_side) for side, usual_side in zip(sides, spec.typical_shape[2:])]
+    assert all(a <= side <= b for a, side, b in zip(low[2:], sides, high[2:]))
+    assert all(side % 32 == 0 for side in (*low[2:], *high[2:]))
+
+
+def test_engines_take_as_many_crops_as_come():
+    inputs = [TensorSpec("pictures", ("count", 3, 96, 96), typical_shape=(8, 3, 96, 96)),
+              TensorSpec("thermal", ("count",), typical_shape=(8,))]
+    assert profile_range(inputs, profile_shapes(inputs, {})) == \
+        "pictures:1x3x96x96,thermal:1 .. pictures:8x3x96x96,thermal:8 .. pictures:64x3x96x96,thermal:64"
+    fixed = [TensorSpec("image", (1, 1, 32, 40))]
+    assert profile_range(fixed, profile_shapes(fixed, {})) == "image:1x1x32x40"
 
 
 def test_profile_shapes():

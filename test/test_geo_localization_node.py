@@ -352,6 +352,21 @@ def test_nothing_is_localized_where_the_prior_is_off_the_map(flight):
     assert not flown.fixes
 
 
+def test_a_prior_of_the_future_is_refused_and_what_is_wrong_for_long_is_warned_of(flight, graph):
+    flown = flight("-p", "max_age_s:=1.0e8")  # START_NS is 9.6e7 s ago, and more
+    statuses = graph.diagnostics()
+    stamp_ns = flown.next_stamp()
+    latitude, longitude = map(float, flown.map.grid.to_geographic(*flown.place(stamp_ns)))
+    flown.prior(time.time_ns() + 120_000_000 * 10**9, latitude=latitude, longitude=longitude)
+    wait_until(lambda: any("of the future says nothing of now" in s.data.get("last_refusal", "") for s in statuses),
+               10.0, "the prior's refusal")
+    assert flown.see(without=("prior",)).reason == "no prior position yet"
+    flown.say(CameraInfo(header=flown.header(flown.next_stamp()), width=320, height=256, k=CAMERA.k.ravel(),
+                         d=[-0.2, 0.1]))
+    wait_until(lambda: statuses[-1].data.get("lens", "").startswith("thermal/camera_info tells of a distorted lens"),
+               10.0, "the lens in the diagnostics")
+
+
 def test_a_prior_without_a_covariance_is_as_rough_as_the_parameter_says(flight):
     flown = flight("-p", "prior_sigma_m:=20.0")
     stamp_ns = flown.next_stamp()

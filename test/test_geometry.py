@@ -26,6 +26,13 @@ def test_camera_info_counts_pixel_centres_from_zero():
         Intrinsics.from_k(640, 512, np.zeros(9))
 
 
+@pytest.mark.parametrize("cx, cy", [(0.0, 0.0), (0.0, 255.5), (319.5, 0.0), (319.5, 511.0), (np.nan, 255.5)])
+def test_a_principal_point_that_nobody_calibrated_is_refused(cx, cy):
+    """A camera that is turned by as much as its picture is off would be placed tens of metres away."""
+    with pytest.raises(GeometryError, match="calibrate"):
+        Intrinsics.from_k(640, 512, np.array((700.0, 0, cx, 0, 700.0, cy, 0, 0, 1)))
+
+
 @given(st.floats(0.5, 639.5), st.floats(0.5, 511.5), st.floats(0.1, 500.0))
 def test_rays_and_projection_are_inverse(u, v, distance_m):
     ray = CAMERA.rays(np.array([[u, v]]))

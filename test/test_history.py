@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thermalreid_ros.localization.history import History, Odometry
+from thermalreid_ros.localization.history import HeightGate, History, Odometry
 
 SECOND = 1_000_000_000
 
@@ -60,3 +60,51 @@ def test_a_reading_that_is_forgotten_leaves_nothing_behind():
     made.add(3 * SECOND + SECOND // 20, np.array([30.5, 0.0, 50.0]))
     assert made.broken(3600 * SECOND) == (False, False) and not made.offset_m.any()
     assert made.at(3 * SECOND + SECOND // 20)[0] == pytest.approx(30.5)
+
+
+def test_climbs_are_believed_and_steps_of_the_ground_wait():
+    gate = HeightGate(10.0, 5.0, 0.08, 5.0)
+    for k in range(60):  # 3 m/s up, as the odometry says, over ground that rises by 5 %
+        height, climb = 60.0 + 3.0 * k - 0.5 * k, 3.0 * k
+        assert gate.height_m(k * SECOND, height, climb) == height and not gate.fault
+    assert gate.height_m(60 * SECOND, 100.0, 180.0) == pytest.approx(60.0 + 2.5 * 59 + 3.0) and "a roof" in gate.fault
+    assert gate.height_m(61 * SECOND, 60.0 + 2.5 * 61, 183.0) == 60.0 + 2.5 * 61 and not gate.fault
+
+
+def test_a_wide_roof_is_believed_after_a_while_and_its_end_at_once():
+    gate = HeightGate(10.0, 5.0, 0.08, 5.0)
+    heights = [100.0] * 20 + [70.0] * 30 + [100.0] * 20
+    believed = [gate.height_m(k * SECOND, height, 0.0) for k, height in enumerate(heights)]
+    assert believed == [100.0] * 30 + [70.0] * 20 + [100.0] * 20
+
+
+@pytest.mark.parametrize("climb", [None, 0.0])
+def test_after_a_silence_and_at_another_time_the_height_is_what_is_said(climb):
+    gate = HeightGate(10.0, 5.0, 0.08, 5.0)
+    assert gate.height_m(100 * SECOND, 100.0, climb) == 100.0
+    assert gate.height_m(111 * SECOND, 40.0, climb) == 40.0
+    assert gate.height_m(50 * SECOND, 80.0, climb) == 80.0  # a recording that starts over
+    assert gate.height_m(51 * SECOND, 40.0, climb) == 80.0
+
+
+def test_without_odometry_a_vehicle_may_climb():
+    gate = HeightGate(10.0, 5.0, 0.08, 5.0)
+    assert [gate.height_m(k * SECOND, 100.0 + 4.0 * k, None) for k in range(50)] == [100.0 + 4.0 * k for k in range(50)]
+    gate.height_m(50 * SECOND, 240.0, None)
+    assert gate.fault
+
+
+@given(st.lists(st.tuples(st.integers(1, 3 * SECOND), st.floats(1.0, 500.0), st.none() | st.floats(-300.0, 300.0)),
+                max_size=40))
+def test_whatever_is_said_a_height_is_positive_and_not_held_for_longer_than_told(readings):
+    gate, stamp_ns, since_ns = HeightGate(10.0, 5.0, 0.08, 5.0), 0, None
+    for step_ns, height_m, climb_m in readings:
+        stamp_ns += step_ns
+        believed_m = gate.height_m(stamp_ns, height_m, climb_m)
+        assert believed_m > 0.0
+        if gate.fault:
+            since_ns = stamp_ns if since_ns is None else since_ns
+            assert stamp_ns - since_ns < 10 * SECOND
+        else:
+            assert believed_m == height_m
+            since_ns = None

@@ -566,6 +566,52 @@ def test_a_place_is_handed_over_to_the_localizer_that_comes_next(town):
     assert all("evidence so far" in results[name][0].reason for name in ("old", "odometry anew"))
 
 
+def test_a_prior_of_before_the_odometry_serves_where_the_vehicle_stood_and_not_where_it_flew(town):
+    """A node that is started in flight, and a relay that repeats the prior of the take-off."""
+    flight, results = Flight(town), {}
+    for name, ago_s in (("stood", 600), ("flew", 600), ("lately", 1)):
+        localizer = Localizer(town, CONFIG)
+        localizer.set_prior(START_NS - ago_s * SECOND, *flight.place(0), 60.0)
+        for second in np.arange(-7.0, 0.0, 0.2) if name == "stood" else ():  # on the ground, then 2 m/s2
+            x = max(second + 5.0, 0.0) ** 2 - 25.0
+            localizer.add_odometry(START_NS + round(second * SECOND), np.array([x, 0.0, 0.0]))
+        results[name] = flight.fly(localizer, range(30))
+    assert any(result.fix for result in results["stood"]) and any(result.fix for result in results["lately"])
+    first, *later = (result.reason for result in results["flew"])
+    assert first.endswith("a second of that will tell whether the vehicle had stood until then")
+    assert set(later) == {"the prior is from 600 s before the odometry began, and the vehicle was moving then; give "
+                          "one of now"}
+
+
+def test_a_prior_is_less_sure_by_the_way_flown_since_though_it_ends_where_it_began(town):
+    localizer, frame = started(town, sigma=10.0), None
+    for k in range(101):
+        x = 15.0 * (k if k <= 50 else 100 - k)
+        localizer.add_odometry(START_NS + k * SECOND, np.array([x, 0.0, 0.0]))
+        localizer.add_attitude(START_NS + k * SECOND, np.diag((1.0, -1.0, -1.0)))
+        localizer.add_altitude(START_NS + k * SECOND, HEIGHT_M)
+        frame = localizer._frame(START_NS + k * SECOND)
+        localizer._moved(frame)
+    assert localizer._prior_sigma_m(frame) == pytest.approx(np.hypot(10.0, CONFIG.prior_drift * 1500.0))
+
+
+@pytest.mark.parametrize("frames, believed", [(1, False), (4, False), (15, True)])
+def test_an_altitude_over_a_roof_is_not_believed_at_once(town, frames, believed):
+    flight, localizer = Flight(town, scale_error=0.0), started(town)
+    flight.fly(localizer, range(25))
+    told, faults = flight.height_said_m, []
+    for k in range(25, 25 + frames):
+        flight.height_said_m = told - 25.0
+        result, = flight.fly(localizer, range(k, k + 1))
+        faults.append(localizer.altitude_fault)
+        if k < 35:
+            assert result.fix is None or result.fix.height_m == pytest.approx(told, rel=0.05)
+    assert all("a roof below or an echo" in fault for fault in faults[:10]) and bool(faults[-1]) == (not believed)
+    flight.height_said_m = told  # and its end is believed at once
+    result, = flight.fly(localizer, range(25 + frames, 26 + frames))
+    assert not localizer.altitude_fault
+
+
 @pytest.mark.parametrize("call, words", [
     (lambda loc: loc.set_prior(0, np.nan, 0.0, 10.0), "prior"), (lambda loc: loc.set_prior(0, 0.0, 0.0, 0.0), "prior"),
     (lambda loc: loc.add_attitude(0, np.eye(2)), "attitude"), (lambda loc: loc.add_odometry(0, [0.0, 1.0]), "odometry"),

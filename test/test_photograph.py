@@ -116,12 +116,12 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 def test_colour_files_are_told_from_thermal_crops(tmp_path):
     pictures = {"car.png": street()[..., ::-1], "tiny.png": street()[60:70, 120:130, ::-1], "crop.png": GREY,
                 "grey.png": np.repeat(GREY[..., None], 3, 2), "crop16.png": GREY.astype(np.uint16) + 29000,
-                "celsius.tiff": GREY.astype(np.float32)}
+                "celsius.tiff": GREY.astype(np.float32), "deep.png": street()[..., ::-1].astype(np.uint16) * 257}
     for name, picture in pictures.items():
         cv2.imwrite(str(tmp_path / name), picture)
     (tmp_path / "text.png").write_text("nothing")
     assert {name for name in (*pictures, "text.png", "absent.png") if file_is_colour(tmp_path / name)} == \
-        {"car.png", "tiny.png"}
+        {"car.png", "tiny.png", "deep.png"}
 
 
 @given(st.integers(0, 255), st.floats(0.0, 0.02))

@@ -138,7 +138,7 @@ def test_the_camera_and_its_lens():
                          d=[0.0, 0.0, 0.0, 0.0, 0.0])
     found = places.message_to_intrinsics(message)
     assert (found.width, found.height, found.fx, found.fy, found.cx, found.cy) == (640, 512, 500.0, 501.0, 320.0, 256.0)
-    assert not places.is_distorted(message) and places.is_distorted(CameraInfo(d=[-0.1, 0.0]))
+    assert places.lens_fault(message) == "" and "rectified" in places.lens_fault(CameraInfo(d=[-0.1, 0.0]))
     with pytest.raises(GeometryError, match="calibrate"):
         places.message_to_intrinsics(CameraInfo(width=640, height=512))
 

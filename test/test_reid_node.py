@@ -131,11 +131,18 @@ def test_a_probe_file_may_be_changed_in_flight_and_a_wrong_one_is_refused(graph,
     flight = Flight(graph)
     stamp = flight.send()
     time.sleep(0.5)
-    for path in (tmp_path / "missing.png", probe_file):
+    statuses = graph.diagnostics()
+    for path in (tmp_path / "missing.png", probe_file, tmp_path / "missing.png"):
         request = SetParameters.Request(parameters=[Parameter("probe_file", value=str(path)).to_parameter_msg()])
         assert graph.call(SetParameters, "/reid/set_parameters", request).results[0].successful
-    assert flight.ranking(stamp, "probe_file").matches[0].detection.x_min == 100.0
+        if path == probe_file:
+            assert flight.ranking(stamp, "probe_file").matches[0].detection.x_min == 100.0
     node.wait_for_line("missing.png: the probe cannot be read")
+    # The object before is not searched for under the name of one that cannot be read.
+    wait_until(lambda: statuses and statuses[-1].data.get("probes") == "", 10.0, "that nothing is searched for")
+    again = flight.send()
+    time.sleep(1.0)
+    assert not [m for m in flight.matches if m.header.stamp == ns_to_stamp(again) and m.probe_id == "probe_file"]
 
 
 @pytest.mark.parametrize("content, options, complaint", [

@@ -67,6 +67,7 @@ def test_figures_of_a_known_run(tmp_path: Path):
     assert figures["map50"] == pytest.approx(1.0)
     # Frame 0 is the probe's own, frame 2 was dropped; of the eight others, the five odd ones have it first.
     assert figures["reid_frames"] == 8 and figures["reid_r1"] == pytest.approx(5 / 8)
+    assert figures["reid_guessing"] == pytest.approx(1 / 2)  # of two tracks
     assert figures["reasons"] == {"fix_median_m": "no map was given", "target_median_m": "no map was given"}
 
 

@@ -16,7 +16,7 @@ from pyproj.exceptions import CRSError
 
 from thermalreid_ros.errors import ThermalReidError
 
-
+_OFF_MIDDLE = 0.2  # of a frame's side: no principal point is nearer to its edge
 #: Axes of a camera's body frame (x along the line of sight, y left, z up) from those of its optical frame.
 BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
@@ -48,10 +48,15 @@ class Intrinsics:
 
     @classmethod
     def from_k(cls, width: int, height: int, k: np.ndarray) -> Intrinsics:
-        """k: the nine numbers of CameraInfo, row by row. GeometryError where they describe no camera."""
+        """k: the nine numbers of CameraInfo, row by row. GeometryError where they describe no camera, which one whose
+        principal point is far from the middle of its frame is not: drivers leave it at 0 where nobody calibrated."""
         k = np.asarray(k, np.float64).reshape(3, 3)
         if not (np.isfinite(k).all() and k[0, 0] > 0 and k[1, 1] > 0 and width > 0 and height > 0):
             raise GeometryError("the camera matrix K has no positive focal lengths; calibrate the camera")
+        if not all(_OFF_MIDDLE * side <= centre <= (1.0 - _OFF_MIDDLE) * side
+                   for centre, side in zip(k[:2, 2], (width, height))):
+            raise GeometryError(f"the camera matrix K has its principal point at ({k[0, 2]:g}, {k[1, 2]:g}), far from "
+                                f"the middle of a frame of {width}x{height}; calibrate the camera")
         return cls(int(width), int(height), k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5)
 
     @property

@@ -74,7 +74,7 @@ def _models(args: argparse.Namespace, models: list[str]) -> dict[str, Any]:
     timed = {}
     with progress(total=len(models) * args.runs, description="models", unit="run") as bar:
         for model in models:
-            bar.set_postfix_str(str(model))
+            bar.set_postfix_str(str(model), refresh=False)
             timed[_name(model)] = bench.time_model(model, runs=args.runs, threads=args.threads,
                                                    providers=args.providers, tick=lambda: bar.update(1))
     keys = ("provider", "threads", "first_ms", "median_ms", "p99_ms", "iqr_ms", "int8_speedup")

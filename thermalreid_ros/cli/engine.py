@@ -53,7 +53,7 @@ def _build(args: argparse.Namespace) -> int:
     prepared, faults = [], []
     with progress(args.model or shipped_models(), description="engines", unit="model") as bar:
         for model in bar:
-            bar.set_postfix_str(Path(model).stem)
+            bar.set_postfix_str(Path(model).stem, refresh=False)
             started = time.perf_counter()
             try:
                 engine = load_engine(model, providers=args.providers, precision=args.precision,

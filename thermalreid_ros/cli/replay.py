@@ -88,7 +88,7 @@ def summary(figures: dict[str, Any]) -> str:
             *([key, figures[key]] for key in ("overhead_ms", "overhead_share", "own_cpu_share")),
             *([f"{name} memory_mb {key}", value] for name, memory in figures["memory_mb"].items()
               for key, value in memory.items()),
-            *([key, figures[key]] for key in ("map50", "reid_r1")),
+            *([key, figures[key]] for key in ("map50", "reid_r1", "reid_guessing")),
             *([key.replace("_", " "), figures[key]] for key in PLACE_KEYS if key in figures),
             *([f"frames {verdict.replace('_', ' ')}", count] for verdict, count in figures.get("verdicts", {}).items())]
     notes = "".join(f"\n{key}: {reason}" for key, reason in figures["reasons"].items())

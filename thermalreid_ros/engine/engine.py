@@ -25,6 +25,7 @@ from thermalreid_ros.engine.providers import (
     context_name,
     prepared_shape,
     probe_machine,
+    profile_range,
     profile_shapes,
     tensorrt_options,
 )
@@ -260,8 +261,7 @@ class _Loading:
         return engine
 
     def _on_tensorrt(self, model: Path, key: EngineKey, folder: Path) -> OrtEngine:
-        dynamic = any(spec.is_dynamic for spec in self.card.inputs)
-        options = tensorrt_options(key, folder, self.cache.timing_cache, dynamic=dynamic)
+        options = tensorrt_options(key, folder, self.cache.timing_cache)
         rest = [EXECUTION_PROVIDERS[name] for name in ("cuda", "cpu") if name in self.machine.built_in]
         return self._engine(model, [(EXECUTION_PROVIDERS["tensorrt"], options), *rest])
 
@@ -292,7 +292,8 @@ def engine_key(card: ModelCard, machine: Machine, precision: str,
                shapes: Mapping[str, Sequence[int]] | None = None) -> EngineKey:
     """The conditions that an engine built for this model here and now depends on."""
     return EngineKey(model=card.name, onnx_sha256=card.sha256, tensorrt=machine.tensorrt, gpu=machine.gpu,
-                     precision=precision, shapes=profile_shapes(card.inputs, shapes or {}),
+                     precision=precision,
+                     shapes=profile_range(card.inputs, profile_shapes(card.inputs, shapes or {}), card.strides),
                      onnxruntime=machine.onnxruntime)
 
 

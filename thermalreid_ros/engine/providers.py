@@ -32,6 +32,11 @@ _LIBRARIES = {"tensorrt": ("libcuda.so.1", "libcudnn.so.9", "libnvinfer.so.10"),
               "cuda": ("libcuda.so.1", "libcudnn.so.9")}
 
 
+_TO = " .. "  # between the bounds of a range of shapes
+_LEAST_SIDE = 32  # a free size below is a count, not a picture's side
+_MOST_AT_ONCE = 64
+
+
 @dataclass(frozen=True)
 class Machine:
     """What the choice rests on. built_in: names of EXECUTION_PROVIDERS that this ONNX Runtime was built with,
@@ -161,7 +166,33 @@ def profile_shapes(inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[i
     return ",".join(parts)
 
 
-def tensorrt_options(key: EngineKey, folder: Path, timing_cache: Path, *, dynamic: bool) -> dict[str, Any]:
+def profile_range(inputs: Sequence[TensorSpec], shapes: str, strides: Sequence[int] = ()) -> str:
+    """The range of sizes that an engine is built for, in order of least, usual and most: "LEAST .. SHAPES .. MOST", or
+    `shapes`, as profile_shapes gives them, where all sizes are fixed.
+
+    TensorRT runs nothing outside of it. Counts, of crops or of photographs, go from 1 to 64; sides of pictures from a
+    quarter, or a half where that would not be divisible by the strides, to their double: of a detector for 640x512 from
+    160x128 to 1280x1024.
+    """
+    if not any(spec.is_dynamic for spec in inputs):
+        return shapes
+    usual = [tuple(map(int, part.rpartition(":")[2].split("x"))) for part in shapes.split(",")]
+    sides = [size for spec, sizes in zip(inputs, usual) for size, said in zip(sizes, spec.shape)
+             if isinstance(said, str) and size >= _LEAST_SIDE]
+    multiple = max(strides, default=1)
+    divisible = all(size % (4 * (multiple if size >= max(sides) / 2 else 1)) == 0 for size in sides)
+    bounds = []
+    for share, count in ((0.25 if divisible else 0.5, 1), (1.0, None), (2.0, _MOST_AT_ONCE)):
+        parts = []
+        for spec, sizes in zip(inputs, usual):
+            scaled = [size if not isinstance(said, str) or count is None else
+                      round(share * size) if size >= _LEAST_SIDE else count for size, said in zip(sizes, spec.shape)]
+            parts.append(f"{spec.name}:{'x'.join(map(str, scaled))}")
+        bounds.append(",".join(parts))
+    return _TO.join(bounds)
+
+
+def tensorrt_options(key: EngineKey, folder: Path, timing_cache: Path) -> dict[str, Any]:
     """Options of ONNX Runtime's TensorRT provider for building into, or reading from, one engine folder.
 
     The context model (the graph with the engine inside) is dumped too: it loads without parsing the network
@@ -178,8 +209,9 @@ def tensorrt_options(key: EngineKey, folder: Path, timing_cache: Path, *, dynami
         "trt_ep_context_file_path": str(folder / context_name(key)),
         "trt_ep_context_embed_mode": 1,
     }
-    if dynamic:
-        options |= {f"trt_profile_{bound}_shapes": key.shapes for bound in ("min", "opt", "max")}
+    bounds = key.shapes.split(_TO)
+    if len(bounds) == 3:
+        options |= {f"trt_profile_{name}_shapes": bound for name, bound in zip(("min", "opt", "max"), bounds)}
     return options
 
 

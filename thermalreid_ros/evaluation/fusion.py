@@ -70,7 +70,7 @@ def compare(detector: Detector, data: CocoSet, truth: Labelling, chosen: dict[st
     for name, values in figures.items():
         values["gain"] = values["map50"] - figures[first]["map50"]
         gains = np.subtract(means[name], means[first])
-        values["gain_error"] = float(np.sqrt((GROUPS - 1) * gains.var())) if len(gains) else None
+        values["gain_error"] = float(np.sqrt((len(gains) - 1) * gains.var())) if len(gains) else None
     return figures
 
 
@@ -84,7 +84,10 @@ def _leaving_out(results: list[dict], data: CocoSet) -> list[float]:
         gone = set(group.tolist())
         coco = {**data.coco, "images": [r for r in data.coco["images"] if r["id"] not in gone],
                 "annotations": [a for a in data.coco["annotations"] if a["image_id"] not in gone]}
-        means.append(score([r for r in results if r["image_id"] not in gone], replace(data, coco=coco))["map50"])
+        present = tuple(sorted({a["category_id"] for a in coco["annotations"] if not a["iscrowd"]}))
+        if present:  # a rare class may have been in that group alone
+            means.append(score([r for r in results if r["image_id"] not in gone],
+                               replace(data, coco=coco, present=present))["map50"])
     return means
 
 

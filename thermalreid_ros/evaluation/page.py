@@ -173,7 +173,7 @@ def _note(replay: Replay, figures: dict[str, Any]) -> str:
                      "on places it has never seen.")
     if figures["reid_frames"]:
         lines.append(f"First ranks are counted over {figures['reid_frames']} frames with the probe’s object in them, "
-                     "the probe’s own frame left out. "
+                     f"the probe’s own frame left out; a random order would reach {figures['reid_guessing']:.0%}. "
                      + ("A photograph tells objects of a class apart only roughly." if file_is_colour(replay.probe) else
                         "One small crop without colour tells people apart only roughly."))
     lines += [f"{key}: {reason}." for key, reason in figures["reasons"].items() if key != "fix_median_m"]

@@ -144,7 +144,7 @@ class Replay:
         as evaluation.boxes.comparable has it.
         reid_r1: share of the frames with the probe's true object in them (reid_frames; the probe's own frame is left
         out) in which the track ranked first overlaps that object, IoU at least 0.5. An object that was not detected
-        counts as not ranked first.
+        counts as not ranked first. reid_guessing: what a random order of the tracks ranked in them reaches.
         fix_median_m, target_median_m and what belongs to them, with a map: see replay_places.
         latency_ms, match_latency_ms: from a frame's arrival to that of its detections, and of its matches.
         frames_per_s: detected, by the recorder's clock. nodes, memory_mb: see replay_load. overhead_share: of the
@@ -176,6 +176,7 @@ class Replay:
             "map50": self._map50(reasons),
             "reid_r1": self._reid_r1(reasons),
             "reid_frames": len(self.target_frames()),
+            "reid_guessing": self._reid_guessing(),
             **self._place_figures(reasons),
             **self._target_figures(reasons),
         }
@@ -259,6 +260,12 @@ class Replay:
                 "no frame with the probe's object in it was ranked"
             return None
         return sum(self.true_rank(frame) == 1 for frame in frames) / len(frames)
+
+    def _reid_guessing(self) -> float | None:
+        """Of a frame with n tracks ranked, the object's among them, 1 / n."""
+        frames = self.target_frames() if self.probe is not None else []
+        return sum((self.true_rank(frame) is not None) / max(len(frame.matches), 1) for frame in frames) / len(frames) \
+            if frames else None
 
     def _map50(self, reasons: dict[str, str]) -> float | None:
         if not any(self.truth.objects.values()):

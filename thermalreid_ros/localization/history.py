@@ -163,6 +163,56 @@ class Odometry(History):
         return float(np.hypot(*(self._values[-1] - self._values[first])[:2])) / seconds
 
 
+class HeightGate:
+    """Heights above the ground, told from steps of what is below: a roof, a wood, an echo.
+
+    The odometry knows by how much the vehicle climbed, so the level of the ground, height less climb, goes on from one
+    reading to the next. Where a reading leaves it by more than step_m and step_share of the height, the ground goes on
+    as it was for up to hold_s; what lasts longer is taken for the ground. The level before that is remembered, so that
+    a wide roof costs one such while, and its end none. Without odometry a climb of climb_m_s is allowed.
+    """
+
+    def __init__(self, hold_s: float, step_m: float, step_share: float, climb_m_s: float):
+        self._hold_ns, self._step_m, self._step_share = int(hold_s * _SECOND), step_m, step_share
+        self._climb_m_s = climb_m_s
+        self._last: tuple[int, float, float | None] | None = None  # stamp, height, climb of the last one believed
+        self._before: float | None = None  # height less climb, of the ground before the last step
+        self._doubt_ns: int | None = None
+        self.fault = ""  # why the last reading was not believed
+
+    def height_m(self, stamp_ns: int, height_m: float, climb_m: float | None) -> float:
+        """The height to believe. climb_m: by the odometry, from anywhere; None where it is not known."""
+        self.fault = ""
+        if self._last is None or abs(stamp_ns - self._last[0]) > self._hold_ns:
+            self._doubt_ns, self._before = None, None
+            return self._believe(stamp_ns, height_m, climb_m)
+        last_ns, last_m, last_climb_m = self._last
+        known = climb_m is not None and last_climb_m is not None
+        expected_m = max(last_m + (climb_m - last_climb_m if known else 0.0), 1.0)
+        allowed_m = max(self._step_m, self._step_share * expected_m)
+        if not known:
+            allowed_m += self._climb_m_s * abs(stamp_ns - last_ns) / _SECOND
+        if abs(height_m - expected_m) <= allowed_m:
+            self._doubt_ns = None
+            return self._believe(stamp_ns, height_m, climb_m)
+        back = self._before is not None and known and abs(height_m - climb_m - self._before) <= allowed_m
+        if self._doubt_ns is None:
+            self._doubt_ns = stamp_ns
+        if back or stamp_ns - self._doubt_ns >= self._hold_ns:
+            self._doubt_ns, self._before = None, last_m - last_climb_m if known else None
+            return self._believe(stamp_ns, height_m, climb_m)
+        self.fault = (f"an altitude of {height_m:.1f} m where {expected_m:.1f} m were expected, a roof below or an "
+                      f"echo: not believed unless it lasts for {self._hold_ns / _SECOND:.0f} s")
+        if stamp_ns > last_ns:
+            self._last = stamp_ns, expected_m, climb_m if known else last_climb_m
+        return expected_m
+
+    def _believe(self, stamp_ns: int, height_m: float, climb_m: float | None) -> float:
+        if self._last is None or stamp_ns > self._last[0] or self._last[0] - stamp_ns > self._hold_ns:
+            self._last = stamp_ns, height_m, climb_m
+        return height_m
+
+
 def allowed_speed_m_s(before_m_s: float) -> float:
     """What a vehicle may have sped up to while nobody looked."""
     return 1.5 * before_m_s + 3.0

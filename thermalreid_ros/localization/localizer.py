@@ -14,7 +14,7 @@ import numpy as np
 from thermalreid_ros.camera.geometry import GroundView, Intrinsics, check_attitude, check_height
 from thermalreid_ros.localization.evidence import Evidence, EvidenceField, GroundSeen, evidence_table
 from thermalreid_ros.localization.filter import GridSearch, Particles, ParticleSettings, SearchSettings
-from thermalreid_ros.localization.history import History, Odometry, allowed_speed_m_s
+from thermalreid_ros.localization.history import HeightGate, History, Odometry, allowed_speed_m_s
 from thermalreid_ros.localization.proof import Proof
 from thermalreid_ros.localization.types import (Candidate, LocalizationError, LocalizationResult, PositionFix,
                                                 SemanticMask, Verdict)
@@ -52,10 +52,11 @@ class LocalizerConfig:
     contradicts its prior. prior_heard_s: how long a prior is compared with the place. prior_doubt_s: how long a place
     is kept, without fixes, where it was the prior that jumped: such a jump is more often the prior's fault than the
     place's; likewise, before there is a place, a search is begun anew for a prior that contradicts it, but not again so
-    soon. prior_drift: share of the way since a prior by which it is less sure. resume_s: how old a place of before a
-    restart may be. resume_points, resume_gain: the proof that such a place needs, of which all that is in view must fit
-    it as well: less new ground, for it was not chosen to fit what is seen, but a better fit, for the odometry may have
-    begun anew.
+    soon. prior_drift: share of the way since a prior by which it is less sure. stood_s: a prior from longer before the
+    odometry's first reading waits for a second of that, which tells whether the vehicle had stood until then. resume_s:
+    how old a place of before a restart may be. resume_points, resume_gain: the proof that such a place needs, of which
+    all that is in view must fit it as well: less new ground, for it was not chosen to fit what is seen, but a better
+    fit, for the odometry may have begun anew.
 
     Accuracy. floor_m: standard deviation that nothing brings below. relief_m: of the ground in view against that
     below.
@@ -63,7 +64,8 @@ class LocalizerConfig:
     Inputs. attitude_age_s, odometry_age_s, altitude_age_s: how far from a frame they may lie. history_s: how long they
     are kept. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped. backwards_s:
     stamps that go back by more, behind the last frame too, mean that the clock was set back. speed_limit_m_s,
-    jump_m: faster odometry has jumped, if so far. gap_s: odometry that was silent for longer may have begun anew, and a
+    jump_m: faster odometry has jumped, if so far. height_hold_s, height_step_m, height_step_share: see
+    history.HeightGate. gap_s: odometry that was silent for longer may have begun anew, and a
     place is proven again.
     """
 
@@ -105,6 +107,7 @@ class LocalizerConfig:
     prior_heard_s: float = 10.0
     prior_doubt_s: float = 30.0
     prior_drift: float = 0.03
+    stood_s: float = 2.0
     resume_s: float = 30.0
     resume_points: float = 4.0
     resume_gain: float = 0.1
@@ -118,6 +121,9 @@ class LocalizerConfig:
     backwards_s: float = 5.0
     speed_limit_m_s: float = 80.0
     jump_m: float = 8.0
+    height_hold_s: float = 10.0
+    height_step_m: float = 5.0
+    height_step_share: float = 0.08
     gap_s: float = 1.0
     search: SearchSettings = field(default_factory=SearchSettings)
     particles: ParticleSettings = field(default_factory=ParticleSettings)
@@ -136,7 +142,9 @@ class _Frame:
 @dataclass
 class _Prior:
     """A rough position. early: the odometry began later. origin_m: (2,), where it has the odometry's origin, by what
-    that said at its stamp, or off_ns later where it began later: until then the vehicle has stood."""
+    that said at its stamp, or off_ns later where it began later. stray_m: how far the vehicle may have gone until then
+    by its speed in the first second after it, 0 of one that stood; None until that is known. way_m: of the vehicle when
+    it was given."""
 
     stamp_ns: int
     place: np.ndarray
@@ -144,17 +152,21 @@ class _Prior:
     early: bool
     origin_m: np.ndarray | None = None
     off_ns: int | None = None
+    stray_m: float | None = None
+    way_m: float = 0.0
 
     def anchor(self, odometry: Odometry) -> None:
         """Find the origin before what the odometry said then is forgotten. To be called after each reading."""
         if self.off_ns == 0 or odometry.newest_ns is None or odometry.newest_ns < self.stamp_ns:
             return
         if (then := odometry.about(self.stamp_ns)) is not None:
-            self.origin_m, self.off_ns = self.place - then[:2], 0
+            self.origin_m, self.off_ns, self.stray_m = self.place - then[:2], 0, 0.0
         elif self.early:
             first_ns, first = odometry.first
             if self.off_ns is None or first_ns - self.stamp_ns < self.off_ns:
                 self.origin_m, self.off_ns = self.place - first[:2], first_ns - self.stamp_ns
+            if self.stray_m is None and (later := odometry.about(first_ns + _SECOND)) is not None:
+                self.stray_m = float(np.hypot(*(later - first)[:2])) * self.off_ns / _SECOND
 
     def now(self, camera_m: np.ndarray) -> np.ndarray:
         """The place, moved on by the odometry; as it was given where that has not come to its time yet."""
@@ -210,6 +222,8 @@ class Localizer:
         self._attitude = History("attitude", c.attitude_age_s, c.history_s)
         self._odometry = Odometry(c.odometry_age_s, c.history_s, c.speed_limit_m_s, c.jump_m, c.gap_s)
         self._altitude = History("altitude", c.altitude_age_s, c.history_s)
+        self._heights = HeightGate(c.height_hold_s, c.height_step_m, c.height_step_share, 5.0)
+        self._way_m = 0.0  # of the vehicle, by the odometry between frames
         self._prior: _Prior | None = None
         # Where the clock was set back: the prior of before, and where the odometry was.
         self._before: tuple[_Prior, np.ndarray | None] | None = None
@@ -254,7 +268,7 @@ class Localizer:
             if not of_no_time:
                 return
         prior = _Prior(int(stamp_ns), np.array([x, y], np.float64), float(sigma_m),
-                       early=begun_ns is None or stamp_ns < begun_ns)
+                       early=begun_ns is None or stamp_ns < begun_ns, way_m=self._way_m)
         if not prior.early and self._odometry.newest_ns is not None and stamp_ns < self._odometry.first[0]:
             raise LocalizationError(f"a prior of {(self._odometry.newest_ns - stamp_ns) / _SECOND:.0f} s ago is older "
                                     "than the odometry that is kept; nobody knows where the vehicle went since")
@@ -295,9 +309,16 @@ class Localizer:
             self._prior.anchor(self._odometry)
 
     def add_altitude(self, stamp_ns: int, height_m: float) -> None:
-        """height_m: above the ground right below."""
+        """height_m: above the ground right below; altitude_fault says where it is not believed."""
         check_height(height_m)
-        self._add(self._altitude, stamp_ns, np.array([height_m], np.float64))
+        moved = self._odometry.at(int(stamp_ns))
+        believed_m = self._heights.height_m(int(stamp_ns), float(height_m), None if moved is None else float(moved[2]))
+        self._add(self._altitude, stamp_ns, np.array([believed_m], np.float64))
+
+    @property
+    def altitude_fault(self) -> str:
+        """Why the last altitude was not believed, or ""."""
+        return self._heights.fault
 
     def _add(self, history: History, stamp_ns: int, value: np.ndarray) -> None:
         if history.newest_ns is not None and self._went_back(stamp_ns, history.newest_ns):
@@ -329,9 +350,9 @@ class Localizer:
         does the way since; else all begins anew, and one that was given later than this is of no use."""
         (prior, last_m), self._before = self._before, None
         if prior.origin_m is not None and last_m is not None and np.hypot(*(position_m - last_m)[:2]) < _GOES_ON_M:
-            return replace(prior, stamp_ns=int(stamp_ns), early=True, off_ns=0)
+            return replace(prior, stamp_ns=int(stamp_ns), early=True, off_ns=0, way_m=0.0)
         return None if prior.stamp_ns > stamp_ns + _SECOND else \
-            replace(prior, early=True, origin_m=None, off_ns=None)
+            replace(prior, early=True, origin_m=None, off_ns=None, stray_m=None, way_m=0.0)
 
     def _went_back(self, stamp_ns: int, newest_ns: int) -> bool:
         return stamp_ns < newest_ns - self.config.backwards_s * _SECOND
@@ -401,14 +422,27 @@ class Localizer:
                 if history.newest_ns is None:
                     return f"no {history.name} yet"
                 older_s = (stamp_ns - history.newest_ns) / _SECOND
-                return f"no {history.name} near the frame: the newest is {older_s:.2f} s older"
+                return f"no {history.name} near the frame: " + (
+                    f"the newest is {older_s:.2f} s older" if older_s > 0.0 else "there is a gap in it")
             values.append(value)
         if (frozen_s := self._odometry.frozen_s(stamp_ns)) > 0.0:
             return f"the odometry has said one position for {frozen_s:.1f} s of a vehicle that was moving; it is lost"
+        if self._handed is None and self._particles is None and (fault := self._strayed()):
+            return fault
         frame = _Frame(stamp_ns, _nearest_rotation(values[0]), values[1][:2], float(values[2][0]))
         if self._prior is None:
             self._prior = self._prior_of(self._handed, frame)
         return "no prior position yet" if self._prior is None else frame
+
+    def _strayed(self) -> str:
+        """Why a prior from before the odometry says nothing of now, or ""."""
+        c, prior = self.config, self._prior
+        if not prior.off_ns or prior.off_ns < c.stood_s * _SECOND:
+            return ""
+        age = f"the prior is from {prior.off_ns / _SECOND:.0f} s before the odometry began"
+        if prior.stray_m is None:
+            return f"{age}; a second of that will tell whether the vehicle had stood until then"
+        return f"{age}, and the vehicle was moving then; give one of now" if prior.stray_m > c.search_limit_m else ""
 
     def _prior_of(self, handed: Handover, frame: _Frame) -> _Prior | None:
         """A rough position of the place that was handed over; None where that is too old."""
@@ -418,7 +452,7 @@ class Localizer:
         moved, goes_on = self._way_since(handed, frame)
         place = np.array([handed.x, handed.y]) + (moved if goes_on else 0.0)
         sigma_m = float(np.hypot(self.config.jump_sigma_m, 0.0 if goes_on else handed.speed_m_s * seconds))
-        return _Prior(frame.stamp_ns, place, sigma_m, False, place - frame.camera_m, 0)
+        return _Prior(frame.stamp_ns, place, sigma_m, False, place - frame.camera_m, 0, 0.0, self._way_m)
 
     def _way_since(self, handed: Handover, frame: _Frame) -> tuple[np.ndarray, bool]:
         """(metres by the odometry since a place was handed over, whether the vehicle can have flown them: else the
@@ -439,6 +473,7 @@ class Localizer:
             self._start_anew(frame, moved)
         self._camera_m = frame.camera_m
         self._travelled_m += float(np.hypot(*moved))
+        self._way_m += float(np.hypot(*moved))
         self._speed_m_s = float(np.hypot(*moved)) / max(seconds, 0.05)
         return moved, seconds
 
@@ -489,9 +524,11 @@ class Localizer:
     def _prior_sigma_m(self, frame: _Frame) -> float:
         """Of the prior now: by what the odometry errs since, and after a jump nobody knows how far the vehicle went
         meanwhile."""
-        c, way_m = self.config, float(np.hypot(*(self._prior.now(frame.camera_m) - self._prior.place)))
-        jumped = self._odometry.jumped_since(self._prior.stamp_ns)
-        return float(np.linalg.norm((self._prior.sigma_m, c.prior_drift * way_m, c.jump_sigma_m if jumped else 0.0)))
+        c, prior = self.config, self._prior
+        way_m = max(float(np.hypot(*(prior.now(frame.camera_m) - prior.place))), self._way_m - prior.way_m)
+        jumped = self._odometry.jumped_since(prior.stamp_ns)
+        return float(np.linalg.norm((prior.sigma_m, c.prior_drift * way_m, prior.stray_m or 0.0,
+                                     c.jump_sigma_m if jumped else 0.0)))
 
     def _check_prior(self, frame: _Frame) -> None:
         """Start anew where the particles, or a search that has not found any, have left what the prior allows; where

@@ -13,7 +13,7 @@ from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
 from thermalreid_ros.localization.segmenter import Segmenter
-from thermalreid_ros.localization.types import LocalizationResult, Verdict
+from thermalreid_ros.localization.types import LocalizationError, LocalizationResult, Verdict
 from thermalreid_ros.maps.store import MapError, SemanticMap
 from thermalreid_ros.ros import convert, places, qos
 from thermalreid_ros.ros.last_place import LastPlace
@@ -62,7 +62,9 @@ class GeoLocalizationNode(ThermalNode):
         self._segmenter = Segmenter(self._engine)
         confusion = self._segmenter.confusion(ThermalUnits(values.thermal_units).radiometric)
         self._localizer = Localizer(self._map, LocalizerConfig(resume_s=values.resume_s), confusion)
-        self._last_place = LastPlace(self.get_fully_qualified_name(), f"{self._map.path.name} {self._map.bounds}",
+        grid = self._map.grid
+        self._last_place = LastPlace(self.get_fully_qualified_name(),
+                                     f"{grid.crs} {grid.easting_m} {grid.northing_m} {self._map.bounds}",
                                      values.resume_s, self.get_logger().warning)
         self._localizer.resume(self._last_place.load())
         west, south, east, north = self._map.bounds
@@ -96,6 +98,9 @@ class GeoLocalizationNode(ThermalNode):
     def time_set_back(self) -> None:
         self._out.gate.reset()  # the localizer sees for itself
 
+    def deactivate(self) -> None:
+        self._out.silent()
+
     def release(self) -> None:
         for name in ("_engine", "_map"):
             if (held := self.__dict__.pop(name, None)) is not None:
@@ -103,7 +108,9 @@ class GeoLocalizationNode(ThermalNode):
 
     def _receive_camera_info(self, message: CameraInfo) -> None:
         self._intrinsics = places.message_to_intrinsics(message)
-        self.diagnostics.note("lens", "distorted: give rectified frames" if places.is_distorted(message) else "pinhole")
+        fault = places.lens_fault(message)
+        self.diagnostics.note("lens", fault or "pinhole")
+        self.diagnostics.warning("lens", fault)
 
     def _receive_attitude(self, message: Imu) -> None:
         rotation = self._mount.rotation(places.message_to_attitude(message))
@@ -117,11 +124,14 @@ class GeoLocalizationNode(ThermalNode):
     def _receive_height(self, message: Range) -> None:
         height_m, self._out.height_sigma_m = places.message_to_height(message)
         self._localizer.add_altitude(convert.stamp_to_ns(message.header.stamp), height_m)
+        self.diagnostics.warning("altitude", self._localizer.altitude_fault)
 
     def _receive_prior(self, message: NavSatFix) -> None:
         latitude, longitude, sigma_m = places.message_to_prior(message)
         x, y = map(float, self._map.grid.from_geographic(latitude, longitude))
         stamp_ns = convert.stamp_to_ns(message.header.stamp) or self.get_clock().now().nanoseconds  # 0: given by hand
+        if (fault := self.ahead(stamp_ns)) is not None:
+            raise LocalizationError(f"a prior that is of the future says nothing of now: {fault}")
         self._localizer.set_prior(stamp_ns, x, y, sigma_m or self.values.prior_sigma_m)
         self._out.rough_place = (x, y)
 

@@ -65,12 +65,14 @@ class ReidNode(ThermalNode):
         length = told_length(values.probe_length_m, values.probe_length_error, values.probe_class)
         wanted = (values.probe_file, values.probe_units or values.thermal_units, values.probe_class, length)
         if wanted != self._file_probe:
+            # Another object, whatever comes of its file; else a person's word of it holds on.
+            if wanted[0] != self._file_probe[0]:
+                self._reid.remove_probe("probe_file")
+                self._tell_probes()
+                self._file_probe = ("", "", "", None)
             own = values.probe_units in ("", values.thermal_units)  # a crop of this camera, as it shows heat
             probe = load_probe(*wanted[:3], "probe_file", length=length, polarity=values.polarity if own else
                                Polarity.WHITE_HOT) if wanted[0] else None
-            if wanted[0] != self._file_probe[0]:  # another object; else a person's word of it holds on
-                self._reid.remove_probe("probe_file")
-                self._tell_probes()
             self._file_probe = wanted
             if probe is not None:
                 self._add_probe(probe)
@@ -118,6 +120,7 @@ class ReidNode(ThermalNode):
 
     def _receive_camera_info(self, message: CameraInfo) -> None:
         self._intrinsics = places.message_to_intrinsics(message)
+        self.diagnostics.warning("lens", places.lens_fault(message))
 
     def _receive_pose(self, message: PoseWithCovarianceStamped) -> None:
         pose = message_to_camera_pose(message, self.values.map_frame)

@@ -3,8 +3,11 @@
 | level | condition |
 |---|---|
 | ERROR | a transition failed, or in the last window an input brought messages and none of them could be processed |
-| WARN | active and a watched input silent for longer than its limit, or messages refused within the last window |
+| WARN | active and a watched input silent beyond its limit, messages refused in the last window, or a lasting fault |
 | OK | otherwise; newer frames overtaking older ones (`superseded`) are the design, not a fault |
+
+A lasting fault is one that no message is refused for: a lens that is not rectified, an altitude that is not believed,
+for ten seconds a map or a prior that does not fit.
 
 Keys, INPUT standing for the name of an input, e.g. `frames`:
 
@@ -69,6 +72,7 @@ class Diagnostics:
         self._counts: Counter[str] = Counter()
         self._samples: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=SAMPLES))
         self._notes: dict[str, str] = {}
+        self._warnings: dict[str, str] = {}
         self._inputs: dict[str, _Input] = {}
         self._busy_s = self._in_models_s = self._own_cpu_s = 0.0
         self._recent: deque[tuple[float, str, bool]] = deque()  # time, input, whether processed
@@ -85,9 +89,10 @@ class Diagnostics:
             self._inputs[name] = _Input(topic, silent_limit_s, time.monotonic())
 
     def unwatch(self) -> None:
-        """Inputs are gone, their counters stay."""
+        """Inputs are gone, and with them what was wrong with them; their counters stay."""
         with self._lock:
             self._inputs.clear()
+            self._warnings.clear()
 
     def received(self, name: str) -> None:
         with self._lock:
@@ -143,6 +148,14 @@ class Diagnostics:
         with self._lock:
             self._notes[key] = str(value)
 
+    def warning(self, key: str, reason: str) -> None:
+        """Something that is wrong, though messages are processed, until another reason is given; "": it is over."""
+        with self._lock:
+            if reason:
+                self._warnings[key] = reason
+            else:
+                self._warnings.pop(key, None)
+
     def state(self, label: str, fault: str = "") -> None:
         """The lifecycle state; fault: why the last transition failed. Published at once: loading takes a while."""
         with self._lock:
@@ -193,6 +206,8 @@ class Diagnostics:
             return WARN, "; ".join(silent)
         if self._last_refusal is not None and now_s - self._last_refusal[0] <= WINDOW_S:
             return WARN, self._last_refusal[1]
+        if self._warnings:
+            return WARN, "; ".join(self._warnings.values())
         return OK, self._state
 
 

@@ -96,6 +96,7 @@ class ThermalNode(LifecycleNode):
         self._publishers_open: list[LifecyclePublisher] = []
         self._timers_open: list[Timer] = []
         self._configured = self._starting = False
+        self._taken = self.values  # those that parameters_changed, or configure, has seen
         self._rclpy_change_state = self._service_change_state.callback
         self._service_change_state.callback = self._change_state
 
@@ -182,6 +183,14 @@ class ThermalNode(LifecycleNode):
         """Milliseconds from a stamp to now on the node's clock."""
         return (self.get_clock().now().nanoseconds - stamp_ns) / 1e6
 
+    def ahead(self, stamp_ns: int) -> str | None:
+        """Why a stamp is too far ahead of the node's clock, or None. A clock at 0 has not started yet."""
+        ahead_s, limit_s = -self.age_ms(stamp_ns) / 1e3, self.values.max_age_s
+        if not 0.0 < limit_s < ahead_s or not self.get_clock().now().nanoseconds:
+            return None
+        return (f"its stamp is {ahead_s:.1f} s ahead of the node's clock, more than max_age_s = {limit_s}: synchronise "
+                "the clocks, or use_sim_time where a recording is played")
+
     # lifecycle
 
     def autostart(self) -> bool:
@@ -250,7 +259,7 @@ class ThermalNode(LifecycleNode):
 
     def _configure(self, state: LifecycleState) -> None:
         try:
-            self._configured = True
+            self._configured, self._taken = True, self.values
             self.configure()
         except BaseException:
             self._release(state)
@@ -260,6 +269,8 @@ class ThermalNode(LifecycleNode):
         self._worker = _Worker(self)
         try:
             super().on_activate(state)  # enables the publishers
+            if self._taken is not self.values:  # a change that the worker before this one was stopped ahead of
+                self._take_parameters_calmly()
             self.activate()
         except BaseException:
             self._close_inputs()
@@ -293,13 +304,20 @@ class ThermalNode(LifecycleNode):
             return
         self.values = values
         if self._worker is not None:
-            self._worker.call(self.parameters_changed)
+            self._worker.call(self._take_parameters)
         elif self._configured:
-            try:
-                self.parameters_changed()
-            except Exception as error:  # on the executor's thread it would end the node
-                self.get_logger().debug(traceback.format_exc())
-                self.diagnostics.refused("parameters", describe(error), kind_of(error))
+            self._take_parameters_calmly()
+
+    def _take_parameters(self) -> None:
+        self._taken = self.values
+        self.parameters_changed()
+
+    def _take_parameters_calmly(self) -> None:
+        try:
+            self._take_parameters()
+        except Exception as error:  # on the executor's thread it would end the node
+            self.get_logger().debug(traceback.format_exc())
+            self.diagnostics.refused("parameters", describe(error), kind_of(error))
 
 
 class StampGate:
@@ -509,11 +527,9 @@ class _Worker:
         if entry.gate is not None:
             stamp_ns = stamp_to_ns(message.header.stamp)
             age_ms, limit_ms = node.age_ms(stamp_ns), 1000.0 * node.values.max_age_s
-            # The gate must not see it, for all that comes later would be of its past. A clock at 0 has not started yet.
-            if 0.0 < limit_ms < -age_ms and node.get_clock().now().nanoseconds:
-                return (f"its stamp is {-age_ms / 1000.0:.1f} s ahead of the node's clock, more than max_age_s = "
-                        f"{node.values.max_age_s}: synchronise the clocks, or use_sim_time where a recording is played",
-                        "out_of_order")
+            # The gate must not see it, for all that comes later would be of its past.
+            if (fault := node.ahead(stamp_ns)) is not None:
+                return fault, "out_of_order"
             if (fault := entry.gate.fault(stamp_ns)) is not None:
                 return fault, "out_of_order"
             if entry.gate.set_back:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from thermalreid_ros.ros.lifecycle import ThermalNode
 from thermalreid_ros.ros.transforms import MapToOdom, broadcaster
 
 UNKNOWN_HEIGHT_M = -1000.0  # of the ground above the ellipsoid
+WRONG_LIMIT_S = 10.0  # a map or a prior that does not fit for longer is a warning
 
 
 class LocalizationOutput:
@@ -38,6 +40,7 @@ class LocalizationOutput:
         self.gate = places.FixGate(node.values.min_sigma_m)
         self.map_to_odom = MapToOdom(node.values.map_frame, odom_yaw_rad)
         self.height_sigma_m = math.nan
+        self._wrong_since_s: float | None = None
         self.rough_place: tuple[float, float] = tuple(0.5 * np.add(semantic_map.bounds[:2], semantic_map.bounds[2:]))
         self._convergence_rad = semantic_map.grid.convergence_rad(*self.rough_place)
         self._broadcaster = broadcaster(node) if node.values.publish_tf else None
@@ -94,8 +97,26 @@ class LocalizationOutput:
     def status(self, result: LocalizationResult, header: Header, inference_ms: float = 0.0) -> None:
         self._node.diagnostics.note("verdict", result.verdict.value)
         self._node.diagnostics.note("reason", result.reason)
+        self._warn_of(result)
         self._status.publish(places.result_to_message(result, header, self._map.grid, inference_ms=inference_ms,
                                                       model=self._model, map_name=self._map.path.name))
+
+    def silent(self) -> None:
+        """No frame is looked at any more."""
+        self._wrong_since_s = None
+        for key in ("verdict", "reason"):
+            self._node.diagnostics.note(key, "none: not active")
+
+    def _warn_of(self, result: LocalizationResult) -> None:
+        """A map that does not fit, or a prior that the ground contradicts, is the user's to mend where it lasts."""
+        now_s = time.monotonic()
+        if result.verdict not in (Verdict.OFF_MAP, Verdict.INCONSISTENT):
+            self._wrong_since_s = None
+        elif self._wrong_since_s is None:
+            self._wrong_since_s = now_s
+        lasts_s = 0.0 if self._wrong_since_s is None else now_s - self._wrong_since_s
+        self._node.diagnostics.warning("verdict", f"{result.verdict.value} for {lasts_s:.0f} s: {result.reason}"
+                                       if lasts_s > WRONG_LIMIT_S else "")
 
     def _publish(self, fix: PositionFix, header: Header) -> None:
         ground_m = self._node.values.ground_height_m

@@ -87,8 +87,10 @@ def message_to_intrinsics(message: CameraInfo) -> Intrinsics:
     return Intrinsics.from_k(message.width, message.height, message.k)
 
 
-def is_distorted(message: CameraInfo) -> bool:
-    return any(abs(coefficient) > 1e-9 for coefficient in message.d)
+def lens_fault(message: CameraInfo) -> str:
+    """What is wrong with a lens that is not a pinhole's, or ""."""
+    return "thermal/camera_info tells of a distorted lens: give rectified frames, and a camera_info without d" if any(
+        abs(coefficient) > 1e-9 for coefficient in message.d) else ""
 
 
 class CameraMount:

@@ -48,6 +48,7 @@ class LatestViews:
 
     def _receive_camera_info(self, message: CameraInfo) -> None:
         self._intrinsics = places.message_to_intrinsics(message)
+        self._node.diagnostics.warning("lens", places.lens_fault(message))
 
     def _receive_view(self, message: PoseStamped) -> None:
         self._views.append((stamp_to_ns(message.header.stamp), *places.message_to_view(message)))

@@ -88,6 +88,8 @@ def file_is_colour(path: str | Path) -> bool:
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     except (OSError, cv2.error):
         pass
+    if pixels is not None and pixels.dtype == np.uint16:  # as decode_photograph sees it
+        pixels = (pixels >> 8).astype(np.uint8)
     return pixels is not None and is_colour(pixels)
 
 
