@@ -73,6 +73,8 @@ class OsmFile:
 
     def write(self, path: Path, reverse: bool = False, drafts: bool = False) -> Path:
         """Write it; in reverse order on request, or with the negative numbers of objects that were never uploaded."""
+        if not self._nodes:
+            self.node(0.0, 0.0)  # a file without any is refused
         nodes = [self._nodes[number] for number in sorted(self._nodes)]
         objects = [*nodes, *self._ways, *self._relations]
         text = "\n".join(['<?xml version="1.0" encoding="UTF-8"?>', '<osm version="0.6">', self._bounds,

@@ -351,6 +351,82 @@ def test_full_disk_is_named_and_leaves_nothing(tmp_path, limit):
     assert [file.name for file in tmp_path.iterdir()] == ["a.osm"]
 
 
+XML = '<osm version="0.6">{}<node id="1" lat="48.405" lon="15.601" version="1"/>' \
+      '<node id="2" lat="48.405" lon="15.619" version="1"/><node id="3" lat="48.405" lon="15.619" version="1"/>' \
+      '<way id="1" version="1"><nd ref="{}"/><nd ref="2"/><tag k="highway" v="residential"/></way>' \
+      '<way id="2" version="1"><nd ref="1"/><nd ref="2"/><tag k="highway" v="primary"/></way></osm>'
+
+
+def bounds(*boxes) -> str:
+    return "".join(f'<bounds minlat="{s}" minlon="{w}" maxlat="{n}" maxlon="{e}"/>' for w, s, e, n in boxes)
+
+
+def test_a_way_whose_nodes_lie_upon_each_other_makes_no_line(tmp_path):
+    (tmp_path / "a.osm").write_text(XML.format(bounds((15.6, 48.4, 15.62, 48.41)), 3))
+    build.build_map(tmp_path / "a.osm", tmp_path / "a.tif")
+    road, = read_features(features_path(tmp_path / "a.tif")).roads
+    assert road.kind == "primary" and road.line.length > 1000.0
+
+
+@pytest.mark.parametrize("suffix", ["osm", "osm.gz"])
+def test_a_file_of_several_boxes_is_mapped_in_all_of_them_or_refused(tmp_path, capsys, suffix):
+    pack = gzip.compress if suffix.endswith("gz") else bytes
+    path = tmp_path / f"editor.{suffix}"
+    path.write_bytes(pack(XML.format(bounds((15.6, 48.4, 15.61, 48.41), (15.61, 48.4, 15.62, 48.41)), 1).encode()))
+    build.build_map(path, tmp_path / "a.tif")
+    with SemanticMap.open(tmp_path / "a.tif") as semantic_map:
+        assert semantic_map.bounds[2] > 1450.0  # metres: two hundredths of a degree
+    path.write_bytes(pack(XML.format(bounds((15.6, 48.4, 15.605, 48.41), (15.61, 48.4, 15.62, 48.41)), 1).encode()))
+    command = ["map", "build", "--osm", str(path), "--out", str(tmp_path / "b.tif")]
+    assert main(command) == 2
+    assert "2 boxes that together are no rectangle; give --bbox" in capsys.readouterr().err
+    assert main([*command, "--bbox", "15.61,48.4,15.62,48.41"]) == 0
+
+
+def test_an_area_that_ends_at_the_180th_meridian_holds_its_roads(tmp_path):
+    (tmp_path / "a.osm").write_text(
+        '<osm version="0.6"><bounds minlat="-17" minlon="179.99" maxlat="-16.99" maxlon="180"/>'
+        '<node id="1" lat="-16.995" lon="179.991" version="1"/><node id="2" lat="-16.995" lon="179.999" version="1"/>'
+        '<way id="1" version="1"><nd ref="1"/><nd ref="2"/><tag k="highway" v="primary"/></way></osm>')
+    build.build_map(tmp_path / "a.osm", tmp_path / "a.tif")
+    with SemanticMap.open(tmp_path / "a.tif") as semantic_map:
+        assert semantic_map.pixel_counts["road"] > 0.25 * 800 * 6 / 0.25
+
+
+def test_a_hedge_measured_in_centimetres_is_a_hedge(built):
+    osm = OsmFile()
+    osm.way([(50, 100), (350, 100)], {"barrier": "hedge", "width": "80 cm"})
+    osm.way([(50, 200), (350, 200)], {"barrier": "hedge", "width": "1500"})
+    semantic_map, _ = built(osm)
+    assert area_m2(semantic_map, VEGETATION, 0, 50, 400, 140) == pytest.approx(300 * 0.8, rel=0.35)
+    assert area_m2(semantic_map, VEGETATION, 0, 140, 400, 300) < 400 * 55
+
+
+@pytest.mark.parametrize("west", ["-71.35,41.48,-71.33,41.5", "-.5,-33.9,.5,-33.8"])
+def test_west_and_south_are_values_and_no_options(tmp_path, capsys, west):
+    path = OsmFile().write(tmp_path / "a.osm")
+    assert main(["map", "build", "--osm", str(path), "--out", str(tmp_path / "m.tif"), "--bbox", west]) == 2
+    assert "outside of its data" in capsys.readouterr().err
+
+
+def test_a_build_that_is_terminated_leaves_nothing(tmp_path):
+    osm, rng = OsmFile(4000.0, 3000.0), np.random.default_rng(3)
+    for x, y in rng.uniform(0, 3000, (3000, 2)):
+        osm.box(x, y, x + rng.uniform(3, 9), y + rng.uniform(3, 9), {"building": "yes"})
+    path = osm.write(tmp_path / "a.osm")
+    command = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from thermalreid_ros.cli import main; sys.exit(main(sys.argv[1:]))", "map",
+         "build", "--osm", str(path), "--out", str(tmp_path / "m.tif"), "--resolution", "0.1"], cwd=REPOSITORY,
+        stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60.0
+    while not list(tmp_path.glob(".m.tif.*")):
+        assert command.poll() is None and time.monotonic() < deadline, command.stderr.read()
+        time.sleep(0.02)
+    command.terminate()
+    assert command.wait(timeout=60) == 143
+    assert [file.name for file in tmp_path.iterdir()] == ["a.osm"]
+
+
 @pytest.mark.parametrize("name, content, words", [
     ("absent.osm", None, "no such file"), ("empty.osm", b"", "broken"), ("empty.osm.pbf", b"", "broken"),
     ("cut.osm", b"<osm version='0.6'><node id='1' lat='48", "broken"),
@@ -360,7 +436,9 @@ def test_full_disk_is_named_and_leaves_nothing(tmp_path, limit):
     ("meridian.osm", b"<osm version='0.6'><node id='1' lat='-17' lon='179.995' version='1'/><node id='2' lat='-16.99' "
                      b"lon='-179.995' version='1'/></osm>", "180th meridian"),
     ("pole.osm", b"<osm version='0.6'><bounds minlat='85.4' minlon='15.6' maxlat='85.41' maxlon='15.61'/></osm>",
-     "84 north"), ("area.shp", b"x", "not a known kind"),
+     "84 north"),
+    ("bounds.osm", b"<osm version='0.6'><bounds minlat='48.4' minlon='15.6' maxlat='48.41' maxlon='15.61'/></osm>",
+     "tells of an area, but holds no nodes"), ("area.shp", b"x", "not a known kind"),
     ("noise.osm.gz", b"\x1f\x8bnoise", "broken"), ("cut.osm.gz", gzip.compress(b"<osm version='0.6'>" * 99)[:30],
                                                    "broken")])
 def test_bad_files_are_refused_in_one_line(tmp_path, capsys, name, content, words):

@@ -16,6 +16,7 @@ from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import read_coco_set
 from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
+from thermalreid_ros.maps.features import features_path
 from thermalreid_ros.world import dataset as dataset_module
 from thermalreid_ros.world.dataset import DatasetPlan, districts, plan_sessions
 
@@ -68,6 +69,15 @@ def test_sessions_share_out_the_images_and_keep_places_apart():
     assert places["train"] and places["val"] and not places["train"] & places["val"]
     assert plan_sessions(plan) == sessions
     assert {s.split for s in plan_sessions(DatasetPlan((MAP,), 1, 20, val_share=0.0))} == {"train"}
+
+
+def test_ground_of_one_split_is_in_no_other_though_maps_overlap(tmp_path):
+    for path in (MAP, features_path(MAP)):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for maps in ((MAP, MAP), (MAP, tmp_path / MAP.name)):
+        sessions = plan_sessions(DatasetPlan(maps, 1, 400, val_share=0.4, session_size=2))
+        train, val = ({s.district for s in sessions if s.split == split} for split in ("train", "val"))
+        assert train and val and not any(a.overlaps(b) for a in train for b in val)
 
 
 def test_districts_without_what_is_looked_at_are_passed_over(monkeypatch):

@@ -431,11 +431,29 @@ def test_solar_time_is_local():
         assert 0 < solar_time(date, hour, longitude_deg).timestamp() < 2**31
 
 
+def test_probes_of_another_flight_are_left_alone(flown, tmp_path, monkeypatch, capsys):
+    """One flight is interrupted, another flown into the same folder, and the first goes on."""
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    command = [*FLY, "--out", str(tmp_path / "first")]
+    with monkeypatch.context() as patched:
+        patched.setattr(flight_bag, "record_flight", interrupt)
+        assert main(command) == 130
+    (tmp_path / "probes").mkdir()
+    (tmp_path / "probes" / "probe.json").write_text("another's")
+    assert main(command) == 2 and "probes: exists already" in capsys.readouterr().err
+    assert (tmp_path / "probes" / "probe.json").read_text() == "another's" and (tmp_path / "first.part").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ThermalReidError, match="no unfinished work"):
         claim_folder(tmp_path, {"seed": 1})
     assert [f.name for f in tmp_path.iterdir()] == ["notes.txt"]
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(ThermalReidError, match="no unfinished work"):
+        claim_folder(tmp_path, {"seed": 1})
 
 
 def test_a_full_disk_at_the_begin_does_not_keep_the_command_from_being_repeated(tmp_path, monkeypatch):

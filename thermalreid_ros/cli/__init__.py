@@ -1,7 +1,7 @@
 """The command `thermalreid`: one module a command, imported only when that command is called.
 
 A command's module offers add_parser(subparsers), which adds its parser, and run(args) -> exit code. Exit
-codes: 0 done, 2 a fault of the user's (one line on stderr), 130 interrupted.
+codes: 0 done, 2 a fault of the user's (one line on stderr), 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from thermalreid_ros.errors import ThermalReidError
@@ -33,6 +36,11 @@ _PIP_NAMES = {"torch": "torch", "onnx": "onnx", "osmium": "osmium", "shapely": "
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        # What argparse takes for a value although it begins with a minus: west and south of 0, too, as in -3.2,51.5.
+        self._negative_number_matcher = re.compile(r"^-\.?\d[-\d.,:e]*$")
+
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
@@ -52,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         parser = _Parser(prog="thermalreid", description="Detection and re-identification in thermal frames.")
         parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
@@ -81,3 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("thermalreid: interrupted", file=sys.stderr)
         return 130
     return 2
+
+
+def _terminated(number: int, _) -> None:
+    """End as after Ctrl-C, so that what is half done is taken away: timeout, systemd and docker ask by SIGTERM."""
+    signal.signal(number, signal.SIG_DFL)  # who asks again is not kept waiting
+    raise SystemExit(128 + number)

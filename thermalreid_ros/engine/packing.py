@@ -21,6 +21,7 @@ from thermalreid_ros.files import write_atomically
 MIN_ELEMENTS = 48
 # Bytes pay in large tensors; depthwise filters have a handful of weights a channel, which suffer and save nothing.
 INT8_MIN_ELEMENTS, INT8_MIN_PER_CHANNEL = 2048, 32
+_SHARED_FROM = 40  # characters of a card's text that stands once
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,22 @@ def write_card(path: str | Path, values: Mapping[str, Any]) -> Path:
     if not path.is_file():
         raise EngineError(f"{path}: no such model file, so no card for it")
     card = ModelCard.from_mapping({"name": path.stem, **values, "sha256": sha256_of(path)}, str(path))
-    text = yaml.safe_dump(card.to_mapping(), sort_keys=False, allow_unicode=True, width=100,
-                          default_flow_style=None)
+    text = yaml.dump(_shared(card.to_mapping(), {}), Dumper=_CardDumper, sort_keys=False, allow_unicode=True, width=100,
+                     default_flow_style=None)
     return write_atomically(path.with_suffix(".yaml"), text)
+
+
+class _CardDumper(yaml.SafeDumper):
+    """Long texts stand once: a card's metrics share data and command, and YAML has references (&id001, *id001)."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return not isinstance(data, str) or len(data) < _SHARED_FROM
+
+
+def _shared(value: Any, known: dict[str, str]) -> Any:
+    """The same, each long text the same object wherever it stands."""
+    if isinstance(value, str):
+        return known.setdefault(value, value) if len(value) >= _SHARED_FROM else value
+    if isinstance(value, Mapping):
+        return {key: _shared(item, known) for key, item in value.items()}
+    return [_shared(item, known) for item in value] if isinstance(value, list | tuple) else value

@@ -47,7 +47,7 @@ from thermalreid_ros.maps.store import ATTRIBUTION
 from thermalreid_ros.ros.bag import message_types, write_bag
 from thermalreid_ros.world.actors import make_identity
 from thermalreid_ros.world.colour_camera import ColourCameraParameters
-from thermalreid_ros.world.film import Film, FilmFrame, WorkFolder, read_frame, read_objects, solar_time
+from thermalreid_ros.world.film import Film, FilmFrame, ResumeError, WorkFolder, read_frame, read_objects, solar_time
 from thermalreid_ros.world.flight import (IMU_ACCEL_M_S2, IMU_GYRO_RAD_S, IMU_TILT_RAD, IMU_YAW_RAD,
                                           altitude_readings, imu_readings, odometry_readings, prior_positions)
 from thermalreid_ros.world.population import Density, Population
@@ -98,6 +98,10 @@ def record_flight(out: Path, film: Film, folder: WorkFolder, recorder: Recorder,
     probes_path = out.parent / "probes"
     if target:
         _photograph(film, folder.path / "probes", target, probes, custom["command"])
+        made = folder.beside(probes_path.name)
+        if probes_path.exists() and not made.exists():  # another flight has put its own there meanwhile
+            raise ResumeError(f"{probes_path}: exists already; remove it or choose another place")
+        made.touch()
         shutil.rmtree(probes_path, ignore_errors=True)
         os.replace(folder.path / "probes", probes_path)
     plan = film.trajectory.plan

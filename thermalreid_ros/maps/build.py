@@ -81,7 +81,10 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
                                    PIXELS=json.dumps(dict(zip(CLASS_NAMES, counts.tolist()))))
             progress("writing", 0.6)
             rasterio.shutil.copy(plain, cog, **_COG)
-            write_features(features_path(cog), features)
+            try:
+                write_features(features_path(cog), features)
+            except ThermalReidError as error:  # which names a file of the folder
+                raise OSError(str(error).rpartition("(")[2].rstrip(")")) from None
             os.replace(features_path(cog), features_path(map_path))
             os.replace(cog, map_path)
     except (OSError, RasterioError, CPLE_BaseError) as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,7 @@ _LINE_KEYS = ("highway", "railway", "waterway", "natural", "aeroway", "barrier",
 _TREE_ROW_STEP_M = 7.0
 _MARGIN_DEG = 0.0005
 _REGION_DEG = 0.5
+_HEAD_BYTES = 1 << 18  # of an XML file, before its first node
 _WIDEST_DEG = 6.0  # as wide as a UTM zone
 _EDGE_STEP_DEG = 0.002  # of edges that are straight in degrees and not in metres
 
@@ -75,7 +78,7 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
     if not path.name.endswith(SUFFIXES):
         raise OsmError(f"{path}: not a known kind of OpenStreetMap file; use {', '.join(SUFFIXES)}")
     try:
-        box, timestamp = _survey(path)
+        box, timestamp = _survey(path, whole=bbox is None)
         if box is None:
             raise OsmError(f"{path}: holds no nodes; export the area again, with its data")
         wanted = box if bbox is None else (max(box[0], bbox[0]), max(box[1], bbox[1]),
@@ -101,12 +104,16 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
         # North of the grid is not true north: the upright rectangle around bbox reaches out of it, by a pixel more.
         frame = shapely.transform(outline(wanted), project).bounds
         west, south, east, north = transformer.transform_bounds(*frame, direction="INVERSE")
+        if west > east:  # it looks over the 180th meridian, beyond which there is nothing of this side
+            west, east = (west, 180.0) if wanted[2] > 0.0 else (-180.0, east)
         reach = (max(west - _MARGIN_DEG, box[0]), max(south - _MARGIN_DEG, box[1]),
                  min(east + _MARGIN_DEG, box[2]), min(north + _MARGIN_DEG, box[3]))
         # Coasts and cut outlines farther away do not matter.
         region = (max(reach[0] - _REGION_DEG, box[0]), max(reach[1] - _REGION_DEG, box[1]),
                   min(reach[2] + _REGION_DEG, box[2]), min(reach[3] + _REGION_DEG, box[3]))
         raw = _read(path, region, reach, progress)
+        if not (raw.areas or raw.lines or raw.trees or raw.coastlines) and not any(_pass(path, osmium.osm.NODE)):
+            raise OsmError(f"{path}: tells of an area, but holds no nodes; export it again, with its data")
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, ThermalReidError):
             raise
@@ -117,14 +124,22 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
     return OsmData(_features(raw, crs, project), shapely.transform(outline(reach), project), frame, timestamp)
 
 
-def _survey(path: Path) -> tuple[tuple[float, float, float, float] | None, str]:
-    """(the box of the data, the time of the newest): from the header, else from the data, without far outliers."""
+def _survey(path: Path, whole: bool) -> tuple[tuple[float, float, float, float] | None, str]:
+    """(the box of the data, the time of the newest): from the header, else from the data, without far outliers. whole:
+    the box must be full of data."""
     with osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader:
         header = reader.header()
         box, stamp = header.box(), header.get("osmosis_replication_timestamp")
     corners = None
     if box.valid():
         corners = (box.bottom_left.lon, box.bottom_left.lat, box.top_right.lon, box.top_right.lat)
+        boxes = _boxes(path) if _is_xml(path) else []
+        if len(boxes) > 1:  # editors write one for each part that they fetched; osmium tells the first
+            union = shapely.union_all([shapely.box(*part) for part in boxes])
+            corners = union.bounds
+            if whole and union.area < 0.999 * shapely.box(*corners).area:
+                raise OsmError(f"{path}: holds {len(boxes)} boxes that together are no rectangle; give --bbox within "
+                               f"{','.join(f'{edge:.5f}' for edge in corners)} (longitude,latitude)")
     if corners is not None and stamp:
         return corners, stamp
     lonlat, newest = [], ""
@@ -139,6 +154,18 @@ def _survey(path: Path) -> tuple[tuple[float, float, float, float] | None, str]:
         near = nodes[(np.abs(nodes - (low + high) / 2) <= 0.75 * (high - low)).all(axis=1)]
         corners = (*near.min(axis=0).tolist(), *near.max(axis=0).tolist()) if len(near) else None
     return corners, stamp or ("" if newest.startswith("1970") else newest)  # 1970: a file without times
+
+
+def _boxes(path: Path) -> list[tuple[float, float, float, float]]:
+    """All that the head of an XML file says of where its data are: (west, south, east, north)."""
+    with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as file:
+        head = re.split(rb"<(?:node|way|relation)\b", file.read(_HEAD_BYTES), maxsplit=1)[0].decode(errors="replace")
+    boxes = []
+    for element in re.findall(r"<bounds\b[^>]*>", head):
+        said = dict(re.findall(r"(\w+)=[\"']([-+.\deE]+)[\"']", element))
+        if {"minlon", "minlat", "maxlon", "maxlat"} <= said.keys():
+            boxes.append(tuple(float(said[key]) for key in ("minlon", "minlat", "maxlon", "maxlat")))
+    return boxes
 
 
 def _read(path: Path, region: tuple[float, float, float, float], wanted: tuple[float, float, float, float],
@@ -306,6 +333,8 @@ def _features(raw: _Raw, crs: str, project: Callable[[np.ndarray], np.ndarray]) 
     ends = np.cumsum([len(line) for line, _, _ in raw.lines])
     for points, (_, tags, closed) in zip(np.split(nodes, ends), raw.lines):
         line = LineString(points)
+        if not line.length > 0.0:  # nodes upon each other
+            continue
         if (kind := tagging.road_kind(tags)) is not None:
             width, lanes, oneway = tagging.road_size(kind, tags)
             roads.append(Road(line.reverse() if tags.get("oneway") == "-1" else line, kind, width, lanes, oneway,

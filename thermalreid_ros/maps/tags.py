@@ -101,15 +101,19 @@ _HEIGHTS_M = {
     "barn": 7.0, "church": 14.0, "cathedral": 25.0, "chapel": 7.0, "school": 10.0, "kindergarten": 5.0,
     "university": 14.0, "civic": 10.0, "public": 10.0, "train_station": 9.0, "stadium": 18.0, "grandstand": 9.0,
     "silo": 15.0, "storage_tank": 10.0, "ruins": 3.0, "construction": 6.0, "tower": 20.0, "parking": 9.0}
-_NUMBER = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*(m|ft|'|)")
+_NUMBER = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*([a-zA-Z'\"]*)")
+_UNITS_M = {"": 1.0, "m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0, "cm": 0.01, "mm": 0.001,
+            "km": 1000.0, "ft": 0.3048, "feet": 0.3048, "'": 0.3048, "in": 0.0254, '"': 0.0254}
+_WIDEST_STRIP_M = 50.0  # of hedges and piers
 _ABSENT = frozenset({"", "no", "none", "false", "0"})
 _NOT_STANDING = frozenset({"proposed", "planned", "demolished", "razed", "destroyed", "removed", "dismantled"})
 
 
 def metres(text: str | None) -> float | None:
-    """A length such as '12', '3.5 m', '3,5', "40'" or '40 ft'; None where there is none above zero."""
+    """A length such as '12', '3.5 m', '3,5', '80 cm', "40'" or '40 ft'; None where there is none above zero, or its
+    unit is none of length."""
     match = _NUMBER.match(text or "")
-    value = float(match[1].replace(",", ".")) * (0.3048 if match[2] in ("ft", "'") else 1.0) if match else 0.0
+    value = float(match[1].replace(",", ".")) * _UNITS_M.get(match[2].lower(), 0.0) if match else 0.0
     return value if value > 0 else None
 
 
@@ -251,7 +255,7 @@ def strip(tags: Tags, closed: bool) -> tuple[float, str, SemanticClass] | None:
     for key, values in _STRIPS.items():
         found = values.get(tags.get(key, ""))
         if found is not None and not (closed and key == "man_made"):
-            return metres(tags.get("width")) or found[0], *found[1:]
+            return min(metres(tags.get("width")) or found[0], _WIDEST_STRIP_M), *found[1:]
     return None
 
 

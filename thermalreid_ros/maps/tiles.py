@@ -131,7 +131,17 @@ def write_descriptors(semantic_map: SemanticMap, tiling: Tiling, model_digest: s
     """
     if dtype not in ("float16", "float32"):
         raise TilesError(f"descriptors of {dtype}: use float16 or float32")
-    path, tiles, dimension, count = descriptors_path(semantic_map.path), Tiles(semantic_map, tiling), 0, 0
+    path = descriptors_path(semantic_map.path)
+    try:
+        _write(path, semantic_map, tiling, model_digest, batches, dtype)
+    except OSError as error:
+        raise TilesError(f"{path}: cannot be written ({error.strerror})") from None
+    return read_descriptors(semantic_map, tiling, model_digest)
+
+
+def _write(path: Path, semantic_map: SemanticMap, tiling: Tiling, model_digest: str, batches: Iterable[np.ndarray],
+           dtype: str) -> None:
+    tiles, dimension, count = Tiles(semantic_map, tiling), 0, 0
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}.") as folder:
         part = Path(folder) / path.name
         with open(part, "wb") as file:
@@ -149,7 +159,6 @@ def write_descriptors(semantic_map: SemanticMap, tiling: Tiling, model_digest: s
         if count != len(tiles):
             raise TilesError(f"{path}: {count} descriptors for {len(tiles)} tiles")
         os.replace(part, path)
-    return read_descriptors(semantic_map, tiling, model_digest)
 
 
 def read_descriptors(semantic_map: SemanticMap, tiling: Tiling, model_digest: str) -> TileDescriptors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from thermalreid_ros.errors import ThermalReidError, first_line
+from thermalreid_ros.files import write_atomically
 
 
 class Averaged:
@@ -52,8 +53,9 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 def write_state(state: dict[str, Any], path: Path) -> None:
     """torch.save, whole or not at all."""
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_atomically(path, content.getvalue())
 
 
 def whole(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ directions; it is rendered by one process and kept whole, so that an interrupted
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
@@ -48,6 +49,7 @@ from thermalreid_ros.world.weather import Weather
 from thermalreid_ros.world.workers import run_missing
 
 SPLITS = ("train", "val")
+_DEGREE_M = 111_320.0  # of latitude
 _STRIP_M = 80.0  # between districts
 _LARGEST_M, _SMALLEST_M = 900.0, 320.0  # of districts
 _AIMED_AT = {"car": 0.3, "person": 0.3, "bicycle": 0.27, "dog": 0.13}
@@ -92,6 +94,12 @@ class District:
     centre: tuple[float, float]
     size_m: float
     cover: tuple[float, ...]
+
+    def overlaps(self, other: District) -> bool:
+        """Whether both show some of the same ground, be it of two maps."""
+        north_m = _DEGREE_M * (self.centre[0] - other.centre[0])
+        east_m = _DEGREE_M * (self.centre[1] - other.centre[1]) * math.cos(math.radians(self.centre[0]))
+        return max(abs(north_m), abs(east_m)) < 0.5 * (self.size_m + other.size_m)
 
     @property
     def built_share(self) -> float:
@@ -138,6 +146,8 @@ def plan_sessions(plan: DatasetPlan) -> list[_Session]:
         raise ThermalReidError("a data set needs images, and shares between 0 and 1")
     rng = np.random.default_rng(np.random.SeedSequence([plan.seed, 0xDA7A]))
     places = [district for path in plan.maps for district in districts(path)]
+    if plan.val_share:  # a map named twice is no more ground to be split
+        places = list({(place.centre, place.size_m): place for place in places}.values())
     places = [places[k] for k in rng.permutation(len(places))]
     if plan.aimed_at and not set(plan.aimed_at) & set(CLASSES):
         wanted = [CLASS_NAMES.index(name) for name in plan.aimed_at]
@@ -152,7 +162,12 @@ def plan_sessions(plan: DatasetPlan) -> list[_Session]:
     if held_back >= len(places):
         raise ThermalReidError(f"{', '.join(path.name for path in plan.maps)}: too small to be split by place; give "
                                "larger or more maps, or no validation split (--val-share 0)")
-    own = {"val": places[:held_back], "train": places[held_back:]}
+    own = {"val": places[:held_back]}
+    # Maps may overlap, or be named twice: what is held back is held back.
+    own["train"] = [place for place in places[held_back:] if not any(map(place.overlaps, own["val"]))]
+    if not own["train"]:
+        raise ThermalReidError(f"{', '.join(path.name for path in plan.maps)}: too small to be split by place; give "
+                               "larger or more maps, or no validation split (--val-share 0)")
     sessions, first = [], 0
     for split in SPLITS:
         weight = np.array([0.1 + place.built_share for place in own[split]])

@@ -74,6 +74,9 @@ def displace(features: Features, rng: np.random.Generator, difference: float) ->
         geometries = np.array(values, object)
         return shapely.transform(shapely.segmentize(geometries, 20.0) if densify else geometries, moved)
 
+    # Maps of before may hold lines without a length, of which no segments can be made.
+    features = dataclasses.replace(features, roads=[road for road in features.roads if road.line.length > 0.0],
+                                   railways=[railway for railway in features.railways if railway.line.length > 0.0])
     roads = shapes([road.line for road in features.roads])
     areas = shapes([area.polygon for area in features.areas])
     railways = shapes([railway.line for railway in features.railways])

@@ -179,6 +179,10 @@ class WorkFolder:
     def claim(self, arguments: Mapping[str, Any]) -> None:
         claim_folder(self.path, arguments)
 
+    def beside(self, name: str) -> Path:
+        """A file that says that `name` beside the recording is of this work."""
+        return self.path / f"{name}.made"
+
     def frames(self) -> int:
         """How many are there."""
         return len(list(self.path.glob("[0-9]*.npz")))
@@ -188,7 +192,7 @@ def unfinished(out: Path, beside: Sequence[str]) -> WorkFolder:
     """The folder of unfinished work of a recording. ResumeError where the recording exists, or one of the names
     beside it does and is not of this unfinished work."""
     folder = WorkFolder(out.with_name(f"{out.name}.part"))
-    for path in (out, *([] if folder.path.exists() else [out.parent / name for name in beside])):
+    for path in (out, *(out.parent / name for name in beside if not folder.beside(name).exists())):
         if path.exists():
             raise ResumeError(f"{path}: exists already; remove it or choose another place")
     return folder
@@ -213,8 +217,8 @@ def claim_folder(folder: Path, arguments: Mapping[str, Any]) -> None:
         write_atomically(manifest, json.dumps(arguments, indent=2) + "\n")
         return
     try:
-        begun = json.loads(manifest.read_text())
-    except (OSError, ValueError):
+        begun = dict(json.loads(manifest.read_text()).items())
+    except (OSError, ValueError, AttributeError):
         raise ResumeError(f"{folder}: exists, but is no unfinished work of this command; remove it or choose another "
                           "place") from None
     other = sorted(name for name in begun.keys() | arguments.keys() if begun.get(name) != arguments.get(name))

@@ -108,7 +108,7 @@ class Renderer:
 
     Call set_time before capture; pictures within some minutes of each other may share it.
     The sun's direction is that of true north, the city's that of its grid: they differ by the convergence of the
-    map, three degrees at most.
+    map, three degrees at most in a zone's own six, five at the edges of a map as wide as maps may be.
     """
 
     def __init__(self, city: City, weather: Weather):
