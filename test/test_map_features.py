@@ -122,7 +122,8 @@ def test_shipped_map_and_its_features():
 
 @pytest.mark.parametrize("text, value", [("12", 12.0), ("3.5 m", 3.5), ("3,5", 3.5), ("40'", 12.192),
                                          ("40 ft", 12.192), ("2;3", 2.0),
-                                         ("80 cm", 0.8), ("80cm", 0.8), ("6 in", 0.1524), ("3 yards", None), ("", None), ("wide", None), ("0", None),
+                                         ("80 cm", 0.8), ("80cm", 0.8), ("6 in", 0.1524), ("3 yards", None), ("", None),
+                                         ("wide", None), ("0", None),
                                          ("-3", None), (None, None)])
 def test_lengths(text, value):
     assert tags.metres(text) == (None if value is None else pytest.approx(value))
