@@ -31,7 +31,7 @@ from thermalreid_ros.msg import LocalizationStatus
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.bag import message_types, write_bag
 from thermalreid_ros.ros.convert import array_to_image, image_to_array, ns_to_stamp, stamp_to_ns
-from thermalreid_ros.ros.places import message_to_rotation
+from thermalreid_ros.ros.places import grid_fault, message_to_rotation
 
 STEP = 51  # grey levels of a class
 HEIGHT_M, SPEED_M_S, PERIOD_S = 90.0, 12.0, 0.5
@@ -266,11 +266,13 @@ def test_where_the_camera_looks_is_told_without_a_fix(flight, graph):
 
 def test_a_flight_is_localized_and_every_message_is_of_its_frame(flight, graph):
     tables = graph.collect(String, "semantics/labels", qos.LATCHED)
+    grids = graph.collect(String, "localization/map", qos.LATCHED)
     flown = flight()
     flown.fly(fixes=8)
     frames = {START_NS + round(number * PERIOD_S * 1e9) for number in range(1, flown.number + 1)}
     assert {stamp_to_ns(s.header.stamp) for s in flown.status} == frames and len(flown.status) == len(frames)
     assert json.loads(tables[0].data) == {str(k): name for k, name in enumerate(CLASS_NAMES)}
+    assert grid_fault(grids[0].data, flown.map.grid) == "" and json.loads(grids[0].data)["map"] == "map.tif"
     localized = {stamp_to_ns(s.header.stamp): s for s in flown.status if s.verdict == "localized"}
     wait_until(lambda: len(flown.poses) >= len(localized) and len(flown.fixes) >= len(localized), 5.0, "the last fix")
     assert [stamp_to_ns(f.header.stamp) for f in flown.fixes] == sorted(localized)

@@ -143,6 +143,17 @@ def test_the_camera_and_its_lens():
         places.message_to_intrinsics(CameraInfo(width=640, height=512))
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"crs": "EPSG:32633", "easting_m": "west", "northing_m": 0}'])
+def test_whether_two_nodes_have_one_map_is_told_by_its_grid(text):
+    grid = LocalGrid("EPSG:32633", 544412.5, 5360000.0)
+    said = places.grid_to_text(grid, "town.tif")
+    assert places.grid_fault(said, grid) == ""
+    moved = places.grid_fault(said, LocalGrid("EPSG:32633", 544412.5, 5360100.0))
+    assert "town.tif: EPSG:32633, 544412.5, 5360000.0) than the parameter map (EPSG:32633, 544412.5, 5360100.0" in moved
+    with pytest.raises(LocalizationError, match="localization/map is no JSON"):
+        places.grid_fault(text, grid)
+
+
 # The gate
 
 @given(st.floats(0.0, 100.0), st.floats(0.0, 100.0), angles, st.floats(0.1, 5.0))

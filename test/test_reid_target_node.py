@@ -2,6 +2,7 @@
 
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from conftest import wait_until
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from test_reid_node import PEOPLE, person, scene
 from tiny_models import shapes_alone
 
@@ -23,6 +24,7 @@ from thermalreid_ros.reid.length import ToldLength
 from thermalreid_ros.reid.target import BUILDS
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.convert import array_to_image, detections_to_message, ns_to_stamp, stamp_to_ns
+from thermalreid_ros.ros.places import grid_to_text
 
 MAP = shipped("config") / "maps" / "krems.tif"
 CAMERA = Intrinsics.from_field_of_view(300, 200, np.radians(20.0))
@@ -163,6 +165,24 @@ def test_an_operator_decides_and_the_place_follows(graph, start_node, accepting)
     judge(ranked[2], Verdict.UNSURE)
     flight.says("not here")
     assert node.stop(signal.SIGINT) == 0 and "Traceback" not in node.output
+
+
+def test_places_on_another_map_than_its_own_are_no_targets(graph, start_node, accepting):
+    start(start_node, accepting)
+    flight = Flight(graph)
+    tables = graph.publisher(String, "localization/map", qos.LATCHED)
+    with SemanticMap.open(MAP) as semantic_map:
+        grid = semantic_map.grid
+    tables.publish(String(data=grid_to_text(replace(grid, easting_m=grid.easting_m + 250.0), "cut.tif")))
+    flight.search("warm", 250)
+    time.sleep(0.5)
+    flight.pose(flight.frame())
+    flight.says("none: localization is on another map (cut.tif: EPSG:32633, 544662.5")
+    assert not flight.targets
+    tables.publish(String(data=grid_to_text(grid, "krems.tif")))
+    time.sleep(0.5)
+    flight.pose(flight.frame())
+    wait_until(lambda: flight.targets, 10.0, "a target")
 
 
 def test_without_a_pose_there_is_no_target_but_its_reason(graph, start_node, accepting):

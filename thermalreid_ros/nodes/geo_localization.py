@@ -83,7 +83,7 @@ class GeoLocalizationNode(ThermalNode):
         self._out.gate.min_sigma_m = self.values.min_sigma_m
 
     def activate(self) -> None:
-        self._out.label_table()
+        self._out.tables()
         self._out.gate.reset()  # time may have been set back meanwhile
         self.receive("camera_infos", CameraInfo, "thermal/camera_info", qos.CAMERA_IN, self._receive_camera_info)
         fast = {"polled": True, "spacing_s": 0.02}  # the localizer interpolates, and an IMU may say hundreds a second

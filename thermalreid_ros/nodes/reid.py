@@ -6,7 +6,7 @@ import sys
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 
 from thermalreid_ros.camera.thermal import FrameError, Polarity, ThermalFrame
 from thermalreid_ros.detection.types import CLASS_NAMES
@@ -87,6 +87,8 @@ class ReidNode(ThermalNode):
         self.receive("detections", DetectionArray, "detections", qos.RESULTS, self._receive_detections, depth=8)
         self.receive("poses", PoseWithCovarianceStamped, "localization/pose", qos.SENSOR_IN, self._receive_pose,
                      depth=8, silent_limit_s=None)
+        self.receive("maps", String, "localization/map", qos.PROBES_IN, lambda message: self._out.grid(message.data),
+                     silent_limit_s=None, ordered=False)
         self.receive("verdicts", Verdict, "reid/verdict", qos.RESULTS, self._receive_verdict, depth=8,
                      silent_limit_s=None, ordered=False)
 

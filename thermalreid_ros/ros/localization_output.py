@@ -46,6 +46,7 @@ class LocalizationOutput:
         self._broadcaster = broadcaster(node) if node.values.publish_tf else None
         node.diagnostics.note("tf", "map -> odom" if self._broadcaster is not None else "none")
         self._labels = node.publisher(String, "semantics/labels", qos.LATCHED)
+        self._grid = node.publisher(String, "localization/map", qos.LATCHED)
         self._mask = node.publisher(Image, "semantics/mask", qos.CAMERA_OUT)
         self._seen_map = node.publisher(Image, "semantics/map", qos.CAMERA_OUT)
         self._fix = node.publisher(NavSatFix, "localization/fix", qos.RESULTS)
@@ -54,9 +55,11 @@ class LocalizationOutput:
         self._status = node.publisher(LocalizationStatus, "localization/status", qos.RESULTS)
         self._picture = node.publisher(Image, "localization/image", qos.OVERLAY)
 
-    def label_table(self) -> None:
-        """Say what the values in semantics/mask and semantics/map mean; once, for it is latched."""
+    def tables(self) -> None:
+        """Say what the values in semantics/mask and semantics/map mean, and on whose grid poses are; once, for both are
+        latched."""
         self._labels.publish(String(data=json.dumps(dict(enumerate(CLASS_NAMES)))))
+        self._grid.publish(String(data=places.grid_to_text(self._map.grid, self._map.path.name)))
 
     def mask(self, mask: SemanticMask, header: Header) -> None:
         self._mask.publish(places.mask_to_image(mask, header))

@@ -7,6 +7,7 @@ one line.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -80,6 +81,24 @@ def message_to_height(message: Range) -> tuple[float, float]:
                                 f"{message.min_range:g} to {message.max_range:g} m")
     variance = getattr(message, "variance", 0.0)  # since Iron
     return height, math.sqrt(variance) if 0.0 < variance < math.inf else HEIGHT_ERROR_SHARE * height
+
+
+def grid_to_text(grid: LocalGrid, map_name: str) -> str:
+    """What localization/map says: JSON, on which grid poses in the map's frame are."""
+    return json.dumps({"map": map_name, "crs": grid.crs, "easting_m": grid.easting_m, "northing_m": grid.northing_m})
+
+
+def grid_fault(text: str, grid: LocalGrid) -> str:
+    """Why places on the grid that localization/map tells are none on this one, or ""."""
+    try:
+        said = json.loads(text)
+        other = LocalGrid(str(said["crs"]), float(said["easting_m"]), float(said["northing_m"]))
+    except (ValueError, KeyError, TypeError):
+        raise LocalizationError("localization/map is no JSON with crs, easting_m and northing_m") from None
+    if other == grid:
+        return ""
+    return (f"localization is on another map ({said.get('map', 'unnamed')}: {other.crs}, {other.easting_m}, "
+            f"{other.northing_m}) than the parameter map ({grid.crs}, {grid.easting_m}, {grid.northing_m})")
 
 
 def message_to_intrinsics(message: CameraInfo) -> Intrinsics:

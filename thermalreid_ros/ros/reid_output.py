@@ -27,7 +27,7 @@ from thermalreid_ros.ros.convert import NS_PER_S, array_to_image, detection_to_m
     stamp_to_ns
 from thermalreid_ros.ros.lifecycle import ThermalNode
 from thermalreid_ros.ros.parameters import Parameter, Schema
-from thermalreid_ros.ros.places import message_to_rotation
+from thermalreid_ros.ros.places import grid_fault, message_to_rotation
 from thermalreid_ros.ros.shared_parameters import provider_parameters
 
 METHOD_PARAMETERS = Schema(
@@ -71,6 +71,12 @@ class ReidOutput:
         self._published: dict[str, tuple[int, int]] = {}  # track and stamp, by probe
         self._said: dict[str, str] = {}
         self._pose_ns: int | None = None
+        self._grid_fault = ""
+
+    def grid(self, text: str) -> None:
+        """On which grid the poses are, as localization/map says. Raises LocalizationError where it does not."""
+        self._grid_fault = "" if self._grid is None else grid_fault(text, self._grid)
+        self._node.diagnostics.warning("map", self._grid_fault)
 
     def forget(self, kept: Sequence[str] = ()) -> None:
         """Forget what was said of all probes but these."""
@@ -149,6 +155,8 @@ class ReidOutput:
                               f"not here: the best match is it with {match.probability:.1%}, {least:.1%} are asked for")
         if self._grid is None:
             raise TargetError("no map is given; set the parameter map")
+        if self._grid_fault:
+            raise TargetError(self._grid_fault)
         target = self._reid.target(match, self._grid)
         limit_s, limit_m = self._node.values.max_pose_age_s, self._node.values.max_target_error_m
         if target is None or now_ns - target.stamp_ns > limit_s * NS_PER_S:
