@@ -78,6 +78,14 @@ def test_a_wide_roof_is_believed_after_a_while_and_its_end_at_once():
     assert believed == [100.0] * 30 + [70.0] * 20 + [100.0] * 20
 
 
+def test_an_odometry_whose_height_is_set_anew_moves_no_height():
+    gate = HeightGate(10.0, 5.0, 0.08, 5.0)
+    for k in range(40):  # at 10 Hz; autopilots set the origin of their heights anew in flight
+        assert gate.height_m(k * SECOND // 10, 90.0, 90.0 if k < 20 else 0.0) == 90.0 and not gate.fault
+    assert gate.height_m(4 * SECOND, 60.0, -40.0) == 90.0 and gate.fault  # and a roof at that very moment
+    assert gate.height_m(4 * SECOND + SECOND // 10, 90.5, -39.5) == 90.5 and not gate.fault
+
+
 @pytest.mark.parametrize("climb", [None, 0.0])
 def test_after_a_silence_and_at_another_time_the_height_is_what_is_said(climb):
     gate = HeightGate(10.0, 5.0, 0.08, 5.0)

@@ -169,7 +169,8 @@ class HeightGate:
     The odometry knows by how much the vehicle climbed, so the level of the ground, height less climb, goes on from one
     reading to the next. Where a reading leaves it by more than step_m and step_share of the height, the ground goes on
     as it was for up to hold_s; what lasts longer is taken for the ground. The level before that is remembered, so that
-    a wide roof costs one such while, and its end none. Without odometry a climb of climb_m_s is allowed.
+    a wide roof costs one such while, and its end none. Without odometry, or where that climbs by a jump, a climb of
+    climb_m_s is allowed.
     """
 
     def __init__(self, hold_s: float, step_m: float, step_share: float, climb_m_s: float):
@@ -187,11 +188,12 @@ class HeightGate:
             self._doubt_ns, self._before = None, None
             return self._believe(stamp_ns, height_m, climb_m)
         last_ns, last_m, last_climb_m = self._last
+        usual_m = self._climb_m_s * abs(stamp_ns - last_ns) / _SECOND
         known = climb_m is not None and last_climb_m is not None
+        if known and abs(climb_m - last_climb_m) > self._step_m + usual_m:  # its own height was set anew
+            known, self._before = False, None
         expected_m = max(last_m + (climb_m - last_climb_m if known else 0.0), 1.0)
-        allowed_m = max(self._step_m, self._step_share * expected_m)
-        if not known:
-            allowed_m += self._climb_m_s * abs(stamp_ns - last_ns) / _SECOND
+        allowed_m = max(self._step_m, self._step_share * expected_m) + (0.0 if known else usual_m)
         if abs(height_m - expected_m) <= allowed_m:
             self._doubt_ns = None
             return self._believe(stamp_ns, height_m, climb_m)
@@ -204,7 +206,7 @@ class HeightGate:
         self.fault = (f"an altitude of {height_m:.1f} m where {expected_m:.1f} m were expected, a roof below or an "
                       f"echo: not believed unless it lasts for {self._hold_ns / _SECOND:.0f} s")
         if stamp_ns > last_ns:
-            self._last = stamp_ns, expected_m, climb_m if known else last_climb_m
+            self._last = stamp_ns, expected_m, last_climb_m if climb_m is None else climb_m
         return expected_m
 
     def _believe(self, stamp_ns: int, height_m: float, climb_m: float | None) -> float:
