@@ -73,6 +73,25 @@ def test_a_dead_source_is_not_waited_for_until_it_is_back():
     assert awaited.due_s == pytest.approx(7.3)
 
 
+@pytest.mark.parametrize("every, delay_s", [(6, 0.2), (6, 0.22), (9, 0.18), (12, 0.2), (12, 0.28)])
+def test_of_a_fast_camera_the_frames_that_are_labelled_are_the_ones_detected_with_it(every, delay_s):
+    """60 Hz, every sixth, ninth or twelfth frame is labelled."""
+    awaited, found, told = AwaitedLabels(0.3), 0, 0
+    late = round(delay_s * 60)
+    for number in range(1200):
+        now_s = number / 60
+        awaited.add_frame(number, "f", now_s)
+        if number >= late and (number - late) % every == 0:
+            told += 1
+            try:
+                awaited.add_labels(number - late, "l", now_s + 0.001)
+            except LateLabelling:
+                pass
+        job = awaited.next(now_s + 0.001)
+        found += job is not None and job.labels is not None
+    assert found >= 0.95 * told
+
+
 @pytest.mark.parametrize("rate_hz, wait_s", [(60, 0.3), (50, 0.33), (30, 0.6), (9, 2.0), (200, 2.0)])
 def test_however_fast_the_camera_a_dead_source_costs_three_waits_and_no_more(rate_hz, wait_s):
     awaited, found = AwaitedLabels(wait_s), []
@@ -88,7 +107,7 @@ def test_however_fast_the_camera_a_dead_source_costs_three_waits_and_no_more(rat
 
 def test_where_more_frames_wait_than_are_kept_labellings_still_find_theirs():
     """60 Hz, each labelling 0.28 s late: 17 frames wait, of which 16 are kept."""
-    awaited, found = AwaitedLabels(0.3), 0
+    awaited, found = AwaitedLabels(0.3, capacity=16), 0
     for number in range(1200):
         now_s = number / 60
         awaited.add_frame(number, "f", now_s)

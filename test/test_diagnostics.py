@@ -7,8 +7,11 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 
+from thermalreid_ros.localization.types import LocalizationResult, Verdict
 from thermalreid_ros.ros import diagnostics as module
+from thermalreid_ros.ros import localization_output
 from thermalreid_ros.ros.diagnostics import LOG_EVERY_S, WINDOW_S, Diagnostics
+from thermalreid_ros.ros.localization_output import LocalizationOutput
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -52,6 +55,39 @@ def test_time_at_work_adds_up(diagnostics):
     diagnostics.worked(0.5, 0.25, 0.125)
     diagnostics.worked(1.0, 0.0, 0.5)
     assert [told(diagnostics)[key] for key in ("busy_s", "in_models_s", "own_cpu_s")] == ["1.500", "0.250", "0.625"]
+
+
+def test_a_lasting_fault_is_a_warning_until_it_is_over_or_its_input_gone(diagnostics):
+    pass_frames(diagnostics)
+    diagnostics.warning("lens", "a distorted lens")
+    diagnostics.warning("altitude", "a roof below")
+    assert (diagnostics.status().level, diagnostics.status().message) == (WARN, "a distorted lens; a roof below")
+    diagnostics.warning("lens", "")
+    assert diagnostics.status().message == "a roof below"
+    diagnostics.refused("frames", "cut")
+    assert "cut" in diagnostics.status().message  # what has just happened goes before
+    diagnostics.unwatch()
+    diagnostics.warning("altitude", "")
+    diagnostics.warning("lens", "")
+    assert "roof" not in diagnostics.status().message
+
+
+def test_a_map_or_a_prior_that_does_not_fit_is_warned_of_after_ten_seconds(monkeypatch):
+    said, clock = {}, SimpleNamespace(now_s=50.0)
+    monkeypatch.setattr(localization_output, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    output = object.__new__(LocalizationOutput)
+    output._node = SimpleNamespace(diagnostics=SimpleNamespace(warning=said.__setitem__, note=lambda *_: None))
+    output._wrong_since_s = None
+    for verdict, second, warns in ((Verdict.OFF_MAP, 0, False), (Verdict.INCONSISTENT, 9, False),
+                                   (Verdict.OFF_MAP, 11, True), (Verdict.LOCALIZED, 12, False),
+                                   (Verdict.OFF_MAP, 13, False), (Verdict.OFF_MAP, 24, True)):
+        clock.now_s = 50.0 + second
+        output._warn_of(LocalizationResult(1, verdict, "why"))
+        assert bool(said["verdict"]) == warns, second
+    assert said["verdict"] == "off_map for 11 s: why"
+    output.silent()
+    output._warn_of(LocalizationResult(1, Verdict.OFF_MAP, "why"))
+    assert said["verdict"] == ""
 
 
 def test_silence_is_a_warning_that_names_topic_and_publishers(diagnostics, clock):

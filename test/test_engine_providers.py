@@ -190,6 +190,13 @@ def test_engines_of_shipped_models_are_built_for_cameras_of_other_sizes(name, si
     assert all(side % 32 == 0 for side in (*low[2:], *high[2:]))
 
 
+def test_no_bound_is_a_size_that_the_network_cannot_run():
+    card = ModelCard.read(REPOSITORY / "models" / "yolo_compact.yaml")
+    shapes = {"thermal": (1, 1, 480, 640), "semantics": (1, 1, 120, 160)}
+    assert profile_range(card.inputs, profile_shapes(card.inputs, shapes), card.strides).split(" .. ")[0] == \
+        "thermal:1x1x480x640,semantics:1x1x120x160"  # a half of 480 is no multiple of 32
+
+
 def test_engines_take_as_many_crops_as_come():
     inputs = [TensorSpec("pictures", ("count", 3, 96, 96), typical_shape=(8, 3, 96, 96)),
               TensorSpec("thermal", ("count",), typical_shape=(8,))]

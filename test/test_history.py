@@ -78,6 +78,22 @@ def test_a_wide_roof_is_believed_after_a_while_and_its_end_at_once():
     assert believed == [100.0] * 30 + [70.0] * 20 + [100.0] * 20
 
 
+def test_after_a_wide_roof_the_next_one_waits_as_well():
+    gate = HeightGate(10.0, 5.0, 0.08, 5.0)
+    heights = [100.0] * 20 + [85.0] * 15 + [100.0] * 10 + [85.0] * 4 + [100.0] * 5
+    believed = [gate.height_m(k * SECOND, height, 0.0) for k, height in enumerate(heights)]
+    assert believed == [100.0] * 30 + [85.0] * 5 + [100.0] * 19
+
+
+@pytest.mark.parametrize("speed_m_s, told", [(-12.0, True), (4.5, False), (12.0, True)])
+def test_fast_climbs_and_slow_altimeters_are_believed(speed_m_s, told):
+    """1 Hz; an odometry that does not know heights says 0."""
+    gate = HeightGate(10.0, 5.0, 0.08, 5.0)
+    heights = [200.0 + speed_m_s * k for k in range(12)]
+    assert [gate.height_m(k * SECOND, height, speed_m_s * k if told else 0.0) for k, height in enumerate(heights)] == \
+        heights
+
+
 def test_an_odometry_whose_height_is_set_anew_moves_no_height():
     gate = HeightGate(10.0, 5.0, 0.08, 5.0)
     for k in range(40):  # at 10 Hz; autopilots set the origin of their heights anew in flight

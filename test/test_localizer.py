@@ -583,6 +583,16 @@ def test_a_prior_of_before_the_odometry_serves_where_the_vehicle_stood_and_not_w
                           "one of now"}
 
 
+def test_a_vehicle_that_stands_keeps_its_prior_however_old_though_its_odometry_wanders(town):
+    rng, localizer = np.random.default_rng(3), Localizer(town, CONFIG)
+    localizer.set_prior(START_NS - 3600 * SECOND, 200.0, 450.0, 60.0)
+    for k in range(-30, 1):
+        localizer.add_odometry(START_NS + k * SECOND // 10, np.array([*rng.normal(0.0, 0.2, 2), 0.0]))
+    localizer.add_attitude(START_NS, np.diag((1.0, -1.0, -1.0)))
+    localizer.add_altitude(START_NS, HEIGHT_M)
+    assert localizer._prior_sigma_m(localizer._frame(START_NS)) == pytest.approx(60.0, abs=0.1)
+
+
 def test_a_prior_is_less_sure_by_the_way_flown_since_though_it_ends_where_it_began(town):
     localizer, frame = started(town, sigma=10.0), None
     for k in range(101):
@@ -593,6 +603,13 @@ def test_a_prior_is_less_sure_by_the_way_flown_since_though_it_ends_where_it_beg
         frame = localizer._frame(START_NS + k * SECOND)
         localizer._moved(frame)
     assert localizer._prior_sigma_m(frame) == pytest.approx(np.hypot(10.0, CONFIG.prior_drift * 1500.0))
+    # The clock is set back, and the odometry goes on: so does the way.
+    back_ns = START_NS + 92 * SECOND
+    localizer.add_odometry(back_ns, np.array([0.0, 0.0, 0.0]))
+    localizer.add_attitude(back_ns, np.diag((1.0, -1.0, -1.0)))
+    localizer.add_altitude(back_ns, HEIGHT_M)
+    assert localizer._prior_sigma_m(localizer._frame(back_ns)) == pytest.approx(
+        np.hypot(10.0, CONFIG.prior_drift * 1500.0))
 
 
 @pytest.mark.parametrize("frames, believed", [(1, False), (4, False), (15, True)])

@@ -95,5 +95,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _terminated(number: int, _) -> None:
     """End as after Ctrl-C, so that what is half done is taken away: timeout, systemd and docker ask by SIGTERM."""
-    signal.signal(number, signal.SIG_DFL)  # who asks again is not kept waiting
+    signal.signal(number, signal.SIG_DFL)  # who asks again does not wait for that
     raise SystemExit(128 + number)

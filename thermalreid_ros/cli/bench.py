@@ -72,9 +72,9 @@ def _models(args: argparse.Namespace, models: list[str]) -> dict[str, Any]:
     from thermalreid_ros.evaluation import bench
 
     timed = {}
-    with progress(total=len(models) * args.runs, description="models", unit="run") as bar:
+    with progress(total=len(models) * args.runs, description="models", unit="run", delay=0.0) as bar:
         for model in models:
-            bar.set_postfix_str(str(model), refresh=False)
+            bar.set_postfix_str(str(model))
             timed[_name(model)] = bench.time_model(model, runs=args.runs, threads=args.threads,
                                                    providers=args.providers, tick=lambda: bar.update(1))
     keys = ("provider", "threads", "first_ms", "median_ms", "p99_ms", "iqr_ms", "int8_speedup")

@@ -51,9 +51,9 @@ def _build(args: argparse.Namespace) -> int:
     from thermalreid_ros.engine.engine import shipped_models
 
     prepared, faults = [], []
-    with progress(args.model or shipped_models(), description="engines", unit="model") as bar:
+    with progress(args.model or shipped_models(), description="engines", unit="model", delay=0.0) as bar:
         for model in bar:
-            bar.set_postfix_str(Path(model).stem, refresh=False)
+            bar.set_postfix_str(Path(model).stem)
             started = time.perf_counter()
             try:
                 engine = load_engine(model, providers=args.providers, precision=args.precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -37,7 +38,7 @@ class AwaitedLabels(Generic[Frame, Labels]):
 
     A source that is dead, or later than wait_s, must not delay each frame: after PATIENCE frames in vain they are ready
     as they come, until a labelling comes within wait_s of its frame again. Labellings of frames that never came say
-    nothing of that.
+    nothing of that, and frames between two that are labelled in time are not in vain.
 
     More than `capacity` frames do not wait: where a camera brings more within wait_s, they are thinned evenly, so that
     the oldest is still there when its time is over.
@@ -45,7 +46,7 @@ class AwaitedLabels(Generic[Frame, Labels]):
     superseded: frames given up. strays: labellings given up whose frame never came.
     """
 
-    def __init__(self, wait_s: float, capacity: int = 16):
+    def __init__(self, wait_s: float, capacity: int = 64):
         self.wait_s = wait_s
         self.superseded = self.strays = 0
         self._capacity = capacity
@@ -53,6 +54,7 @@ class AwaitedLabels(Generic[Frame, Labels]):
         self._labels: dict[int, Labels] = {}
         self._arrived_s: dict[int, float] = {}  # of the last frames, detected or not
         self._in_vain = 0
+        self._heard_s = -math.inf  # when a labelling came in time
 
     @property
     def due_s(self) -> float | None:
@@ -78,7 +80,7 @@ class AwaitedLabels(Generic[Frame, Labels]):
         arrived_s = self._arrived_s.get(stamp_ns)
         in_time = arrived_s is not None and now_s - arrived_s <= self.wait_s
         if in_time:
-            self._in_vain = 0
+            self._in_vain, self._heard_s = 0, now_s
         if stamp_ns in self._frames or arrived_s is None:
             self._labels[stamp_ns] = labels
             if len(self._labels) > self._capacity:
@@ -99,7 +101,10 @@ class AwaitedLabels(Generic[Frame, Labels]):
             self.superseded += 1
         for past in [stamp for stamp in self._labels if stamp < stamp_ns]:
             self._give_up(past)
-        self._in_vain = self._in_vain + 1 if labels is None else 0
+        if labels is not None:
+            self._in_vain = 0
+        elif now_s - self._heard_s >= self.wait_s:
+            self._in_vain += 1
         return Job(stamp_ns, frame, labels, now_s - self._arrived_s[stamp_ns])
 
     def _closest(self) -> int:

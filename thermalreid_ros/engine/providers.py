@@ -171,8 +171,8 @@ def profile_range(inputs: Sequence[TensorSpec], shapes: str, strides: Sequence[i
     `shapes`, as profile_shapes gives them, where all sizes are fixed.
 
     TensorRT runs nothing outside of it. Counts, of crops or of photographs, go from 1 to 64; sides of pictures from a
-    quarter, or a half where that would not be divisible by the strides, to their double: of a detector for 640x512 from
-    160x128 to 1280x1024.
+    quarter, or a half or all where that would not be divisible by the strides, to their double: of a detector for
+    640x512 from 160x128 to 1280x1024.
     """
     if not any(spec.is_dynamic for spec in inputs):
         return shapes
@@ -180,9 +180,10 @@ def profile_range(inputs: Sequence[TensorSpec], shapes: str, strides: Sequence[i
     sides = [size for spec, sizes in zip(inputs, usual) for size, said in zip(sizes, spec.shape)
              if isinstance(said, str) and size >= _LEAST_SIDE]
     multiple = max(strides, default=1)
-    divisible = all(size % (4 * (multiple if size >= max(sides) / 2 else 1)) == 0 for size in sides)
+    part = next(part for part in (4, 2, 1) if part == 1 or all(
+        size % (part * (multiple if size >= max(sides) / 2 else 1)) == 0 for size in sides))
     bounds = []
-    for share, count in ((0.25 if divisible else 0.5, 1), (1.0, None), (2.0, _MOST_AT_ONCE)):
+    for share, count in ((1.0 / part, 1), (1.0, None), (2.0, _MOST_AT_ONCE)):
         parts = []
         for spec, sizes in zip(inputs, usual):
             scaled = [size if not isinstance(said, str) or count is None else

@@ -168,9 +168,9 @@ class HeightGate:
 
     The odometry knows by how much the vehicle climbed, so the level of the ground, height less climb, goes on from one
     reading to the next. Where a reading leaves it by more than step_m and step_share of the height, the ground goes on
-    as it was for up to hold_s; what lasts longer is taken for the ground. The level before that is remembered, so that
-    a wide roof costs one such while, and its end none. Without odometry, or where that climbs by a jump, a climb of
-    climb_m_s is allowed.
+    as it was for up to hold_s; what lasts longer is taken for the ground. The level before that is remembered until it
+    comes back, so that a wide roof costs one such while, and its end none. A climb of climb_m_s is believed whatever
+    the odometry says, of which the height may stand still or be set anew.
     """
 
     def __init__(self, hold_s: float, step_m: float, step_share: float, climb_m_s: float):
@@ -189,19 +189,20 @@ class HeightGate:
             return self._believe(stamp_ns, height_m, climb_m)
         last_ns, last_m, last_climb_m = self._last
         usual_m = self._climb_m_s * abs(stamp_ns - last_ns) / _SECOND
-        known = climb_m is not None and last_climb_m is not None
-        if known and abs(climb_m - last_climb_m) > self._step_m + usual_m:  # its own height was set anew
-            known, self._before = False, None
-        expected_m = max(last_m + (climb_m - last_climb_m if known else 0.0), 1.0)
-        allowed_m = max(self._step_m, self._step_share * expected_m) + (0.0 if known else usual_m)
-        if abs(height_m - expected_m) <= allowed_m:
+        climbed_m = 0.0 if climb_m is None or last_climb_m is None else climb_m - last_climb_m
+        allowed_m = max(self._step_m, self._step_share * last_m)
+        if abs(height_m - last_m - climbed_m) <= allowed_m or abs(height_m - last_m) <= allowed_m + usual_m:
             self._doubt_ns = None
             return self._believe(stamp_ns, height_m, climb_m)
+        known = climb_m is not None and last_climb_m is not None
+        if abs(climbed_m) > self._step_m + usual_m:  # its own height was set anew
+            climbed_m, known, self._before = 0.0, False, None
+        expected_m = max(last_m + climbed_m, 1.0)
         back = self._before is not None and known and abs(height_m - climb_m - self._before) <= allowed_m
         if self._doubt_ns is None:
             self._doubt_ns = stamp_ns
         if back or stamp_ns - self._doubt_ns >= self._hold_ns:
-            self._doubt_ns, self._before = None, last_m - last_climb_m if known else None
+            self._doubt_ns, self._before = None, last_m - last_climb_m if known and not back else None
             return self._believe(stamp_ns, height_m, climb_m)
         self.fault = (f"an altitude of {height_m:.1f} m where {expected_m:.1f} m were expected, a roof below or an "
                       f"echo: not believed unless it lasts for {self._hold_ns / _SECOND:.0f} s")

@@ -23,6 +23,7 @@ from thermalreid_ros.maps.store import SemanticMap
 
 _NORTH_UP = 0.5 * np.pi
 _SECOND = 1_000_000_000
+_STANDING_M_S = 1.0  # readings of a vehicle on the ground wander
 _GOES_ON_M = 50.0  # between two readings of an odometry that goes on while the clock is set back
 
 
@@ -166,7 +167,8 @@ class _Prior:
             if self.off_ns is None or first_ns - self.stamp_ns < self.off_ns:
                 self.origin_m, self.off_ns = self.place - first[:2], first_ns - self.stamp_ns
             if self.stray_m is None and (later := odometry.about(first_ns + _SECOND)) is not None:
-                self.stray_m = float(np.hypot(*(later - first)[:2])) * self.off_ns / _SECOND
+                speed_m_s = float(np.hypot(*(later - first)[:2]))
+                self.stray_m = speed_m_s * self.off_ns / _SECOND if speed_m_s > _STANDING_M_S else 0.0
 
     def now(self, camera_m: np.ndarray) -> np.ndarray:
         """The place, moved on by the odometry; as it was given where that has not come to its time yet."""
@@ -340,17 +342,18 @@ class Localizer:
         """The clock was set back: forget all but the rough position, of which the odometry will tell whether
         time goes on by another name or a recording starts over."""
         prior, last_m, offset_m = self._prior, self._odometry.last, self._odometry.offset_m[:2]
+        way_m = self._way_m  # which begins at 0 again
         self.reset()
         if prior is not None:
             origin_m = None if prior.origin_m is None else prior.origin_m - offset_m  # of what it itself says
-            self._before = replace(prior, origin_m=origin_m), last_m
+            self._before = replace(prior, origin_m=origin_m, way_m=prior.way_m - way_m), last_m
 
     def _prior_again(self, stamp_ns: int, position_m: np.ndarray) -> _Prior | None:
         """The rough position from before the clock was set back, once the odometry speaks again: where that goes on, so
         does the way since; else all begins anew, and one that was given later than this is of no use."""
         (prior, last_m), self._before = self._before, None
         if prior.origin_m is not None and last_m is not None and np.hypot(*(position_m - last_m)[:2]) < _GOES_ON_M:
-            return replace(prior, stamp_ns=int(stamp_ns), early=True, off_ns=0, way_m=0.0)
+            return replace(prior, stamp_ns=int(stamp_ns), early=True, off_ns=0)
         return None if prior.stamp_ns > stamp_ns + _SECOND else \
             replace(prior, early=True, origin_m=None, off_ns=None, stray_m=None, way_m=0.0)
 

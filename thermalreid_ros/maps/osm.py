@@ -78,7 +78,7 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
     if not path.name.endswith(SUFFIXES):
         raise OsmError(f"{path}: not a known kind of OpenStreetMap file; use {', '.join(SUFFIXES)}")
     try:
-        box, timestamp = _survey(path, whole=bbox is None)
+        box, timestamp = _survey(path, bbox)
         if box is None:
             raise OsmError(f"{path}: holds no nodes; export the area again, with its data")
         wanted = box if bbox is None else (max(box[0], bbox[0]), max(box[1], bbox[1]),
@@ -124,9 +124,10 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
     return OsmData(_features(raw, crs, project), shapely.transform(outline(reach), project), frame, timestamp)
 
 
-def _survey(path: Path, whole: bool) -> tuple[tuple[float, float, float, float] | None, str]:
-    """(the box of the data, the time of the newest): from the header, else from the data, without far outliers. whole:
-    the box must be full of data."""
+def _survey(path: Path, bbox: tuple[float, float, float, float] | None) -> tuple[
+        tuple[float, float, float, float] | None, str]:
+    """(the box of the data, the time of the newest): from the header, else from the data, without far outliers. What is
+    wanted of it, bbox or all, must be full of data."""
     with osmium.io.Reader(str(path), osmium.osm.osm_entity_bits.NOTHING) as reader:
         header = reader.header()
         box, stamp = header.box(), header.get("osmosis_replication_timestamp")
@@ -137,9 +138,11 @@ def _survey(path: Path, whole: bool) -> tuple[tuple[float, float, float, float] 
         if len(boxes) > 1:  # editors write one for each part that they fetched; osmium tells the first
             union = shapely.union_all([shapely.box(*part) for part in boxes])
             corners = union.bounds
-            if whole and union.area < 0.999 * shapely.box(*corners).area:
-                raise OsmError(f"{path}: holds {len(boxes)} boxes that together are no rectangle; give --bbox within "
-                               f"{','.join(f'{edge:.5f}' for edge in corners)} (longitude,latitude)")
+            wanted = shapely.box(*corners) if bbox is None else shapely.box(*corners).intersection(shapely.box(*bbox))
+            if union.intersection(wanted).area < 0.999 * wanted.area:
+                told = "; ".join(",".join(f"{edge:.5f}" for edge in part) for part in boxes[:4])
+                raise OsmError(f"{path}: holds {len(boxes)} boxes with nothing between them; give --bbox within one: "
+                               f"{told}{' ...' * (len(boxes) > 4)} (longitude,latitude)")
     if corners is not None and stamp:
         return corners, stamp
     lonlat, newest = [], ""

@@ -102,7 +102,8 @@ _HEIGHTS_M = {
     "university": 14.0, "civic": 10.0, "public": 10.0, "train_station": 9.0, "stadium": 18.0, "grandstand": 9.0,
     "silo": 15.0, "storage_tank": 10.0, "ruins": 3.0, "construction": 6.0, "tower": 20.0, "parking": 9.0}
 _NUMBER = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*([a-zA-Z'\"]*)")
-_UNITS_M = {"": 1.0, "m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0, "cm": 0.01, "mm": 0.001,
+_UNITS_M = {**dict.fromkeys(("", "m", "mt", "mts", "meter", "meters", "metre", "metres", "metro", "metros"), 1.0),
+            "cm": 0.01, "mm": 0.001,
             "km": 1000.0, "ft": 0.3048, "feet": 0.3048, "'": 0.3048, "in": 0.0254, '"': 0.0254}
 _WIDEST_STRIP_M = 50.0  # of hedges and piers
 _ABSENT = frozenset({"", "no", "none", "false", "0"})

@@ -357,7 +357,7 @@ class Reidentifier:
         if self._scale is not CELSIUS:
             return SIGNATURE, "the camera does not measure temperatures: no embedding, no probabilities"
         if self.method != SIGNATURE and not len(probe.descriptors) and (
-                self.method == EMBEDDING or self._embedder is not None):
+                self.method == EMBEDDING or self._embedder is not None and probe.length is None):
             # A thermal crop: within one band Eq. (1) tells objects apart, and what is fitted for photographs drowns it.
             return SIGNATURE, f"probe '{probe.probe_id}' has no descriptors"
         return self.method, ""

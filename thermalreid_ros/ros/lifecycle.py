@@ -293,10 +293,10 @@ class ThermalNode(LifecycleNode):
             self.destroy_timer(self._timers_open.pop())
         while self._subscriptions_open:
             self.destroy_subscription(self._subscriptions_open.pop())
-        self.diagnostics.unwatch()
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+        self.diagnostics.unwatch()  # after the last message, which may warn of something
 
     def _apply_parameters(self) -> None:
         values = self.schema.values(self)

@@ -12,7 +12,7 @@ import numpy as np
 
 from thermalreid_ros.synthesis.conditions import Conditions
 from thermalreid_ros.synthesis.photograph import check_photograph, load_photograph
-from thermalreid_ros.synthesis.synthesizer import ProbeSynthesizer, SynthesisError, ThermalProbes
+from thermalreid_ros.synthesis.synthesizer import ProbeSynthesizer, SynthesisError, ThermalProbes, lies_within
 
 MOST_PHOTOGRAPHS = 8
 # Networks see an object in fewer than 200 px, and eight photographs of 48 megapixels would fill 1.2 GiB.
@@ -33,8 +33,8 @@ class Photograph:
         check_photograph(self.pixels, self.name)
         times = -(-max(self.pixels.shape[:2]) // _KEPT_SIDE_PX)
         if times > 1 and self.box is not None:
-            if not all(map(math.isfinite, self.box)):
-                return  # said where the box is used
+            if not all(map(math.isfinite, self.box)) or not lies_within(self.box, self.pixels.shape[:2]):
+                return  # said where the box is used, in pixels of the whole photograph
             side_px = max(self.box[2] - self.box[0], self.box[3] - self.box[1])
             self._cut(int(max(_KEPT_AROUND * side_px, _KEPT_BOX_PX)))
             times = min(-(-max(self.pixels.shape[:2]) // _KEPT_SIDE_PX), int(side_px // _KEPT_BOX_PX))

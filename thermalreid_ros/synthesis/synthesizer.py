@@ -173,12 +173,17 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
     return common / float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]) - common)
 
 
+def lies_within(box: Sequence[float], shape: tuple[int, int]) -> bool:
+    """Whether most of a box is in a picture of (height, width)."""
+    x_min, y_min, x_max, y_max = map(float, box)
+    inside = max(min(x_max, shape[1]) - max(x_min, 0.0), 0.0) * max(min(y_max, shape[0]) - max(y_min, 0.0), 0.0)
+    return inside >= _LEAST_INSIDE * (x_max - x_min) * (y_max - y_min)
+
+
 def _check_box(box: Sequence[float], shape: tuple[int, int]) -> None:
     """What square_crop does not refuse, which repeats the edges of a picture: a box that lies beyond them."""
-    x_min, y_min, x_max, y_max = map(float, box)
-    height, width = shape
-    inside = max(min(x_max, width) - max(x_min, 0.0), 0.0) * max(min(y_max, height) - max(y_min, 0.0), 0.0)
-    if inside < _LEAST_INSIDE * (x_max - x_min) * (y_max - y_min):
+    if not lies_within(box, shape):
+        height, width = shape
         raise SynthesisError(f"photograph: box {tuple(round(float(edge), 1) for edge in box)} lies beyond the "
                              f"{width}x{height} picture, for a third and more; give pixels of this very picture")
 
