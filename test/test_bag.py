@@ -117,9 +117,11 @@ def test_damaged_sqlite_is_read_up_to_the_fault(tmp_path: Path):
         assert 20 <= len(read) <= 30
         assert bag.damage.startswith(f"{path}: the recording ends early, at message {len(read)} of 60 (")
         assert [bag.decode(m).data for m in read[1::2]] == [f"frame {n}" for n in range(len(read) // 2)]
-    storage.write_bytes(whole[:middle])  # SQLite refuses a file shorter than it says
-    with pytest.raises(BagError, match="nothing in this recording can be read"):
-        Bag(path)
+    storage.write_bytes(whole[:middle])  # shorter than its head says, as a full disk leaves it
+    with Bag(path) as bag:
+        cut = list(bag.messages())
+        assert 20 <= len(cut) <= 30 and [m.data for m in cut] == [m.data for m in read[:len(cut)]]
+        assert "the recording ends early" in bag.damage
 
 
 def test_a_single_file_without_its_folder(tmp_path: Path):

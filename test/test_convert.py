@@ -1,6 +1,7 @@
 """Messages to numpy and back."""
 
 import struct
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from thermalreid_ros.camera.pixels import picture_of
 from thermalreid_ros.camera.thermal import FrameError, ThermalUnits
 from thermalreid_ros.detection.types import Detection, DetectionResult
 from thermalreid_ros.ros import convert
@@ -196,3 +198,22 @@ def test_a_frame_of_another_size_is_refused_and_a_camera_that_was_switched_is_no
     assert gate.check(frame_of(40, 36)).width == 40
     with pytest.raises(FrameError):
         gate.check(frame_of(64, 48))
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_pictures_of_recordings_are_read_as_nodes_read_them(encoding, order):
+    """Decoded by rosbags: the same fields, and data as an array."""
+    pixels = np.arange(40, dtype=np.uint16).reshape(5, 8) + 28000
+    rows = np.zeros((5, 20), np.uint8)  # padded
+    rows[:, :16] = pixels.astype(f"{order}u2").view(np.uint8)
+    message = SimpleNamespace(height=5, width=8, step=20, encoding=encoding, is_bigendian=order == ">",
+                              data=rows.ravel()[:-4])  # the last row's padding left out
+    read, said = picture_of(message)
+    np.testing.assert_array_equal(read, pixels)
+    png = cv2.imencode(".png", pixels)[1].ravel()
+    read, said = picture_of(SimpleNamespace(format="16UC1; png compressed ", data=png))
+    np.testing.assert_array_equal(read, pixels)
+    assert said == "mono16"
+    with pytest.raises(FrameError, match="truncated"):
+        picture_of(SimpleNamespace(**{**vars(message), "data": message.data[:-9]}))

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -240,6 +242,41 @@ def test_what_nodes_said_in_an_earlier_run_is_not_taken_for_theirs(ros_domain, t
                          say=said.append).figures()
     assert any("without what nodes said in an earlier run: /detections" in line for line in said)
     assert figures["frames_in"] == figures["frames_detected"] == 6 and figures["map50"] > 0.3
+
+
+def test_another_cameras_name_and_pictures_beside_it_do_not_keep_the_player_waiting(ros_domain, tmp_path: Path):
+    """A thermal camera of its own name, and `record --all` of a second one and of a probe searched for in flight."""
+    types = message_types().types
+    with Bag(piece_of_the_night(tmp_path, 5)) as bag:
+        messages = [(m.topic.replace("/thermal/", "/boson/"), m.stamp_ns, bag.decode(m)) for m in bag.messages()]
+    picture, stamp_ns, message = next(m for m in messages if m[0] == "/boson/image_raw/compressed")
+    messages.append(("/rgb/image_raw/compressed", stamp_ns + 1, message))
+    messages.append(("/probe/thermal", stamp_ns, types["thermalreid_ros/msg/ThermalProbe"](
+        header=message.header, probe_id="earlier", class_name="person", units="agc8", images=[], descriptors=np.zeros(
+            0, np.float32), descriptor_size=0, descriptor_model="", length_m=0.0, length_error=0.0)))
+    path = write_bag(tmp_path / "boson", sorted(messages, key=lambda m: m[1]), {"thermal": "boson"})
+    said: list[str] = []
+    figures = run_replay(path, probe=NIGHT / "probe.png", probe_class="person", rate=0.5, say=said.append).figures()
+    assert figures["frames_in"] == figures["frames_detected"] == figures["frames_matched"] == 5
+    assert any("earlier run: /probe/thermal" in line for line in said)
+
+
+def test_a_replay_is_alone_in_its_domain(start_node, ros_domain):
+    start_node("detection", "-p", "thermal_units:=agc8")
+    with pytest.raises(ReplayError, match="detection: run in this ROS domain already; end them, or .* --domain"):
+        run_replay(NIGHT)
+
+
+def test_a_recording_without_frames_is_refused(tmp_path: Path):
+    """The camera was announced, and never said anything."""
+    with Bag(piece_of_the_night(tmp_path, 2)) as bag:
+        messages = [(m.topic, m.stamp_ns, bag.decode(m)) for m in bag.messages()]
+    path = write_bag(tmp_path / "none", messages, {}, storage="sqlite3")
+    with closing(sqlite3.connect(path / "none.db3")) as database:
+        database.execute("DELETE FROM messages WHERE topic_id = (SELECT id FROM topics WHERE name LIKE '%image_raw%')")
+        database.commit()
+    with pytest.raises(ReplayError, match="holds no message of /thermal/image_raw/compressed; record the flight again"):
+        run_replay(path)
 
 
 def test_nodes_that_run_already_are_measured_and_go_on(start_replay, start_node, tmp_path: Path):

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,15 @@ def test_the_page_holds_the_figures_above_their_commands_and_dashes_for_the_rest
     assert "| RT-DETR, test split, as published | 93.2 | 98.5 | 89.2 | 93.6 |" in page
     assert str(plan.out) not in page and "thermalreid evaluate segmentation --images frames/images/thermal" in page
     assert "hit_uav" not in page  # no data, no command
+
+
+def test_results_of_other_options_are_not_told_as_these(plan: ResultsPlan):
+    plan.out.mkdir()
+    plan.claim()
+    replace(plan, workers=7).claim()  # which changes no figure
+    with pytest.raises(ThermalReidError, match="out: holds results of other options .simulated 4, seed 3.; repeat"):
+        replace(plan, seed=4, simulated=500).claim()
+    plan.claim()
 
 
 def test_a_gain_of_few_frames_has_no_error(plan: ResultsPlan):

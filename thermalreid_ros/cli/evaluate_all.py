@@ -43,6 +43,7 @@ def _run(args: argparse.Namespace) -> int:
                        args.identities, args.seed, args.workers)
     steps = plan.steps(args.only or PARTS)
     (args.out / "plots").mkdir(parents=True, exist_ok=True)
+    plan.claim()
 
     def start(step: Step) -> int:
         step.prepare()

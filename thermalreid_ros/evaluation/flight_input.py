@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import cv2
 import numpy as np
 
 from thermalreid_ros.camera.geometry import BODY_FROM_OPTICAL, Intrinsics, rotation_of
-from thermalreid_ros.camera.thermal import ThermalFrame, make_frame
+from thermalreid_ros.camera.pixels import picture_of
+from thermalreid_ros.camera.thermal import FrameError, ThermalFrame, make_frame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.ros.bag import Bag, BagMessage
@@ -30,7 +30,6 @@ TRUE_LABELS = "/truth/semantics"
 #: spoken of times before and after it.
 FRAME_DELAY_NS = 100_000_000
 ATTITUDE_PERIOD_NS = 20_000_000  # attitude is read no more often
-_DTYPES = {"mono8": np.uint8, "mono16": np.uint16, "32FC1": np.float32}
 
 
 class FlightInputError(ThermalReidError):
@@ -201,17 +200,13 @@ class Flight:
 
     def _frame(self, content: Any, labels: bool) -> FrameEvent:
         stamp_ns = stamp_of(content)
-        if hasattr(content, "format"):
-            pixels, encoding = cv2.imdecode(np.frombuffer(content.data, np.uint8), cv2.IMREAD_GRAYSCALE), "mono8"
-            if pixels is None:
-                raise FlightInputError(f"{self._bag.path}: a picture of {stamp_ns} ns cannot be decoded")
-        else:
-            encoding = content.encoding
-            rows = content.data.reshape(content.height, content.step).view(_DTYPES.get(encoding, np.uint8))
-            pixels = np.ascontiguousarray(rows[:, :content.width])
-        if labels:
-            return FrameEvent(stamp_ns, None, pixels)
-        return FrameEvent(stamp_ns, make_frame(pixels, encoding, self.units, stamp_ns, content.header.frame_id))
+        try:
+            pixels, encoding = picture_of(content)
+            if labels:
+                return FrameEvent(stamp_ns, None, np.ascontiguousarray(pixels))
+            return FrameEvent(stamp_ns, make_frame(pixels, encoding, self.units, stamp_ns, content.header.frame_id))
+        except FrameError as error:
+            raise FlightInputError(f"{self._bag.path}: the frame of {stamp_ns} ns: {error}") from None
 
     def _picture_topic(self, topic: str) -> str:
         found = next((name for name in (topic, topic + "/compressed") if name in self._bag.topics), None)

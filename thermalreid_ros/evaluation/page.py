@@ -16,7 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from thermalreid_ros.camera.thermal import ThermalUnits, make_frame
+from thermalreid_ros.camera.pixels import picture_of
+from thermalreid_ros.camera.thermal import FrameError, ThermalUnits, make_frame
 from thermalreid_ros.detection.overlay import CLASS_COLOURS_BGR
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import EngineError, ModelCard
@@ -33,8 +34,8 @@ QUALITIES = (60, 45, 30, 20)
 MAX_PICTURES = 400
 HISTOGRAM_BINS = 24
 _UNITS_OF = {"mono8": ThermalUnits.AGC8, "8UC1": ThermalUnits.AGC8, "mono16": ThermalUnits.COUNTS,
-             "16UC1": ThermalUnits.COUNTS, "32FC1": ThermalUnits.CELSIUS_F32}  # for looking at, not for measuring
-_DTYPES = {"mono16": np.uint16, "16UC1": np.uint16, "32FC1": np.float32}
+             "16UC1": ThermalUnits.COUNTS, "32FC1": ThermalUnits.CELSIUS_F32, **dict.fromkeys(
+                 ("bgr8", "rgb8", "8UC3"), ThermalUnits.AGC8)}  # for looking at, not for measuring
 _PLOT_WIDTH, _LEFT = 1160, 44
 
 
@@ -97,14 +98,11 @@ def _pictures(path: Path) -> Iterator[tuple[int, np.ndarray]]:
         for message in bag.messages([frame_topic(bag)]):
             image = bag.decode(message)
             stamp_ns = image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
-            if hasattr(image, "format"):
-                picture = cv2.imdecode(np.ascontiguousarray(image.data), cv2.IMREAD_GRAYSCALE)
-                if picture is not None:  # a broken one, which the nodes refuse
-                    yield stamp_ns, picture
-            elif image.encoding in _UNITS_OF:
-                rows = image.data.reshape(image.height, image.step).view(_DTYPES.get(image.encoding, np.uint8))
-                yield stamp_ns, make_frame(np.ascontiguousarray(rows[:, :image.width]), image.encoding,
-                                           _UNITS_OF[image.encoding], stamp_ns, "").gray8()
+            try:
+                pixels, encoding = picture_of(image)
+                yield stamp_ns, make_frame(pixels, encoding, _UNITS_OF[encoding], stamp_ns, "").gray8()
+            except FrameError:
+                continue  # a broken one, which the nodes refuse
 
 
 def _thinned(stamps: Sequence[int]) -> list[int]:

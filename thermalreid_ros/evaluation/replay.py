@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -45,8 +45,9 @@ ANSWER_S = 2.0
 PAUSE_NS = 10_000_000_000  # between two passes of a recording, in the stamps of the records
 QUIET_S = 1.0  # without news after the end of the recording, the nodes have worked off what they had
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-#: What each of the nodes says: a recording of everything in an earlier flight has it, too.
-RESULTS = {"detection": ("/detections", "/detections/*"), "reid": ("/reid/*",),
+ALONE_WITHIN_S = 0.7  # others in the domain are discovered
+#: What each of the nodes says, and what they are searching for: a recording of an earlier flight has it, too.
+RESULTS = {"detection": ("/detections", "/detections/*"), "reid": ("/reid/*",), SYNTHESIS: ("/probe/*",),
            LOCALIZATION: ("/localization/*", "/semantics/*")}
 #: Keys of the detection node's diagnostics that count frames it did not work on.
 DROPS = {"frames_superseded": "overtaken by a newer frame", "frames_too_old": "too old",
@@ -316,8 +317,15 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     if not params_file.is_file():
         raise ReplayError(f"{params_file}: no such parameter file")
     with Bag(bag_path) as bag:
-        frames_in = sum(1 for _ in bag.messages([frame_topic(bag)]))
+        frames_topic = frame_topic(bag)
+        stamps_ns = [message.stamp_ns for message in bag.messages([frames_topic])]
+        if not stamps_ns:
+            raise ReplayError(f"{bag.path}: holds no message of {frames_topic}; record the flight again")
+        frames_in, lead_s = len(stamps_ns), (stamps_ns[0] - bag.start_ns) / 1e9
         topics = sorted(bag.topics)
+        # Other cameras' pictures, and the same ones compressed: nobody listens to them.
+        others = [topic for topic in topics if bag.topics[topic] in IMAGE_TYPES and topic != frames_topic
+                  and "truth" not in topic.split("/")]
         truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
         passes = Passes(bag.end_ns - bag.start_ns + PAUSE_NS if loops > 1 else 0)
     # A recording may say what its pixels mean; whoever gives parameters knows better.
@@ -349,12 +357,16 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
             ({} if segmenter is None else {"model": segmenter})
     if rate > 1.0:  # /clock, by which messages age, is as much faster
         for name, given in arguments.items():
-            given["max_age_s"] = rate * _max_age_s(params_file, name)
-    patterns = ["/diagnostics", *(pattern for name in arguments for pattern in RESULTS.get(name, ()))]
+            if (limit_s := _max_age_s(params_file, name)) is not None:
+                given["max_age_s"] = rate * limit_s
+    patterns = ["/diagnostics", *(pattern for name in arguments for pattern in RESULTS.get(name, ())),
+                *(RESULTS[SYNTHESIS] if probe is not None else ())]
     results = [topic for topic in topics if any(fnmatch(topic, pattern) for pattern in patterns)]
-    played = {"topics": [topic for topic in topics if topic not in results]} if results else {}
+    played = {"topics": [topic for topic in topics if topic not in (*results, *others)]} if results or others else {}
     recorder, memory = _Recorder(tuple(arguments), passes), MemoryWatch()
     try:
+        if not running:
+            recorder.check_alone()
         with Supervisor(process_environment()) as supervisor:
             say(("awaiting " if running else "starting ") + ", ".join(arguments))
             for name in () if running else arguments:
@@ -363,10 +375,11 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
             say(f"playing {frames_in} frames at {rate:g} times the recorded rate"
                 f"{', without what nodes said in an earlier run: ' + ', '.join(results) if results else ''}")
             began_s = time.monotonic()
-            supervisor.start(PLAYER, _command(PLAYER, params_file, bag=str(bag_file.absolute()), rate=float(rate),
-                                              decompress=True, loop=loops > 1, **played,
-                                              wait_for_subscribers=len(arguments.keys() - {SYNTHESIS}) + 1))
-            _watch(recorder, supervisor, memory, loops, frames_in, progress)
+            supervisor.start(PLAYER, [*_command(PLAYER, params_file, bag=str(bag_file.absolute()), rate=float(rate),
+                                                decompress=True, loop=loops > 1, **played,
+                                                wait_for_subscribers=len(arguments.keys() - {SYNTHESIS}) + 1),
+                                      *_renamed(frames_topic, topics)])
+            _watch(recorder, supervisor, memory, loops, frames_in, lead_s / rate, progress)
             replay.wall_s = time.monotonic() - began_s
             replay.exit_codes = supervisor.stop()
     finally:
@@ -388,21 +401,34 @@ def _check_place(semantic_map: SemanticMap, bag: Path, truth: Truth, custom: Map
                           f"({custom.get('map', 'its name is not recorded')})")
 
 
-def _max_age_s(params_file: Path, node: str) -> float:
-    """What the parameter file says, or the nodes' default."""
+def _max_age_s(params_file: Path, node: str) -> float | None:
+    """What the parameter file says, or the nodes' default; None of what is no number, which is the node's to refuse."""
     from thermalreid_ros.ros.lifecycle import COMMON_PARAMETERS
     from thermalreid_ros.ros.parameters import in_file
 
     said = in_file(params_file, node, "max_age_s")
-    return float(COMMON_PARAMETERS["max_age_s"].default if said is None else said)
+    if said is None:
+        return float(COMMON_PARAMETERS["max_age_s"].default)
+    return said if isinstance(said, float) else None
+
+
+def _renamed(frames_topic: str, topics: Sequence[str]) -> list[str]:
+    """Arguments of the player by which another camera's name becomes the one that nodes listen to."""
+    picture, wanted = frames_topic.removesuffix("/compressed"), FRAME_TOPIC.removesuffix("/compressed")
+    if picture == wanted:
+        return []
+    info, wanted_info = (f"{name.rpartition('/')[0]}/camera_info" for name in (picture, wanted))
+    renamed = ["-r", f"{picture}:={wanted}"]
+    return [*renamed, "-r", f"{info}:={wanted_info}"] if info in topics and wanted_info not in topics else renamed
 
 
 def frame_topic(bag: Bag) -> str:
-    """The topic of the thermal camera's frames. ReplayError where the recording holds no images."""
+    """The topic of the thermal camera's frames: thermal/image_raw, if need be compressed, else the first one of images.
+    ReplayError where the recording holds none."""
     topics = [topic for topic, type_name in bag.topics.items() if type_name in IMAGE_TYPES]
     if not topics:
         raise ReplayError(f"{bag.path}: holds no images; its topics are {', '.join(sorted(bag.topics))}")
-    return next((topic for topic in (FRAME_TOPIC, FRAME_TOPIC.removesuffix("/compressed")) if topic in topics),
+    return next((topic for topic in (FRAME_TOPIC.removesuffix("/compressed"), FRAME_TOPIC) if topic in topics),
                 topics[0])
 
 
@@ -459,8 +485,9 @@ def _wait_until_active(recorder: _Recorder, supervisor: Supervisor) -> None:
 
 
 def _watch(recorder: _Recorder, supervisor: Supervisor, memory: MemoryWatch, loops: int, frames_in: int,
-           progress: Callable[..., Any] | None) -> None:
-    """Until the recording is played so often and the nodes have worked off what came."""
+           lead_s: float, progress: Callable[..., Any] | None) -> None:
+    """Until the recording is played so often and the nodes have worked off what came. lead_s: what the player needs
+    until the first frame."""
     pids = {name: process.popen.pid for name, process in supervisor.processes.items()}
     bar = progress(total=frames_in, description="frames", unit="frame") if progress else None
     began_s, shown = time.monotonic(), 0
@@ -471,8 +498,8 @@ def _watch(recorder: _Recorder, supervisor: Supervisor, memory: MemoryWatch, loo
                 memory.look(time.monotonic(), pids)
             if loops > 1 and recorder.passes.count == loops:
                 recorder.end_loop()
-            if not recorder.seen and time.monotonic() - began_s > FIRST_FRAME_WITHIN_S:
-                raise ReplayError(f"no frame arrived within {FIRST_FRAME_WITHIN_S:.0f} s; {PLAYER} says: "
+            if not recorder.seen and time.monotonic() - began_s > FIRST_FRAME_WITHIN_S + lead_s:
+                raise ReplayError(f"no frame arrived within {FIRST_FRAME_WITHIN_S + lead_s:.0f} s; {PLAYER} says: "
                                   f"{' | '.join(supervisor.processes[PLAYER].lines) or 'nothing'}")
             if bar is not None and (done := recorder.done) > shown:
                 bar.update(done - shown)
@@ -533,6 +560,17 @@ class _Recorder:
         self._state_request = GetState.Request()
         self._parameters = node.create_client(SetParameters, f"{PLAYER}/set_parameters")
         self._asked: Any = None
+
+    def check_alone(self) -> None:
+        """ReplayError where nodes or a player run in this domain already, whose messages would be taken for ours."""
+        end_s = time.monotonic() + ALONE_WITHIN_S
+        while time.monotonic() < end_s:
+            there = [name for name, client in self._states.items() if client.service_is_ready()]
+            there += ["a publisher of /clock"] * bool(self._listener.node.count_publishers("/clock"))
+            if there:
+                raise ReplayError(f"{', '.join(there)}: run in this ROS domain already; end them, or replay in another "
+                                  "one with --domain")
+            time.sleep(0.05)
 
     def is_active(self, name: str) -> bool:
         """Whether a node says so; asks without waiting."""

@@ -30,7 +30,7 @@ SEGMENTERS, DETECTORS = ("segmenter_compact", "geogan"), ("yolo_compact", "yolo_
 #: doi:10.1038/s41598-025-07021-6, table 6.
 PUBLISHED = {"YOLOv8": (94.4, 96.5, 91.4), "YOLOv11": (91.9, 98.6, 90.1), "RT-DETR": (93.2, 98.5, 89.2),
              "LRDS-YOLO": (92.2, 98.4, 89.8)}
-PAGE = "results.md"
+PAGE, PLAN = "results.md", "plan"
 FLIGHT_SECONDS, FLIGHT_HZ, MISSIONS = 180, 1, 2
 _RANKS = ("r1", "r5", "r10", "r15", "r20", "nauc20", "nauc")
 
@@ -78,6 +78,17 @@ class ResultsPlan:
             raise ThermalReidError(f"{missing[0]}: no such map; build one with `thermalreid map build`")
         if self.hit_uav is not None and not (self.hit_uav / "annotations" / "val.json").is_file():
             raise ThermalReidError(f"{self.hit_uav}: holds no annotations/val.json; give the folder of HIT-UAV")
+
+    def claim(self) -> None:
+        """Note in the folder what its results are made with. Raises ThermalReidError where that was something else:
+        what is there would be told as this plan's."""
+        told = {"maps": [path.name for path in self.maps], "hit_uav": self.hit_uav is not None} | {
+            name: getattr(self, name) for name in ("images", "flights", "simulated", "identities", "seed")}
+        before = _read(self, PLAN) or told
+        if other := [f"{name} {before.get(name)}" for name in told if before.get(name) != told[name]]:
+            raise ThermalReidError(f"{self.out}: holds results of other options ({', '.join(other)}); repeat those, or "
+                                   "choose another --out")
+        write_atomically(self.out / f"{PLAN}.json", json.dumps(told, indent=1) + "\n")
 
     def steps(self, parts: Sequence[str] = PARTS) -> list[Step]:
         """In an order in which each finds what it needs. Raises ThermalReidError for a part that is none."""

@@ -23,7 +23,7 @@ from thermalreid_ros.ros.lifecycle import ThermalNode, describe, run
 from thermalreid_ros.ros.parameters import Parameter, Schema
 from thermalreid_ros.ros.playback import PlayedTopic, RecordedTime
 
-CLOCK = "/clock"
+CLOCK, FRAMES = "/clock", "/thermal/image_raw"
 CLOCK_PERIOD_S = 0.025  # as rosbag2; each look at the clock costs every node as much as a small message
 POLL_S = 0.01
 ACKNOWLEDGED_WITHIN_S = 1.0  # for the messages on their way
@@ -39,7 +39,8 @@ class BagPlayerNode(ThermalNode):
         Parameter("rate", 1.0, "speed; 2: twice as fast as recorded", minimum=0.01, maximum=1000.0),
         Parameter("loop", False, "at the end start over, instead of ending"),
         Parameter("start_offset_s", 0.0, "beginning left out", unit="s", minimum=0.0, read_only=True),
-        Parameter("wait_for_subscribers", 1, "subscribers that each topic of images (of all, without) must have first",
+        Parameter("wait_for_subscribers", 1, "subscribers that thermal/image_raw must have first; without it each "
+                  "topic of images, without these all",
                   minimum=0, maximum=100, read_only=True),
         Parameter("decompress", True, "publish compressed pictures as sensor_msgs/Image, on the topic without "
                   "/compressed, where that is not recorded too", read_only=True),
@@ -96,9 +97,10 @@ class BagPlayerNode(ThermalNode):
 
     def _start(self) -> bool:
         """Wait until active and awaited by all subscribers; False where the node ends."""
-        awaited = [topic.publisher for name, topic in self._topics.items()  # but for what only a simulator knows
-                   if topic.is_image and "truth" not in name.split("/")] or \
-            [topic.publisher for topic in self._topics.values()]
+        images = {name: topic.publisher for name, topic in self._topics.items()  # but for what only a simulator knows
+                  if topic.is_image and "truth" not in name.split("/")}
+        frames = [images[name] for name in (FRAMES, f"{FRAMES}/compressed") if name in images][:1]
+        awaited = frames or list(images.values()) or [topic.publisher for topic in self._topics.values()]
         while not self._ending.wait(POLL_S):
             missing = [publisher.topic_name for publisher in awaited
                        if publisher.get_subscription_count() < self.values.wait_for_subscribers]

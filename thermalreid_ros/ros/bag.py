@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mcap.exceptions import McapError
 from mcap.records import Channel, Footer, Message, Schema
 from mcap.stream_reader import StreamReader
 from rosbags.interfaces import MessageDefinitionFormat, QosDurability
@@ -236,7 +234,8 @@ def _salvage(path: Path, definitions: _Definitions) -> Iterator[BagMessage]:
 def _salvage_mcap(path: Path, definitions: _Definitions) -> Iterator[BagMessage]:
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
-    with path.open("rb") as file, suppress(McapError, struct.error, EOFError, ValueError, RuntimeError):
+    # What parsers and decompressors raise for damaged bytes shares no base class.
+    with path.open("rb") as file, suppress(Exception):
         for record in StreamReader(file).records:
             if isinstance(record, Schema):
                 schemas[record.id] = record
@@ -253,6 +252,7 @@ def _salvage_mcap(path: Path, definitions: _Definitions) -> Iterator[BagMessage]
 def _salvage_sqlite(path: Path, definitions: _Definitions) -> Iterator[BagMessage]:
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database, \
             suppress(sqlite3.DatabaseError):
+        database.execute("PRAGMA writable_schema=ON")  # else a file shorter than its head says is not read at all
         topics = {key: (name, type_name) for key, name, type_name in
                   database.execute("SELECT id, name, type FROM topics")}
         with suppress(sqlite3.OperationalError):  # no such table before Iron
