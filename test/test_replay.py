@@ -261,6 +261,15 @@ def test_another_cameras_name_and_pictures_beside_it_do_not_keep_the_player_wait
     assert any("earlier run: /probe/thermal" in line for line in said)
 
 
+def test_counters_of_nodes_that_ran_before_begin_with_the_replay():
+    before = {"frames_received": "100", "frames_superseded": "5", "busy_s": "9.500", "frames_with_semantics": "90",
+              "frames_age_ms_median": "3.00", "model": "yolo_compact"}
+    after = {**before, "frames_received": "215", "frames_superseded": "25", "busy_s": "12.250",
+             "frames_with_semantics": "154", "frames_age_ms_median": "4.00", "frames_refused": "1"}
+    assert replay_module._since(before, after) == {
+        **after, "frames_received": "115", "frames_superseded": "20", "busy_s": "2.750", "frames_with_semantics": "64"}
+
+
 def test_a_replay_is_alone_in_its_domain(start_node, ros_domain):
     start_node("detection", "-p", "thermal_units:=agc8")
     with pytest.raises(ReplayError, match="detection: run in this ROS domain already; end them, or .* --domain"):

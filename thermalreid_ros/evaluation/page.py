@@ -31,7 +31,7 @@ from thermalreid_ros.synthesis.photograph import file_is_colour
 
 PICTURES_LIMIT_BYTES = 2_300_000  # a third more as base64; with a flight and the city the page stays under 6 MB
 QUALITIES = (60, 45, 30, 20)
-MAX_PICTURES = 400
+MAX_PICTURES, PROBE_SIDE_PX = 400, 480
 HISTOGRAM_BINS = 24
 _UNITS_OF = {"mono8": ThermalUnits.AGC8, "8UC1": ThermalUnits.AGC8, "mono16": ThermalUnits.COUNTS,
              "16UC1": ThermalUnits.COUNTS, "32FC1": ThermalUnits.CELSIUS_F32, **dict.fromkeys(
@@ -181,14 +181,19 @@ def _note(replay: Replay, figures: dict[str, Any]) -> str:
 def _probe(replay: Replay) -> str:
     if replay.probe is None:
         return '<p class="soft">No probe was given.</p>'
-    picture = cv2.imread(str(replay.probe), cv2.IMREAD_UNCHANGED)
+    in_colour = file_is_colour(replay.probe)
+    picture = cv2.imread(str(replay.probe), cv2.IMREAD_COLOR if in_colour else cv2.IMREAD_UNCHANGED)
+    size = f"{picture.shape[1]} × {picture.shape[0]} pixels"
     if picture.dtype != np.uint8:
         picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+    if (side := max(picture.shape[:2])) > PROBE_SIDE_PX:
+        picture = cv2.resize(picture, None, fx=PROBE_SIDE_PX / side, fy=PROBE_SIDE_PX / side,
+                             interpolation=cv2.INTER_AREA)
     uri = "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", picture)[1]).decode()
     equation = ""
     if replay.beta_h is not None and replay.method == METHODS[0]:  # the others rank by what is not told by these two
         equation = f", d = {replay.beta_h:g}·histogram + {1 - replay.beta_h:g}·blobs"
-    what = "A photograph" if file_is_colour(replay.probe) else f"{picture.shape[1]} × {picture.shape[0]} pixels"
+    what = "A photograph" if in_colour else size
     return (f'<div class="probe"><img src="{uri}" alt="probe"><p>{what} of the object to be found.<br>'
             f'<span class="soft">{escape(replay.method.replace("_", " "))}{escape(equation)}'
             "</span></p></div>")

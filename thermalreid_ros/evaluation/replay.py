@@ -56,6 +56,10 @@ DROPS = {"frames_superseded": "overtaken by a newer frame", "frames_too_old": "t
 SEMANTICS = ("frames_with_semantics", "frames_without_semantics")
 
 
+_COUNTED = ("_received", "_processed", "_superseded", "_too_old", "_out_of_order", "_refused", "_failed")
+_SUMMED = ("busy_s", "in_models_s", "own_cpu_s")
+
+
 class ReplayError(ThermalReidError):
     """A replay that could not be run; the message names what failed and what to do."""
 
@@ -363,7 +367,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
                 *(RESULTS[SYNTHESIS] if probe is not None else ())]
     results = [topic for topic in topics if any(fnmatch(topic, pattern) for pattern in patterns)]
     played = {"topics": [topic for topic in topics if topic not in (*results, *others)]} if results or others else {}
-    recorder, memory = _Recorder(tuple(arguments), passes), MemoryWatch()
+    recorder, memory, before = _Recorder(tuple(arguments), passes), MemoryWatch(), {}
     try:
         if not running:
             recorder.check_alone()
@@ -372,6 +376,9 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
             for name in () if running else arguments:
                 supervisor.start(name, _command(name, params_file, use_sim_time=True, **arguments[name]))
             _wait_until_active(recorder, supervisor)
+            if running:  # they have counted since they began
+                recorder.await_diagnostics()
+                before = {name: dict(said) for name, said in recorder.diagnostics.items()}
             say(f"playing {frames_in} frames at {rate:g} times the recorded rate"
                 f"{', without what nodes said in an earlier run: ' + ', '.join(results) if results else ''}")
             began_s = time.monotonic()
@@ -384,7 +391,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
             replay.exit_codes = supervisor.stop()
     finally:
         recorder.close()
-    replay.frames, replay.diagnostics = recorder.result(), recorder.diagnostics
+    replay.frames = recorder.result()
+    replay.diagnostics = {name: _since(before.get(name, {}), said) for name, said in recorder.diagnostics.items()}
     replay.places, replay.targets, replay.thermal_probes = recorder.places, recorder.targets, recorder.thermal_probes
     replay.beta_h, replay.method = recorder.beta_h, recorder.method
     replay.accept_probability, replay.memory = recorder.accept_probability, memory.samples
@@ -410,6 +418,17 @@ def _max_age_s(params_file: Path, node: str) -> float | None:
     if said is None:
         return float(COMMON_PARAMETERS["max_age_s"].default)
     return said if isinstance(said, float) else None
+
+
+def _since(before: Mapping[str, str], said: Mapping[str, str]) -> dict[str, str]:
+    """What a node says, its counters and times from when it said what it did before."""
+    found = dict(said)
+    for key in before.keys() & said.keys():
+        if key in SEMANTICS or key.endswith(_COUNTED):
+            found[key] = str(int(said[key]) - int(before[key]))
+        elif key in _SUMMED:
+            found[key] = f"{float(said[key]) - float(before[key]):.3f}"
+    return found
 
 
 def _renamed(frames_topic: str, topics: Sequence[str]) -> list[str]:
