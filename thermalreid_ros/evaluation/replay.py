@@ -587,7 +587,7 @@ class _Recorder:
             there = [name for name, client in self._states.items() if client.service_is_ready()]
             there += ["a publisher of /clock"] * bool(self._listener.node.count_publishers("/clock"))
             if there:
-                raise ReplayError(f"{', '.join(there)}: run in this ROS domain already; end them, or wait for 20 s where "
+                raise ReplayError(f"{', '.join(there)}: run in this ROS domain already; end them, or wait 20 s where "
                                   "they were killed, or replay in another one with --domain")
             time.sleep(0.05)
 
