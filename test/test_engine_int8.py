@@ -165,7 +165,7 @@ def test_shipped_forms_agree_with_their_models(name):
             found, expected = (Segmenter(engine).segment(frame) for engine in engines)
             agreement.append((found.labels == expected.labels).mean())
     # Of real frames, which segmenters never saw: where ground and grass are as likely, roundings decide.
-    assert not agreement or (np.mean(agreement) > 0.94 and min(agreement) > 0.9)
+    assert not agreement or (np.mean(agreement) > 0.92 and min(agreement) > 0.88)
 
 
 def test_a_form_is_made_from_frames_by_one_command(tmp_path, capsys):

@@ -51,6 +51,10 @@ def add_parser(subparsers) -> None:
     detector.add_argument("--frozen-blocks", type=not_negative(int), default=2, metavar="N",
                           help="first layers of yolo_compact's pretrained backbone that keep their weights "
                           "(default 2); 4 halve the time of a step on CPUs")
+    detector.add_argument("--backbone-rate", type=share, default=0.3, metavar="SHARE",
+                          help="of the learning rate, for that backbone (default 0.3)")
+    detector.add_argument("--ema", type=share, default=0.998, metavar="SHARE",
+                          help="of the averaged weights, which are what is kept, that a step leaves (default 0.998)")
     detector.add_argument("--steps", type=positive(int), default=10000)
     detector.add_argument("--minutes", type=positive(float), help="end after so long, if --steps does not come first")
     detector.add_argument("--batch", type=positive(int), default=16)
@@ -177,10 +181,10 @@ def _detector(args: argparse.Namespace) -> int:
         sets.append(TrainingSet(frames, part, scale))
         print(f"{images}: {len(frames.images)} frames, {'no ' * (frames.labellings is None)}labellings", flush=True)
     recipe = DetectionRecipe(
-        args.network, args.steps, args.minutes, args.batch, args.crop_px, args.learning_rate, seed=args.seed,
-        frozen_blocks=args.frozen_blocks, inversion=args.inversion, variation=args.variation,
-        semantics=not args.no_semantics, known_true=args.known[0], known_wrong=args.known[1], elsewhere=args.known[2],
-        only_trust=args.only_trust)
+        args.network, args.steps, args.minutes, args.batch, args.crop_px, args.learning_rate,
+        backbone_rate=args.backbone_rate, ema=args.ema, seed=args.seed, frozen_blocks=args.frozen_blocks,
+        inversion=args.inversion, variation=args.variation, semantics=not args.no_semantics,
+        known_true=args.known[0], known_wrong=args.known[1], elsewhere=args.known[2], only_trust=args.only_trust)
     print(shlex.join(["thermalreid", *sys.argv[1:]]), flush=True)
     checkpoint = train(recipe, sets, args.out, backbone_weights=args.backbone_weights, start=args.start,
                        device=args.device, log=lambda line: print(line, flush=True))

@@ -30,6 +30,7 @@ FOLDS = 5
 RIDGE = 10.0
 _LEAST_RIGHT = 30  # detections of a class that are right, to fit the weights on
 _WITHIN = (0.2, 99.8)  # percentiles of the measures between which the evidence is taken to hold
+_TICKS_M = (0.3, 1, 3, 10)  # of the plot
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +168,8 @@ def plot(path: Path, model: Perspective, sets: Sequence[Candidates], title: str)
                 axis.scatter(np.exp(measured[:, MEASURES.index("size")]), model.classes[name].of(measured), 2, c=colour,
                              label=words, rasterized=True)
         axis.set(title=name, xscale="log", xlabel="diagonal of the box, m")
+        axis.set_xticks(_TICKS_M, map(str, _TICKS_M))
+        axis.minorticks_off()  # their labels would lie upon each other
     axes[0].set_ylabel("evidence, nats")
     axes[0].legend(frameon=False)
     drawing.suptitle(title)
