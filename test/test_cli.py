@@ -76,6 +76,7 @@ def test_a_users_mistake_is_one_line_and_code_2(arguments, says):
     (("train", "detector", "--crop-px", "50"), "argument --crop-px: 50 is no multiple of 32"),
     (("train", "detector", "--scale", "-1", "2"), "argument --scale: -1 is not positive"),
     (("train", "detector", "--steps", "0"), "argument --steps: 0 is not positive"),
+    (("train", "detector", "--ema", "1.5"), "argument --ema: 1.5 is not from 0 to 1"),
     (("train", "synthesis", "--minutes", "nan"), "argument --minutes: nan is not positive"),
     (("train", "embedding", "--batch", "0"), "argument --batch: 0 is not positive"),
     (("train", "segmenter", "--outlines", "nan"), "argument --outlines: nan is not finite"),

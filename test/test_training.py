@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed")
 
+from thermalreid_ros.cli import main  # noqa: E402
 from thermalreid_ros.detection.detector import Detector  # noqa: E402
 from thermalreid_ros.engine import load_engine  # noqa: E402
 from thermalreid_ros.errors import ThermalReidError  # noqa: E402
@@ -405,6 +406,20 @@ def test_training_begins_with_the_network_of_an_earlier_one(squares, tmp_path):
     assert (now - was).abs().mean() < 0.02 * (other - was).abs().mean()  # at this rate a network hardly moves
     with pytest.raises(ThermalReidError, match="weights.pt: holds yolo_compact, not yolo_semantic"):
         train(replace(recipe, network="yolo_semantic"), sets, tmp_path / "other", start=start, log=lines.append)
+
+
+def test_the_command_line_decides_the_recipe(squares, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), squares.images[0])
+    x_min, y_min, x_max, y_max = map(float, squares.boxes[0][0])
+    coco = {"images": [{"id": 0, "file_name": "a.png"}], "categories": [{"id": 0, "name": "Car"}],
+            "annotations": [{"image_id": 0, "category_id": 0, "bbox": [x_min, y_min, x_max - x_min, y_max - y_min]}]}
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    assert main(["train", "detector", "--images", str(tmp_path), "--annotations", str(tmp_path / "coco.json"),
+                 "--steps", "1", "--batch", "1", "--crop-px", "96", "--ema", "0.5", "--backbone-rate", "0.25",
+                 "--frozen-blocks", "0", "--out", str(tmp_path / "run")]) == 0
+    recipe = load_checkpoint(tmp_path / "run/weights.pt")[1]
+    assert (recipe["ema"], recipe["backbone_rate"], recipe["frozen_blocks"]) == (0.5, 0.25, 0)
+    assert "trained: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["junk", "", [1, 2], {"recipe": 3, "averaged": 4}, {"features.0.0.weight": 1}])
