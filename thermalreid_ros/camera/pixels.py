@@ -1,5 +1,5 @@
-"""Pixels of pictures in messages, of ROS on the wire or of a recording: whatever has the fields of sensor_msgs/Image or
-CompressedImage. Free of ROS."""
+"""Pixels of pictures: of coded bytes, and of messages, of ROS on the wire or of a recording: whatever has the fields of
+sensor_msgs/Image or CompressedImage. Free of ROS."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ LAYOUTS = {
 }
 # A picture cut in transit decodes to one with a grey rest: the end marks tell.
 _END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
+
+
+def decoded(data: bytes | np.ndarray, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray | None:
+    """The picture that a file's bytes hold, as cv2.imdecode gives it; None where they hold none."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
+    except cv2.error:
+        return None
 
 
 def image_to_array(message: Any) -> np.ndarray:
@@ -84,12 +92,7 @@ def compressed_to_array(message: Any) -> tuple[np.ndarray, str]:
                          f"({len(data)} bytes)")
     is_whole = int.from_bytes(data[4:8], "little") + 8 <= len(data) if is_webp else \
         end_mark in data[-64:]  # some encoders pad
-    pixels = None
-    if is_whole:
-        try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error:
-            pass  # refused below like any other that does not decode
+    pixels = decoded(data) if is_whole else None
     if pixels is None:
         raise FrameError(f"compressed image of format '{message.format}' is truncated or corrupt ({len(data)} bytes)")
     if pixels.ndim == 3 and pixels.shape[2] == 4:

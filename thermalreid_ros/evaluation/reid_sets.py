@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from thermalreid_ros.camera.pixels import decoded
 from thermalreid_ros.camera.thermal import ThermalFrame, ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
@@ -62,9 +62,8 @@ class Picture:
 
     def _decoded(self) -> np.ndarray | None:
         try:
-            data = np.fromfile(self.path, np.uint8)
-            return cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-        except (OSError, cv2.error):
+            return decoded(np.fromfile(self.path, np.uint8))
+        except OSError:
             return None
 
     def thermal(self) -> ThermalFrame:

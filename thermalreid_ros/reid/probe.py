@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from thermalreid_ros.camera.pixels import decoded
 from thermalreid_ros.camera.thermal import PLAUSIBLE_MEDIAN_C, Polarity, ThermalFrame, ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
@@ -100,10 +100,7 @@ def load_probe(path: str | Path, units: ThermalUnits | str, class_name: str = ""
     except OSError as error:
         raise ProbeError(f"{path}: the probe cannot be read ({error.strerror}); "
                          f"give the path of a thermal crop") from None
-    try:
-        crop = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error:
-        crop = None
+    crop = decoded(data)
     if crop is None:
         raise ProbeError(f"{path}: this is no readable picture; give a PNG or TIFF with 8 or 16 bit grey")
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from thermalreid_ros.camera.pixels import decoded
 from thermalreid_ros.synthesis.synthesizer import LEAST_SIDE_PX, MOST_SIDE_PX, SynthesisError
 
 #: Grey levels between the channels of one pixel: less comes of compression, or of white balance on grey.
@@ -59,12 +60,7 @@ def decode_photograph(data: bytes, name: str) -> np.ndarray:
             _check_size(*size, name)
     else:
         raise SynthesisError(f"{name}: this is no photograph; {_REMEDY}")
-    pixels = None
-    if whole:
-        try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error:
-            pass  # refused below like any other that does not decode
+    pixels = decoded(data, cv2.IMREAD_COLOR) if whole else None
     if pixels is None:
         raise SynthesisError(f"{name}: the photograph is cut or corrupt; {_REMEDY}")
     return check_photograph(np.ascontiguousarray(pixels[..., ::-1]), name)
@@ -82,12 +78,10 @@ def load_photograph(path: str | Path) -> np.ndarray:
 
 def file_is_colour(path: str | Path) -> bool:
     """Whether a file holds a picture in colour, be it of use or not; False where it cannot be read."""
-    pixels = None
     try:
-        data = np.fromfile(path, np.uint8)
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except (OSError, cv2.error):
-        pass
+        pixels = decoded(np.fromfile(path, np.uint8))
+    except OSError:
+        return False
     if pixels is not None and pixels.dtype == np.uint16:  # as decode_photograph sees it
         pixels = (pixels >> 8).astype(np.uint8)
     return pixels is not None and is_colour(pixels)

@@ -159,9 +159,6 @@ def plan_sessions(plan: DatasetPlan) -> list[_Session]:
     counts = {"val": round(plan.val_share * plan.images)}
     counts["train"] = plan.images - counts["val"]
     held_back = int(np.clip(round(plan.val_share * len(places)), 1, len(places))) if counts["val"] else 0
-    if held_back >= len(places):
-        raise ThermalReidError(f"{', '.join(path.name for path in plan.maps)}: too small to be split by place; give "
-                               "larger or more maps, or no validation split (--val-share 0)")
     own = {"val": places[:held_back]}
     # Maps may overlap, or be named twice: what is held back is held back.
     own["train"] = [place for place in places[held_back:] if not any(map(place.overlaps, own["val"]))]
