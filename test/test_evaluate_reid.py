@@ -76,6 +76,7 @@ def test_open_set_rates_computed_by_hand():
     assert 0.8 < threshold <= 0.9
     assert detection_and_identification(searches, threshold) == pytest.approx((0.8, 0.1))
     assert detection_and_identification(searches, threshold_for(0.0, searches.best_other)) == pytest.approx((0.8, 0.0))
+    assert detection_and_identification(searches, threshold_for(1.0, searches.best_other)) == pytest.approx((0.8, 1.0))
     assert detection_and_identification(searches, 0.96)[0] == 0.0
     assert open_set_curve(searches, np.array([0.0, 0.1, 1.0])) == pytest.approx([0.8, 0.8, 0.8])
 

@@ -32,4 +32,4 @@ def test_an_object_is_detected_by_its_own_class_and_half_of_its_box():
                shown("car-2", 0, 200, 0, 220, 10)]
     boxes = [Detection(0, 0.9, 1, 0, 21, 10), Detection(0, 0.5, 4, 0, 24, 10), Detection(0, 0.8, 100, 0, 110, 20),
              Detection(0, 0.8, 214, 0, 234, 10)]
-    assert [(item.identity, box.x_min) for item, box in _assigned(objects, boxes)] == [("car-1", 1)]
+    assert [(item.identity, box.x_min) for item, box in _assigned(objects, boxes, (640, 512))] == [("car-1", 1)]

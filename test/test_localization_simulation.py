@@ -78,15 +78,30 @@ def test_outcomes_compare_fixes_with_the_truth(world):
                        LocalizationResult(stamp, Verdict.SEARCHING, "too little"))
     found = outcome(flight, results)
     np.testing.assert_allclose(found.errors_m, 5.0)
-    assert (found.first_fix_s, found.inside, found.false_lock, found.success) == (2.0, 1.0, False, True)
+    assert (found.first_fix_s, found.converged_s, found.inside) == (2.0, 2.0, 1.0)
+    assert (found.false_lock, found.success) == (False, True)
     assert found.nees == pytest.approx(1.0)
     assert found.verdicts == {"searching": 2, "localized": 4}
     np.testing.assert_allclose(found.yaw_errors_deg, np.degrees(flight.truth_yaw_error_rad[2:]), atol=0.05)
 
 
 def made_up(errors, first, uniform=0.0):
-    return FlightOutcome("f", 10, np.array(errors, float), first, 1.0 if errors else np.nan, 2.0 if errors else np.nan,
-                         uniform, np.zeros(len(errors)))
+    near = first if min(errors, default=99.0) <= 25.0 else None
+    return FlightOutcome("f", 10, np.array(errors, float), first, near, 1.0 if errors else np.nan,
+                         2.0 if errors else np.nan, uniform, np.zeros(len(errors)))
+
+
+@pytest.mark.parametrize("errors, near, success", [([30.0, 5.0], 1.0, True), ([5.0, 30.0], 0.0, False),
+                                                   ([40.0, 45.0], None, False), ([5.0, 60.0, 5.0], 0.0, False)])
+def test_a_place_is_got_and_kept_as_in_recorded_flights(world, errors, near, success):
+    """A fix within 25 m, the last one, too, and none that is 50 m wrong; at frames between two readings of attitude."""
+    flight = world.flight(3, replace(FLAWLESS, rate_hz=1.0))
+    flight = replace(flight, stamps_ns=flight.stamps_ns + 13_000_000)
+    results = [LocalizationResult(stamp, Verdict.LOCALIZED, "", PositionFix(
+        stamp, 0.0, 0.0, flight.truth_m[k, 0] + error, flight.truth_m[k, 1], 25.0 * np.eye(2), np.eye(3), 90.0, 0.01))
+        for k, (stamp, error) in enumerate(zip(flight.stamps_ns.tolist(), errors))]
+    found = outcome(flight, results)
+    assert (found.first_fix_s, found.converged_s, found.success) == (0.0, near, success)
 
 
 def test_figures_count_flights_and_set_uniform_ground_apart():

@@ -81,9 +81,9 @@ def test_tight_truth_is_compared_with_what_boxes_hold(tmp_path: Path):
     for frame in replay.frames:
         frame.detections = tuple(small[box] for box in frame.detections)
         frame.matches = tuple(replace(match, detection=small[match.detection]) for match in frame.matches)
-    inner = [box.tight() for box in small.values()]
+    inner = [box.tight((640, 512)) for box in small.values()]
     objects, target = ({stamp_ns: value for stamp_ns in replay.truth.target} for value in (tuple(inner), inner[0]))
-    replay.truth = Truth(objects, {}, target, tight=True)
+    replay.truth = Truth(objects, {}, target, tight_in=(640, 512))
     figures = replay.figures()
     assert figures["map50"] == pytest.approx(1.0) and figures["reid_r1"] == pytest.approx(5 / 8)
     replay.truth = Truth(objects, {}, target)

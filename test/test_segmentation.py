@@ -169,8 +169,10 @@ def test_radiometric_frames_are_measured_and_noted_apart(data, tmp_path):
     assert main([*command, str(data / "images/thermal16"), "--plots", str(tmp_path / "plots")]) == 0
     _, card = open_model(model)
     assert np.shape(card.extra["confusion_radiometric"]) == (5, 5) and "confusion" not in card.extra
-    assert main([*command, str(data / "images/thermal")]) == 0
+    assert main([*command, str(data / "images/thermal"), "--providers", "cpu"]) == 0
     _, card = open_model(model)
+    assert [metric["command"].endswith(" --providers cpu") for metric in card.metrics if metric["name"] == "mIoU"] == \
+        [False, True]  # what is measured otherwise than by default says so
     assert {"confusion", "confusion_radiometric"} <= card.extra.keys()
     assert sum(metric["name"] == "mIoU" for metric in card.metrics) == 2
     cv2.imwrite(str(data / "images/thermal16/1.png"), np.zeros((128, 160), np.uint16))

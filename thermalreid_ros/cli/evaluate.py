@@ -7,7 +7,9 @@ from pathlib import Path
 
 from thermalreid_ros.cli import evaluate_all, evaluate_fusion, evaluate_reid, evaluate_target
 from thermalreid_ros.cli.arguments import not_negative, output_folder, positive, seed, share
+from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
+from thermalreid_ros.engine import DEFAULT_PROVIDERS
 
 
 def add_parser(subparsers) -> None:
@@ -22,7 +24,7 @@ def add_parser(subparsers) -> None:
                            help="only frames captured on these dates (date_captured)")
     detection.add_argument("--plots", type=output_folder, metavar="DIR",
                            help="write precision-recall curves and frames there")
-    detection.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    add_provider_options(detection)
     detection.add_argument("--card", metavar="DATA", help="note AP50 on the model's card, measured on this data "
                            "(words for people: 'HIT-UAV val')")
     add_json_option(detection)
@@ -73,7 +75,7 @@ def add_parser(subparsers) -> None:
     segmentation.add_argument("--model", default="segmenter_compact", help="a shipped model's name, or an .onnx file")
     segmentation.add_argument("--plots", type=output_folder, metavar="DIR",
                               help="write frames with their labelling and IoU there")
-    segmentation.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    add_provider_options(segmentation)
     segmentation.add_argument("--card", metavar="DATA", help="note IoU and, of thermal frames, the confusion on the "
                               "model's card, measured on this data (words for people)")
     add_json_option(segmentation)
@@ -101,7 +103,7 @@ def _detection(args: argparse.Namespace) -> int:
     from thermalreid_ros.evaluation.detection import SCORE_FLOOR, evaluate_detection, read_coco_set, write_plots
 
     data = read_coco_set(args.images, args.annotations, args.dates)
-    engine = load_engine(args.model, threads=args.threads)
+    engine = load_engine(args.model, providers=args.providers, threads=args.threads)
     detector = Detector(engine, score_threshold=SCORE_FLOOR, max_detections=300)
     figures, results = evaluate_detection(
         detector, data, lambda records: progress(records, description=engine.card.name, unit="frame"),
@@ -159,7 +161,8 @@ def _localization_simulated(args: argparse.Namespace) -> int:
     print(table(["over ground that is", *parts],
                 [[key.replace("_", " "), *(result[name][key] for name in parts)] for key in result[parts[0]]]))
     write_json(args.json, {**result, "label_errors": args.label_errors, "prior_error_m": args.prior_error,
-                           "seconds": args.seconds, "seed": args.seed, "maps": [path.name for path in args.maps]})
+                           "seconds": args.seconds, "rate_hz": args.rate, "seed": args.seed,
+                           "maps": [path.name for path in args.maps]})
     return 0
 
 
@@ -170,7 +173,7 @@ def _segmentation(args: argparse.Namespace) -> int:
     from thermalreid_ros.localization.segmenter import Segmenter
 
     data = read_labelled_set(args.images, args.annotations, args.masks)
-    engine = load_engine(args.model, threads=args.threads)
+    engine = load_engine(args.model, providers=args.providers, threads=args.threads)
     segmenter = Segmenter(engine)
     figures = evaluate_segmentation(
         segmenter, data, lambda records: progress(records, description=engine.card.name, unit="frame"))
@@ -256,7 +259,8 @@ def _note_segmentation(args: argparse.Namespace, figures: dict) -> None:
 def _short_command(part: str, model: Path, args: argparse.Namespace) -> str:
     kept = 3 if args.images.absolute().parent.name == "images" else 2  # SET/images/KIND, else FOLDER/NAME
     short = ["/".join(item.absolute().parts[-kept:]) for item in (args.images, args.annotations)]
-    return f"thermalreid evaluate {part} --model {model.stem} --images {short[0]} --annotations {short[1]}"
+    by = "" if args.providers == DEFAULT_PROVIDERS else f" --providers {','.join(args.providers)}"
+    return f"thermalreid evaluate {part} --model {model.stem} --images {short[0]} --annotations {short[1]}{by}"
 
 
 def _with_noted(card, values: dict[str, float], args: argparse.Namespace, figures: dict, command: str) -> list[dict]:

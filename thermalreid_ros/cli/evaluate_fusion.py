@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thermalreid_ros.cli.arguments import not_negative, output_folder, positive, seed
+from thermalreid_ros.cli.engine import add_provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def add_parser(parts: argparse._SubParsersAction) -> None:
     parser.add_argument("--shifts", type=positive(float), nargs="*", default=(5.0, 10.0, 20.0), metavar="M",
                         help="of the true labelling over the ground (default: 5 10 20)")
     parser.add_argument("--plots", type=output_folder, metavar="DIR", help="write fusion_MODEL.png there")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    add_provider_options(parser)
     add_json_option(parser)
     parser.set_defaults(part=_fusion)
 
@@ -94,7 +95,7 @@ def chosen_labelling(args: argparse.Namespace, detector: Detector, data: CocoSet
         raise ThermalReidError(f"model '{detector.engine.card.name}' takes no labelling; use --semantics none")
     if args.semantics == "true":
         return true_labels(data, mask_folder(args.images))
-    segmenter = _segmenter(args.segmenter, args.threads)
+    segmenter = _segmenter(args.segmenter, args)
     if args.semantics == "predicted":
         return predicted_labels(data, segmenter)
     return map_labels(data, args.maps, segmenter, args.fix_error, args.seed)
@@ -112,11 +113,11 @@ def _recorded_views(data: CocoSet) -> list[GroundView] | None:
     return [recorded_view(record) for record in records] if any("fx" in record for record in records) else None
 
 
-def _segmenter(model: str, threads: int):
+def _segmenter(model: str, args: argparse.Namespace):
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.localization.segmenter import Segmenter
 
-    return Segmenter(load_engine(model, threads=threads))
+    return Segmenter(load_engine(model, providers=args.providers, threads=args.threads))
 
 
 def _fusion(args: argparse.Namespace) -> int:
@@ -130,8 +131,9 @@ def _fusion(args: argparse.Namespace) -> int:
 
     data = read_coco_set(args.images, args.annotations)
     truth = true_labels(data, mask_folder(args.images))
-    detector = Detector(load_engine(args.model, threads=args.threads), score_threshold=SCORE_FLOOR, max_detections=300)
-    chosen = conditions(data, truth, [_segmenter(model, args.threads) for model in args.segmenters], args.maps,
+    engine = load_engine(args.model, providers=args.providers, threads=args.threads)
+    detector = Detector(engine, score_threshold=SCORE_FLOOR, max_detections=300)
+    chosen = conditions(data, truth, [_segmenter(model, args) for model in args.segmenters], args.maps,
                         args.fix_error, args.shifts, args.seed)
     figures = compare(detector, data, truth, chosen,
                       lambda records, name: progress(records, description=name, unit="frame"),
@@ -140,7 +142,7 @@ def _fusion(args: argparse.Namespace) -> int:
                 [[name, item["agreement"], *(item["ap50"][part] for part in CLASS_NAMES), item["map50"],
                   *(None if item[key] is None else round(100 * item[key], 2) + 0.0 for key in ("gain", "gain_error")),
                   item["mean_iou"]] for name, item in figures.items()]))
-    model = detector.engine.card.name
+    model = engine.card.name
     if args.plots:
         plot(args.plots / f"fusion_{model}.png", figures, f"{model}, {len(data.paths)} frames")
         print(f"plot in {args.plots}")

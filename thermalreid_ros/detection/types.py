@@ -21,9 +21,9 @@ LEAST_SLOPE = float(np.sin(np.radians(8.0)))
 DRAWN_PX, DRAWN_SHARE = 1.0, 0.06
 
 
-def tight_side(drawn: float | np.ndarray) -> float | np.ndarray:
-    """Of what a side of a detector's box holds, pixels; at least half of it."""
-    return np.maximum((drawn - 2.0 * DRAWN_PX) / (1.0 + 2.0 * DRAWN_SHARE), 0.5 * drawn)
+def tight_side(drawn: float | np.ndarray, margins: int = 2) -> float | np.ndarray:
+    """Of what a side of a detector's box holds, pixels; at least half of it. margins: at how many of its two ends."""
+    return np.maximum((drawn - margins * DRAWN_PX) / (1.0 + margins * DRAWN_SHARE), 0.5 * drawn)
 
 
 def drawn_side(tight: np.ndarray) -> np.ndarray:
@@ -63,17 +63,24 @@ class Detection:
         """(x, y), float64, shape (2,)."""
         return np.array(((self.x_min + self.x_max) / 2, (self.y_min + self.y_max) / 2))
 
-    def tight(self) -> Detection:
+    def tight(self, frame_size: tuple[int, int]) -> Detection:
         """The same without the margin that detectors draw: as the truth of rendered frames has it, whose boxes end with
-        the outermost pixels of an object."""
-        dx, dy = (0.5 * (side - float(tight_side(side))) for side in (self.width, self.height))
-        return replace(self, x_min=self.x_min + dx, y_min=self.y_min + dy, x_max=self.x_max - dx,
-                       y_max=self.y_max - dy)
+        the outermost pixels of an object. frame_size: (width, height), pixels."""
+        x_min, x_max = _tight_ends(self.x_min, self.x_max, frame_size[0])
+        y_min, y_max = _tight_ends(self.y_min, self.y_max, frame_size[1])
+        return replace(self, x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
 
     @property
     def box(self) -> np.ndarray:
         """(x_min, y_min, x_max, y_max), float32, shape (4,)."""
         return np.array((self.x_min, self.y_min, self.x_max, self.y_max), np.float32)
+
+
+def _tight_ends(low: float, high: float, limit: int) -> tuple[float, float]:
+    first, last = low > EDGE_PX, high < limit - EDGE_PX
+    margins = first + last
+    margin = (high - low - float(tight_side(high - low, margins))) / max(margins, 1)
+    return low + first * margin, high - last * margin
 
 
 @dataclass(frozen=True)

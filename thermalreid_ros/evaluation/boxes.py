@@ -16,7 +16,8 @@ def iou(first: Detection, second: Detection) -> float:
     return common / union if union > 0.0 else 0.0
 
 
-def comparable(drawn: Detection, tight: bool) -> Detection:
-    """A detector's box as true ones are drawn. tight: these end with the outermost pixels of the objects, as those of
-    rendered frames do, and the detector's margin is taken off; else they have it, too, as HIT-UAV's annotations do."""
-    return drawn.tight() if tight else drawn
+def comparable(drawn: Detection, tight_in: tuple[int, int] | None) -> Detection:
+    """A detector's box as true ones are drawn. tight_in: width and height of the frame where these end with the
+    outermost pixels of the objects, as those of rendered frames do, and the detector's margin is taken off; None where
+    they have it, too, as HIT-UAV's annotations do."""
+    return drawn if tight_in is None else drawn.tight(tight_in)

@@ -40,6 +40,10 @@ class CocoSet:
     present: tuple[int, ...]
     tight: bool = False
 
+    def tight_in(self, frame: np.ndarray) -> tuple[int, int] | None:
+        """What boxes.comparable asks of a frame (H, W)."""
+        return frame.shape[::-1] if self.tight else None
+
 
 def read_coco_set(images: Path, annotations: Path, dates: Sequence[str] = ()) -> CocoSet:
     """Read a COCO file, mapping its categories onto CLASS_NAMES by name.
@@ -118,7 +122,7 @@ def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence
         times_ms.append(1e3 * (time.perf_counter() - started))
         results += [{"image_id": record["id"], "category_id": d.class_id, "score": d.score,
                      "bbox": [d.x_min, d.y_min, d.width, d.height]}
-                    for d in (comparable(one, data.tight) for one in found)]
+                    for d in (comparable(one, data.tight_in(frame)) for one in found)]
     return results, np.array(times_ms)
 
 

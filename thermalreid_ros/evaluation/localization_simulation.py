@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid
+from thermalreid_ros.evaluation.localization import FALSE_LOCK_M, NEAR_M
 from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
 from thermalreid_ros.localization.types import LocalizationResult, SemanticMask, Verdict
 from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA
@@ -198,13 +199,15 @@ def fly(localizer: Localizer, flight: SimulatedFlight) -> list[LocalizationResul
 
 @dataclass(frozen=True)
 class FlightOutcome:
-    """One flight in numbers. errors_m: of its fixes. first_fix_s: None without a fix. inside: share of fixes within
-    their 95 % ellipse. reasons: how many frames got each verdict."""
+    """One flight in numbers. errors_m: of its fixes, in order. first_fix_s: None without a fix. converged_s: until the
+    first one within NEAR_M, likewise. inside: share of fixes within their 95 % ellipse. verdicts: how many frames got
+    each."""
 
     name: str
     frames: int
     errors_m: np.ndarray
     first_fix_s: float | None
+    converged_s: float | None
     inside: float
     nees: float
     uniform_share: float
@@ -213,19 +216,19 @@ class FlightOutcome:
 
     @property
     def false_lock(self) -> bool:
-        """Whether a published fix was more than 50 m wrong."""
-        return bool(len(self.errors_m) and self.errors_m.max() > 50.0)
+        """Whether a published fix was more than FALSE_LOCK_M wrong."""
+        return bool(len(self.errors_m) and self.errors_m.max() > FALSE_LOCK_M)
 
     @property
     def success(self) -> bool:
-        return bool(len(self.errors_m) and not self.false_lock and np.median(self.errors_m) <= 25.0)
+        """As evaluation.localization has it of recorded flights."""
+        return bool(self.converged_s is not None and not self.false_lock and self.errors_m[-1] <= NEAR_M)
 
 
 def outcome(flight: SimulatedFlight, results: Sequence[LocalizationResult]) -> FlightOutcome:
     """Compare the fixes of a flight with its truth (grid axes taken for true ones: 2 degrees do not matter here)."""
-    errors, nees, yaw, first = [], [], [], None
+    errors, nees, yaw, first, near = [], [], [], None, None
     verdicts: dict[str, int] = {}
-    rotations = {int(s): r for s, r in zip(flight.attitude_ns, flight.attitude)}
     for k, result in enumerate(results):
         verdicts[result.verdict.value] = verdicts.get(result.verdict.value, 0) + 1
         if result.verdict is not Verdict.LOCALIZED:
@@ -234,12 +237,13 @@ def outcome(flight: SimulatedFlight, results: Sequence[LocalizationResult]) -> F
         error = np.array([fix.x, fix.y]) - flight.truth_m[k, :2]
         errors.append(float(np.hypot(*error)))
         nees.append(float(error @ np.linalg.solve(fix.covariance_m2, error)))
-        turned = fix.rotation @ rotations[int(flight.stamps_ns[k])].T
+        turned = fix.rotation @ flight.attitude[np.abs(flight.attitude_ns - flight.stamps_ns[k]).argmin()].T
         corrected = np.arctan2(turned[1, 0] - turned[0, 1], turned[0, 0] + turned[1, 1])
         yaw.append(float(np.degrees(flight.truth_yaw_error_rad[k] + corrected)))
-        if first is None:
-            first = (int(flight.stamps_ns[k]) - int(flight.stamps_ns[0])) * 1e-9
-    return FlightOutcome(flight.name, len(results), np.array(errors), first,
+        seconds = (int(flight.stamps_ns[k]) - int(flight.stamps_ns[0])) * 1e-9
+        first = seconds if first is None else first
+        near = seconds if near is None and errors[-1] <= NEAR_M else near
+    return FlightOutcome(flight.name, len(results), np.array(errors), first, near,
                          float(np.mean(np.array(nees) <= 5.991)) if nees else float("nan"),
                          float(np.mean(nees)) if nees else float("nan"), flight.uniform_share, np.array(yaw), verdicts)
 
@@ -251,11 +255,11 @@ def summary(outcomes: Sequence[FlightOutcome]) -> dict[str, float | int | None]:
     fixes = np.array([len(o.errors_m) for o in outcomes])
     inside = np.array([o.inside for o in outcomes])
     nees = np.array([o.nees for o in outcomes])
-    first = np.sort([np.inf if o.first_fix_s is None else o.first_fix_s for o in outcomes])
+    near = np.sort([np.inf if o.converged_s is None else o.converged_s for o in outcomes])
 
     def when(share: float) -> float | None:
-        index = int(np.ceil(share * len(first))) - 1
-        return float(first[index]) if len(first) and np.isfinite(first[index]) else None
+        index = int(np.ceil(share * len(near))) - 1
+        return float(near[index]) if len(near) and np.isfinite(near[index]) else None
 
     some = fixes > 0
     return {"flights": len(outcomes), "success": float(np.mean([o.success for o in outcomes])) if outcomes else None,
@@ -294,7 +298,8 @@ def simulate(maps: Sequence[Path], count: int, seed: int, conditions: Conditions
 def figures(outcomes: Sequence[FlightOutcome]) -> dict[str, Any]:
     """summary() of the flights over ground with something to see (`varied`) and of the others (`uniform`: of which
     more than half of the frames show nearly one class alone), and each flight."""
-    each = [{"name": o.name, "first_fix_s": o.first_fix_s, "fixes": len(o.errors_m), "frames": o.frames,
+    each = [{"name": o.name, "first_fix_s": o.first_fix_s, "converged_s": o.converged_s,
+             "fixes": len(o.errors_m), "frames": o.frames,
              "median_m": float(np.median(o.errors_m)) if len(o.errors_m) else None,
              "worst_m": float(o.errors_m.max()) if len(o.errors_m) else None, "uniform_share": o.uniform_share,
              "verdicts": o.verdicts} for o in outcomes]

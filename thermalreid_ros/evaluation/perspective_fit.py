@@ -52,12 +52,13 @@ def candidates(detector: Detector, data: CocoSet, views: Sequence[GroundView],
     """Detect in every frame, without a labelling and without its view."""
     measured, label, scores, right, frames, results = [], [], [], [], [], []
     for number, (record, path, view) in enumerate(zip(progress(data.coco["images"]), data.paths, views)):
-        found = detector.detect(grey_frame(path, record)).detections
+        frame = grey_frame(path, record)
+        found = detector.detect(frame).detections
         if not found:
             continue
         classes = np.array([one.class_id for one in found])
         measured.append(measures(view, np.stack([one.box for one in found]), classes))
-        compared = [comparable(one, data.tight) for one in found]
+        compared = [comparable(one, data.tight_in(frame)) for one in found]
         right.append(_right(compared, [a for a in data.coco["annotations"] if a["image_id"] == record["id"]]))
         label.append(classes)
         scores.append([one.score for one in found])

@@ -180,7 +180,8 @@ class Truth:
     """What a recording knows of itself, by the stamp of the frame (capture time, ns).
 
     places: latitude and longitude of the camera, WGS84 degrees. target_places: likewise, of the object that the probe
-    shows. tight: whether boxes are, as evaluation.boxes.comparable has it: those of rendered flights.
+    shows. tight_in: width and height of the frames where boxes are tight, as evaluation.boxes.comparable has it: those
+    of rendered flights.
     """
 
     objects: dict[int, tuple[Detection, ...]]
@@ -188,12 +189,12 @@ class Truth:
     target: dict[int, Detection]
     places: dict[int, tuple[float, float]] = field(default_factory=dict)
     target_places: dict[int, tuple[float, float]] = field(default_factory=dict)
-    tight: bool = False
+    tight_in: tuple[int, int] | None = None
 
 
 def read_truth(bag: Bag) -> Truth:
     """The truth topics of a recording; empty where it has none."""
-    objects, ignored, target, places, target_places = {}, {}, {}, {}, {}
+    objects, ignored, target, places, target_places, size = {}, {}, {}, {}, {}, None
     wanted = {TRUTH_TOPIC, IGNORED_TOPIC, TARGET_TOPIC, PLACE_TOPIC} | ({OBJECTS_TOPIC} if bag.custom.get(
         "target") else set())
     for message in bag.messages(wanted & set(bag.topics)):
@@ -210,12 +211,12 @@ def read_truth(bag: Bag) -> Truth:
         boxes = tuple(Detection(int(d.class_id), float(d.score), float(d.x_min), float(d.y_min), float(d.x_max),
                                 float(d.y_max)) for d in array.detections)
         if message.topic == TRUTH_TOPIC:
-            objects[stamp_ns] = boxes
+            objects[stamp_ns], size = boxes, (int(array.width), int(array.height))
         elif message.topic == IGNORED_TOPIC:
             ignored[stamp_ns] = boxes
         elif boxes:
             target[stamp_ns] = boxes[0]
-    return Truth(objects, ignored, target, places, target_places, OBJECTS_TOPIC in bag.topics)
+    return Truth(objects, ignored, target, places, target_places, size if OBJECTS_TOPIC in bag.topics else None)
 
 
 def _follow_one_way(frames: Sequence[RecordedFrame], indices: Sequence[int], seed: Detection) -> dict[int, Detection]:

@@ -29,7 +29,7 @@ def threshold_for(false_alarms: float, best_other: np.ndarray) -> float:
     """The lowest threshold that at most this share of the searches without a true candidate reach."""
     ordered = np.sort(best_other)[::-1]
     allowed = int(np.floor(false_alarms * len(ordered) + 1e-9))
-    return float(np.nextafter(ordered[min(allowed, len(ordered) - 1)], np.inf))
+    return -np.inf if allowed >= len(ordered) else float(np.nextafter(ordered[allowed], np.inf))
 
 
 def detection_and_identification(searches: Searches, threshold: float) -> tuple[float, float]:

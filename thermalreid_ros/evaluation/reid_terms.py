@@ -167,7 +167,7 @@ class Evidence:
 
     def of(self, photograph: int, pictures: np.ndarray) -> PairTerms:
         """Of I candidates, pictures: (I, N), numbers of the N thermal pictures of each, pooled as a track's are."""
-        key = photograph, pictures.tobytes()
+        key = photograph, pictures.shape, pictures.tobytes()
         if key not in self._known:
             self._known[key] = self._measured(photograph, pictures)
         return self._known[key]

@@ -217,7 +217,7 @@ class Replay:
     def is_true(self, match: MatchRecord, stamp_ns: int) -> bool:
         """Whether a match is of the probe's true object, where the recording knows that."""
         target = self.truth.target.get(stamp_ns)
-        return target is not None and iou(comparable(match.detection, self.truth.tight), target) >= MATCH_IOU
+        return target is not None and iou(comparable(match.detection, self.truth.tight_in), target) >= MATCH_IOU
 
     def target_frames(self) -> list[FrameRecord]:
         """Frames over which reid_r1 is measured; empty where the probe is not the one that the truth speaks of."""
@@ -738,7 +738,7 @@ def _map50(truth: Truth, detections: dict[int, tuple[Detection, ...]]) -> float 
     images = [{"id": number, "width": 0, "height": 0, "file_name": ""} for number in ids.values()]
     coco = {"info": {}, "images": images, "annotations": annotations,
             "categories": [{"id": label, "name": name} for label, name in enumerate(CLASS_NAMES)]}
-    results = [{**_coco(ids[stamp_ns], comparable(box, truth.tight), box.class_id), "score": box.score}
+    results = [{**_coco(ids[stamp_ns], comparable(box, truth.tight_in), box.class_id), "score": box.score}
                for stamp_ns, boxes in detections.items() if stamp_ns in ids for box in boxes]
     return score(results, CocoSet((), coco, present))["map50"]
 

@@ -39,4 +39,4 @@ def repeated(truth: Truth, passes: int, period_ns: int) -> Truth:
         return {stamp_ns + k * period_ns: value for k in range(passes) for stamp_ns, value in values.items()}
 
     return Truth(again(truth.objects), again(truth.ignored), again(truth.target), again(truth.places),
-                 again(truth.target_places), truth.tight)
+                 again(truth.target_places), truth.tight_in)

@@ -78,7 +78,7 @@ class SearchFrame:
     def is_true(self, rank: int) -> bool:
         """Whether a match is of the object sought."""
         box = self.ranking.matches[rank - 1].detection
-        return self.true_box is not None and iou(box.tight(), self.true_box) >= MATCH_IOU
+        return self.true_box is not None and iou(box.tight(self.gray8.shape[::-1]), self.true_box) >= MATCH_IOU
 
 
 @dataclass(frozen=True, eq=False)

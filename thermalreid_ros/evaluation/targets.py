@@ -76,7 +76,8 @@ def _place(flight: Flight, truth: dict[int, list[_Shown]], detector: Detector, l
         fix = localizer.process(labelling.label(event), flight.intrinsics).fix
         objects = truth.get(event.stamp_ns, [])
         result.shown += len(objects)
-        found = _assigned(objects, detector.detect(event.frame.gray8()).detections)
+        found = _assigned(objects, detector.detect(event.frame.gray8()).detections,
+                          (flight.intrinsics.width, flight.intrinsics.height))
         z, rotation = flight.truth_poses[event.stamp_ns]
         ground = float(np.median([item.ground_m for item in objects])) if objects else 0.0
         poses = {TRUE: CameraPose(event.stamp_ns, flight.place(event.stamp_ns), z - ground, rotation, np.zeros((6, 6)))}
@@ -127,9 +128,10 @@ def _truth(path: Path, grid: LocalGrid) -> dict[int, list[_Shown]]:
     return found
 
 
-def _assigned(objects: Sequence[_Shown], detections: Sequence[Detection]) -> list[tuple[_Shown, Detection]]:
+def _assigned(objects: Sequence[_Shown], detections: Sequence[Detection],
+              frame_size: tuple[int, int]) -> list[tuple[_Shown, Detection]]:
     """Objects with the detection of their class that overlaps most, by half or more."""
-    pairs, drawn = [], [(box, box.tight()) for box in detections]
+    pairs, drawn = [], [(box, box.tight(frame_size)) for box in detections]
     for item in objects:
         same = [(iou(tight, item.box), box) for box, tight in drawn if box.class_name == item.class_name]
         overlap, best = max(same, key=lambda pair: pair[0], default=(0.0, None))

@@ -229,7 +229,7 @@ class Reidentifier:
             try:
                 if not 0 <= detection.class_id < len(CLASS_NAMES):
                     raise SignatureError(f"class {detection.class_id} is unknown; the detection is ignored")
-                crop_box(values, self._cut(detection))
+                crop_box(values, self._cut(values, detection))
                 usable.append(detection)
             except SignatureError as error:
                 ignored.append(str(error))
@@ -268,15 +268,15 @@ class Reidentifier:
             self._describe(values, tuple(items.values()))
 
     def _sign(self, values: np.ndarray, item: TrackedDetection) -> ThermalSignature:
-        return compute_signature(crop_box(values, self._cut(item.detection)), self._scale)
+        return compute_signature(crop_box(values, self._cut(values, item.detection)), self._scale)
 
-    def _cut(self, detection: Detection) -> Detection:
+    def _cut(self, values: np.ndarray, detection: Detection) -> Detection:
         """What crops are cut to. Grey ones are compared with those of the same detector, or of annotations like it."""
-        return detection.tight() if self._scale is CELSIUS else detection
+        return detection.tight(values.shape[::-1]) if self._scale is CELSIUS else detection
 
     def _describe(self, values: np.ndarray, tracked: Sequence[TrackedDetection]) -> None:
         """Embed, all at once, what of a frame is news."""
-        boxes = {item.track_id: self._cut(item.detection).box for item in tracked}
+        boxes = {item.track_id: self._cut(values, item.detection).box for item in tracked}
         squares = {}
         for track_id in self.gallery.to_describe(boxes, most=self._learned):
             try:

@@ -32,7 +32,7 @@ class Conditions:
     @classmethod
     def at(cls, when: datetime, latitude_deg: float, longitude_deg: float, air_c: float,
            cloud_cover: float = 0.4, solar_hour: float | None = None) -> Conditions:
-        """Of an aware instant at a place. The sun's declination follows from the day alone, within half a degree.
+        """Of an aware instant at a place. The sun's elevation is right within half a degree.
 
         solar_hour: another hour of that day. ConditionsError for a time without a zone.
         """
@@ -41,7 +41,12 @@ class Conditions:
         utc = when.astimezone(timezone.utc)
         if solar_hour is None:
             solar_hour = (utc.hour + utc.minute / 60.0 + utc.second / 3600.0 + longitude_deg / 15.0) % 24.0
-        declination = math.radians(-23.44) * math.cos(2.0 * math.pi * (utc.timetuple().tm_yday + 9) / 365.25)
-        latitude, angle = math.radians(latitude_deg), math.radians(15.0 * (solar_hour - 12.0))
+        year = 2.0 * math.pi * (utc.timetuple().tm_yday - 1 + utc.hour / 24.0) / 365.25
+        s1, c1, s2, c2 = math.sin(year), math.cos(year), math.sin(2.0 * year), math.cos(2.0 * year)
+        # Series of Spencer (1971): declination, and by what angle apparent solar time is ahead of the mean; radians.
+        declination = 0.006918 - 0.399912 * c1 + 0.070257 * s1 - 0.006758 * c2 + 0.000907 * s2 \
+            - 0.002697 * math.cos(3.0 * year) + 0.00148 * math.sin(3.0 * year)
+        ahead = 0.000075 + 0.001868 * c1 - 0.032077 * s1 - 0.014615 * c2 - 0.040849 * s2
+        latitude, angle = math.radians(latitude_deg), math.radians(15.0 * (solar_hour - 12.0)) + ahead
         sine = math.sin(latitude) * math.sin(declination) + math.cos(latitude) * math.cos(declination) * math.cos(angle)
         return cls(solar_hour, air_c, cloud_cover, math.degrees(math.asin(max(-1.0, min(1.0, sine)))))

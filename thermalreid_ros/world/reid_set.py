@@ -39,8 +39,7 @@ PROBE_HOURS = (9.0, 16.0)  # solar
 @dataclass(frozen=True)
 class ReidSetPlan:
     """identities: of all classes together, in equal shares. probes, gallery: pictures of each, as far as it can be
-    seen. fov_rad: horizontal, of the thermal camera of size_px. train_share: of the identities, drawn by the seed,
-    for training; the others are for tests."""
+    seen. fov_rad: horizontal, of the thermal camera of size_px."""
 
     map_path: Path
     seed: int
@@ -52,7 +51,6 @@ class ReidSetPlan:
     difference: float = 1.0
     fov_rad: float = np.radians(32.0)
     size_px: tuple[int, int] = (640, 512)
-    train_share: float = 0.5
 
     def numbers(self) -> dict[str, list[int]]:
         """The identity numbers of each class."""
@@ -108,14 +106,12 @@ def _rendered(plan: ReidSetPlan, city: City, out: Path, arguments: Mapping[str, 
 
 
 def _identities(plan: ReidSetPlan, entries: Mapping[str, list]) -> list[dict[str, Any]]:
-    found, rng = [], np.random.default_rng(np.random.SeedSequence([plan.seed, 0x5917]))
+    found = []
     for name, numbers in plan.numbers().items():
-        training = rng.permutation(len(numbers)) < round(plan.train_share * len(numbers))
         for number in numbers:
             identity = make_identity(name, number, plan.seed)
             found.append({"identity": identity.name, "class": name, "description": identity.description,
                           "size_m": [round(v, 3) for v in identity.size_m],
-                          "split": "train" if training[number] else "test",
                           **{kind: sum(e["identity"] == identity.name for e in entries[kind]) for kind in entries}})
     return found
 
