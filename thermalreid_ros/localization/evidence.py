@@ -43,12 +43,57 @@ def evidence_table(confusion: np.ndarray | None, doubt: float) -> np.ndarray:
     return (1.0 - doubt) * joint + doubt * joint.mean(axis=0)
 
 
+class LearnedTable:
+    """P(predicted | class on the map) of the place at hand: evidence_table's, learned on by what is predicted there.
+
+    Towns differ in what their maps lack: where few buildings stand that are not mapped, a label of one tells much, and
+    where the unmapped ground is a wood, one of vegetation tells little. How often each class is predicted says so
+    without a place: it is shared out among the map's classes of the whole area as the table would have it, and each
+    row is taken for a Dirichlet distribution worth its share of `table_points` (one EM step repeated). Labels that
+    mean nothing are as frequent as all others are.
+
+    shares: float64 (5,), of the area's mapped classes, to be set.
+    """
+
+    _STEPS = 3  # of EM; more change nothing that matters
+
+    def __init__(self, confusion: np.ndarray | None, doubt: float, table_points: float, most_points: float):
+        """table_points: of labels that the table at first is worth. most_points: that are remembered."""
+        self._joint, self._doubt = evidence_table(confusion, 0.0), doubt
+        self._table_points, self._most_points = table_points, most_points
+        self._points, self._since = np.zeros(CLASS_COUNT), 0.0
+        self.shares = np.full(CLASS_COUNT, 1.0 / CLASS_COUNT)
+
+    def add(self, labels: np.ndarray, weights: np.ndarray) -> bool:
+        """uint8 (K,), labels of new ground, worth weights (K,) points; whether the table is worth asking for again."""
+        points = np.bincount(labels, weights, CLASS_COUNT)
+        self._points += points
+        known = self._points.sum()
+        self._points *= min(1.0, self._most_points / max(known, 1e-9))
+        self._since += points.sum()
+        if self._since < max(10.0, 0.1 * known):
+            return False
+        self._since = 0.0
+        return True
+
+    @property
+    def table(self) -> np.ndarray:
+        """float64 (5, 5), rows: map."""
+        table, prior = self._joint, self._table_points * self.shares[:, None] * self._joint
+        for _ in range(self._STEPS):
+            table = self.shares[:, None] * table
+            counts = prior + self._points * table / np.maximum(table.sum(axis=0), 1e-12)
+            total = counts.sum(axis=1, keepdims=True)
+            table = np.where(total > 1e-9, counts / np.maximum(total, 1e-9), self._joint)
+        return (1.0 - self._doubt) * table + self._doubt * (self.shares @ table)
+
+
 class EvidenceField:
     """Log-likelihoods of each predicted class on a square of the map, north at the end: row 0 is the south.
 
     log_likelihood: float32 (5, n, n). gain: the same less `log_marginal` (5,), what a label has on the average place
     of the square. Outside of the map a label has its marginal less off_map_penalty. seen: float32 (n, n), how much
-    of each cell is mapped.
+    of each cell is mapped. shares: float64 (5,), of the mapped part.
     """
 
     def __init__(self, semantic_map: SemanticMap, table: np.ndarray, x: float, y: float, half_m: float,
@@ -65,17 +110,24 @@ class EvidenceField:
             shares[c] = cv2.resize(share, (count, count), interpolation=cv2.INTER_AREA) if finer > 1 else share
         self.seen = shares.sum(axis=0)
         mapped = float(self.seen.mean())
-        mean = shares.mean(axis=(1, 2)) / mapped if mapped > 1e-3 else np.full(CLASS_COUNT, 1.0 / CLASS_COUNT)
-        marginal = mean @ table
-        self.log_marginal = np.log(marginal)
-        outside = 1.0 - self.seen
+        self.shares = shares.mean(axis=(1, 2), dtype=np.float64) / mapped if mapped > 1e-3 else \
+            np.full(CLASS_COUNT, 1.0 / CLASS_COUNT)
+        # What is outside of the map is a sixth class of it.
+        self._classes = np.concatenate([shares, 1.0 - self.seen[None]]).reshape(CLASS_COUNT + 1, -1)
+        self._off_map = np.exp(-off_map_penalty)
         self.log_likelihood = np.empty_like(shares)
-        for p in range(CLASS_COUNT):
-            likelihood = outside * np.float32(marginal[p] * np.exp(-off_map_penalty))
-            for c in range(CLASS_COUNT):
-                likelihood += np.float32(table[c, p]) * shares[c]
-            self.log_likelihood[p] = np.log(np.maximum(likelihood, 1e-6))
         self._flat = self.log_likelihood.reshape(-1)
+        self.take(table)
+
+    def take(self, table: np.ndarray) -> None:
+        """Tell places by another table: float64 (5, 5), rows: map."""
+        marginal = self.shares @ table
+        self.log_marginal = np.log(marginal)
+        rows = np.vstack([table, self._off_map * marginal]).astype(np.float32)
+        likelihood = self.log_likelihood.reshape(CLASS_COUNT, -1)
+        np.matmul(rows.T, self._classes, out=likelihood)
+        np.maximum(likelihood, 1e-6, out=likelihood)
+        np.log(likelihood, out=likelihood)
 
     def covers(self, x: float, y: float, reach_m: float) -> bool:
         """Whether all within reach_m of a place lies in the square."""

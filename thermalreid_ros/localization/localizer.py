@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from thermalreid_ros.camera.geometry import GroundView, Intrinsics, check_attitude, check_height
-from thermalreid_ros.localization.evidence import Evidence, EvidenceField, GroundSeen, evidence_table
+from thermalreid_ros.localization.evidence import Evidence, EvidenceField, GroundSeen, LearnedTable
 from thermalreid_ros.localization.filter import GridSearch, Particles, ParticleSettings, SearchSettings
 from thermalreid_ros.localization.history import HeightGate, History, Odometry, allowed_speed_m_s
 from thermalreid_ros.localization.proof import Proof
@@ -33,7 +33,8 @@ class LocalizerConfig:
 
     Evidence. cell_m: of the ground that is counted once. again_m: the way after which ground counts again.
     area_per_point_m2: ground that is worth one independent label. doubt: share of labels taken to mean nothing.
-    blur_m: how far the map may lie off. off_map_penalty: nats a point outside of the map. max_range_m: of ground that
+    table_points, learned_points: what the table of labels is worth at first against those that are seen, and how many
+    of these are remembered. blur_m: how far the map may lie off. off_map_penalty: nats a point outside of the map. max_range_m: of ground that
     is looked at. vegetation_m: how high vegetation is on the whole. points: most that are looked up in a frame.
 
     Search. search_sigmas, search_limit_m: half the side of the area that is searched. block_points, check_points:
@@ -75,6 +76,8 @@ class LocalizerConfig:
     again_m: float = 300.0
     area_per_point_m2: float = 300.0
     doubt: float = 0.2
+    table_points: float = 100.0
+    learned_points: float = 500.0
     blur_m: float = 3.0
     off_map_penalty: float = 0.1
     max_range_m: float = 200.0
@@ -214,13 +217,14 @@ class Localizer:
     def __init__(self, semantic_map: SemanticMap, config: LocalizerConfig | None = None,
                  confusion: np.ndarray | None = None):
         self.map, self.config = semantic_map, config or LocalizerConfig()
-        self._table = evidence_table(confusion, self.config.doubt)
+        self._confusion = confusion
         self.reset()
 
     def reset(self) -> None:
         """Forget everything but the map."""
         c = self.config
         self._rng = np.random.default_rng(c.seed)
+        self._table = LearnedTable(self._confusion, c.doubt, c.table_points, c.learned_points)
         self._attitude = History("attitude", c.attitude_age_s, c.history_s)
         self._odometry = Odometry(c.odometry_age_s, c.history_s, c.speed_limit_m_s, c.jump_m, c.gap_s)
         self._altitude = History("altitude", c.altitude_age_s, c.history_s)
@@ -520,8 +524,10 @@ class Localizer:
     def _look_around(self, centre: np.ndarray) -> None:
         """Read the map for the search, some way on around a place."""
         c = self.config
-        self._coarse = EvidenceField(self.map, self._table, *centre, self._half_m + 300.0 + c.max_range_m,
+        self._coarse = EvidenceField(self.map, self._table.table, *centre, self._half_m + 300.0 + c.max_range_m,
                                      c.search.cell_m, c.blur_m, c.off_map_penalty)
+        self._table.shares = self._coarse.shares
+        self._coarse.take(self._table.table)
         self._coarse_camera_m = None if self._camera_m is None else self._camera_m.copy()
 
     def _prior_sigma_m(self, frame: _Frame) -> float:
@@ -589,6 +595,10 @@ class Localizer:
         if evidence is None or not new.any():
             return None
         fresh = evidence.chosen(new)
+        if self._table.add(fresh.labels, fresh.weights):
+            table = self._table.table
+            for known in filter(None, (self._coarse, self._fine)):
+                known.take(table)
         self._pool.append(fresh)
         self._recent.append((self._travelled_m, fresh))
         while self._recent[0][0] < self._travelled_m - 150.0:
@@ -647,7 +657,7 @@ class Localizer:
         x, y = self._particles.mean[:2]
         if self._fine is None or not self._fine.covers(x, y, self.config.max_range_m + 60.0):
             c = self.config
-            self._fine = EvidenceField(self.map, self._table, x, y, c.max_range_m + 220.0, 1.0, c.blur_m,
+            self._fine = EvidenceField(self.map, self._table.table, x, y, c.max_range_m + 220.0, 1.0, c.blur_m,
                                        c.off_map_penalty)
         self._particles.weigh(evidence, frame.camera_m, self._fine)
 
