@@ -460,6 +460,7 @@ class _Worker:
                     entry, item = self._pending.popleft()
                     if entry is not None:
                         entry.waiting -= 1
+            self._node.diagnostics.works()
             began_s, in_models_s = time.perf_counter(), seconds_in_models()
             own_cpu_s = time.thread_time() - seconds_in_models(cpu=True)
             if arrived:
