@@ -300,6 +300,22 @@ def test_a_worker_that_hangs_is_an_error(graph, start_node):
                "error")
 
 
+def test_no_worker_starts_while_the_one_before_is_at_a_message(graph, start_node):
+    results = graph.collect(Header, "results", qos.RESULTS)
+    node, camera = start_node(SAMPLE, "-p", "work_ms:=7000.0"), Camera(graph)
+    camera.send()
+    time.sleep(UNDISTURBED_S)
+    assert change(graph, Transition.TRANSITION_DEACTIVATE) and set_parameter(graph, "work_ms", 0.0).successful
+    assert not change(graph, Transition.TRANSITION_ACTIVATE) and change(graph, Transition.TRANSITION_CLEANUP)
+    assert not change(graph, Transition.TRANSITION_CONFIGURE) and state_of(graph) == "unconfigured"
+    for during in ("activating", "configuring"):
+        assert f"{during} failed: the message at hand when it was deactivated is still being processed" in node.output
+    wait_until(lambda: change(graph, Transition.TRANSITION_CONFIGURE), 10, "end of the message")
+    assert change(graph, Transition.TRANSITION_ACTIVATE)
+    wait_until(lambda: camera.send() or results, 5, "result")
+    assert "AttributeError" not in node.output
+
+
 def test_parameters_change_while_it_runs_or_are_refused_with_a_reason(graph, start_node):
     changes = graph.collect(String, "changes", qos.LATCHED)
     start_node(SAMPLE)
