@@ -127,6 +127,20 @@ def test_nothing_but_refusals_is_an_error(diagnostics, clock):
     assert diagnostics.status().level == WARN
 
 
+def test_a_message_that_takes_longer_than_the_window_is_an_error_while_others_come(diagnostics, clock):
+    for seconds, received, level in ((0.0, True, OK), (4.9, True, OK), (0.2, False, ERROR), (5.0, False, WARN),
+                                     (7.0, True, ERROR)):
+        clock.now_s += seconds
+        if received:
+            diagnostics.received("frames")
+        if not seconds:
+            diagnostics.works()
+        assert diagnostics.status().level == level, clock.now_s
+    assert diagnostics.status().message == "busy with one message for 17 s"
+    diagnostics.worked(17.1, 0.0, 0.0)
+    assert diagnostics.status().level == OK
+
+
 def test_an_error_tells_the_reason_of_its_own_input(diagnostics):
     diagnostics.refused("frames", "units are probably wrong")
     diagnostics.processed("masks")

@@ -483,8 +483,8 @@ def with_tf(tmp_path) -> str:
     (tmp_path / "tf2_ros.py").write_text(
         "from geometry_msgs.msg import TransformStamped\n"
         "class TransformBroadcaster:\n"
-        "    def __init__(self, node): self._out = node.create_publisher(TransformStamped, 'tf_told', 10)\n"
-        "    def sendTransform(self, transform): self._out.publish(transform)\n")
+        "    def __init__(self, node): self.pub_tf = node.create_publisher(TransformStamped, 'tf_told', 10)\n"
+        "    def sendTransform(self, transform): self.pub_tf.publish(transform)\n")
     from thermalreid_ros.ros.environment import process_environment
 
     return f"{tmp_path}:{process_environment().get('PYTHONPATH', '')}"
@@ -513,3 +513,7 @@ def test_map_to_odom_is_broadcast_where_tf2_is_installed(flight, graph, with_tf)
     way = rotation_of_rpy(0.0, 0.0, -flown.convergence)[:2, :2] @ (place - flown.place(START_NS)) + (7.0, -3.0)
     found = rotation_of(np.array((q.x, q.y, q.z, q.w))) @ (*way, 0.0) + (t.x, t.y, t.z)
     assert np.hypot(*(found[:2] - place)) < 6.0
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert graph.call(ChangeState, "/geo_localization/change_state", request).success
+    wait_until(lambda: graph.node.count_publishers("tf_told") == 0, 5.0, "end of the publisher")

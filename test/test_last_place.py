@@ -67,11 +67,24 @@ def test_what_cannot_be_trusted_is_left(clock, spoil):
     assert kept.load() is None
 
 
-def test_a_place_that_cannot_be_written_is_one_warning(clock, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "absent"))
+def test_a_place_that_can_no_longer_be_removed_is_left(clock, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder := tmp_path / "run"))
+    folder.mkdir()
+    kept = keeper()
+    kept.keep(PLACE)
+    folder.rename(tmp_path / "away")
+    folder.touch()  # root may enter any directory, but no file
+    kept.keep(None)
+
+
+@pytest.mark.parametrize("folder", ["absent", "file"])
+def test_a_place_that_cannot_be_written_is_one_warning(clock, monkeypatch, tmp_path, folder):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / folder))
     said = []
     kept = LastPlace("/geo_localization", "town.tif", 30.0, said.append)
     for _ in range(3):
         clock.now_s += 2.0
         kept.keep(PLACE)
+        kept.keep(None)
     assert len(said) == 1 and "cannot be written" in said[0] and "\n" not in said[0]

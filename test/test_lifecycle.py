@@ -90,7 +90,7 @@ def test_sigterm_and_a_second_interrupt_end_it_cleanly(graph, start_node):
     (("-p", "unitz:=agc8"), 2, "there is no parameter 'unitz': did you mean 'units'?"),
     (("-p", "units:=kelvin"), 2, "parameter 'units' is 'kelvin': it must be one of agc8, centikelvin"),
     (("-p", "work_ms:=5"), 2, "parameter 'work_ms' is 5: it must be a double, e.g. 2.0"),
-    (("-p", "work_ms:=-5.0"), 2, "parameter 'work_ms' is -5.0: it must be 0.0 to 1000.0 ms"),
+    (("-p", "work_ms:=-5.0"), 2, "parameter 'work_ms' is -5.0: it must be 0.0 to 9000.0 ms"),
     (("--params-file", "/absent.yaml"), 2, "/absent.yaml"),
 ])
 def test_a_fault_at_start_is_one_fatal_line(start_node, arguments, code, words):
@@ -291,6 +291,29 @@ def test_newest_frame_only(graph, start_node):
 
     wait_until(all_accounted_for, 5, "sum of processed and superseded frames that is the number received")
     assert statuses[-1].level == DiagnosticStatus.OK
+
+
+def test_a_worker_that_hangs_is_an_error(graph, start_node):
+    start_node(SAMPLE, "-p", "work_ms:=9000.0")
+    camera, statuses = Camera(graph), graph.diagnostics()
+    wait_until(lambda: camera.send() or any("busy with one message for" in status.message for status in statuses), 20,
+               "error")
+
+
+def test_no_worker_starts_while_the_one_before_is_at_a_message(graph, start_node):
+    results = graph.collect(Header, "results", qos.RESULTS)
+    node, camera = start_node(SAMPLE, "-p", "work_ms:=7000.0"), Camera(graph)
+    camera.send()
+    time.sleep(UNDISTURBED_S)
+    assert change(graph, Transition.TRANSITION_DEACTIVATE) and set_parameter(graph, "work_ms", 0.0).successful
+    assert not change(graph, Transition.TRANSITION_ACTIVATE) and change(graph, Transition.TRANSITION_CLEANUP)
+    assert not change(graph, Transition.TRANSITION_CONFIGURE) and state_of(graph) == "unconfigured"
+    for during in ("activating", "configuring"):
+        assert f"{during} failed: the message at hand when it was deactivated is still being processed" in node.output
+    wait_until(lambda: change(graph, Transition.TRANSITION_CONFIGURE), 10, "end of the message")
+    assert change(graph, Transition.TRANSITION_ACTIVATE)
+    wait_until(lambda: camera.send() or results, 5, "result")
+    assert "AttributeError" not in node.output
 
 
 def test_parameters_change_while_it_runs_or_are_refused_with_a_reason(graph, start_node):

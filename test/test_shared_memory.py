@@ -7,15 +7,16 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import wait_until
 
+from thermalreid_ros.ros.environment import prepare_process
 from thermalreid_ros.ros.listener import Listener
-from thermalreid_ros.ros.shared_memory import FOLDER, SETTLED_S, remove_abandoned
+from thermalreid_ros.ros.shared_memory import BYTES_A_PROCESS, FOLDER, SETTLED_S, remove_abandoned
 
 SAMPLE = Path(__file__).parent / "processes" / "sample_node.py"
-PROFILE_MB = 33.5  # of the larger one, by the shipped profile
 OLD_S = 2.0 * SETTLED_S
 
 
@@ -34,7 +35,7 @@ def running(start_node):
     node = start_node(SAMPLE)
     wait_until(lambda: len(segments(node.process.pid)) == 2, 20, "two segments")
     own = segments(node.process.pid)
-    assert sum(segment.stat().st_size for segment in own) > PROFILE_MB * 1e6
+    assert 0.9 * BYTES_A_PROCESS < sum(segment.stat().st_size for segment in own) < BYTES_A_PROCESS
     return node, own
 
 
@@ -136,3 +137,12 @@ def test_what_may_not_be_removed_is_left(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "unlink", refuse)
     assert remove_abandoned(folder=tmp_path) == 0 and segment.exists()
+
+
+def test_too_little_room_is_one_line_that_says_what_to_do(monkeypatch, capfd):
+    for size_mib, free_mib, lacks in ((64, 60, False), (64, 8, True), (32, 32, True)):  # Docker's default is 64
+        room = SimpleNamespace(f_frsize=4096, f_blocks=size_mib * 256, f_bavail=free_mib * 256)
+        monkeypatch.setattr(os, "statvfs", lambda _, room=room: room)
+        prepare_process()
+        said = capfd.readouterr().err.splitlines()
+        assert len(said) == lacks and all("--shm-size=256m" in line and "[WARN]" in line for line in said), said

@@ -17,7 +17,7 @@ class Sample(ThermalNode):
     NAME = "sample"
     PARAMETERS = Schema(
         Parameter("units", "agc8", "what a pixel means", choices=("agc8", "centikelvin")),
-        Parameter("work_ms", 0.0, "time that a frame takes", unit="ms", minimum=0.0, maximum=1000.0),
+        Parameter("work_ms", 0.0, "time that a frame takes", unit="ms", minimum=0.0, maximum=9000.0),
         Parameter("polled", False, "whether the words are", read_only=True),
         Parameter("configure_fault", "", "how configure fails", read_only=True),
         Parameter("activate_fault", "", "how activate fails", read_only=True),

@@ -102,7 +102,7 @@ class GeoLocalizationNode(ThermalNode):
         self._out.silent()
 
     def release(self) -> None:
-        for name in ("_engine", "_map"):
+        for name in ("_out", "_engine", "_map"):
             if (held := self.__dict__.pop(name, None)) is not None:
                 held.close()
 

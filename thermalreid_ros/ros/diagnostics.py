@@ -75,6 +75,7 @@ class Diagnostics:
         self._warnings: dict[str, str] = {}
         self._inputs: dict[str, _Input] = {}
         self._busy_s = self._in_models_s = self._own_cpu_s = 0.0
+        self._works_since_s: float | None = None
         self._recent: deque[tuple[float, str, bool]] = deque()  # time, input, whether processed
         self._last_refusal: tuple[float, str] | None = None
         self._reasons: dict[str, str] = {}  # of the last refusal of each input
@@ -136,9 +137,15 @@ class Diagnostics:
         with self._lock:
             self._samples[name].append(float(value))
 
+    def works(self) -> None:
+        """The worker thread takes up a message."""
+        with self._lock:
+            self._works_since_s = time.monotonic()
+
     def worked(self, seconds: float, in_models_s: float, own_cpu_s: float) -> None:
         """The worker thread was at work for so long, and for so much of it in models; processor time of the rest."""
         with self._lock:
+            self._works_since_s = None
             self._busy_s += seconds
             self._in_models_s += in_models_s
             self._own_cpu_s += own_cpu_s
@@ -192,6 +199,9 @@ class Diagnostics:
             self._recent.popleft()
         if self._fault:
             return ERROR, self._fault
+        busy_s = 0.0 if self._works_since_s is None else now_s - self._works_since_s
+        if busy_s > WINDOW_S and any(now_s - source.last_s <= WINDOW_S for source in self._inputs.values()):
+            return ERROR, f"busy with one message for {busy_s:.0f} s"
         for name in dict.fromkeys(name for _, name, _ in self._recent):
             if not any(fine for _, other, fine in self._recent if other == name):
                 return ERROR, f"none of the last {name} could be processed: {self._reasons[name]}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import shipped
 from thermalreid_ros.memory import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tune_malloc
-from thermalreid_ros.ros.shared_memory import remove_abandoned
+from thermalreid_ros.ros.shared_memory import lack_of_room, remove_abandoned
 
 PACKAGE = "thermalreid_ros"
 FASTDDS_PROFILE = "fastdds_large_frames.xml"
@@ -68,11 +68,16 @@ def prepare_process() -> None:
     """Give this process that environment; to be called before rclpy.init, which starts Fast DDS.
 
     Also removes what killed processes left of shared memory: a node that dies and is started again, time after time,
-    would fill the machine's. And lets the C library keep the memory of frames: by default each buffer of a frame is
-    mapped, faulted in page by page and unmapped again, which costs more than all copies of it together.
+    would fill the machine's; and warns where there is too little of it. And lets the C library keep the memory of
+    frames: by default each buffer of a frame is mapped, faulted in page by page and unmapped again, which costs more
+    than all copies of it together.
     """
+    from rclpy.logging import get_logger  # not where a process only starts others
+
     os.environ.update(process_environment())
     remove_abandoned()
+    if fault := lack_of_room():
+        get_logger(PACKAGE).warning(fault)
     tune_malloc({M_MMAP_THRESHOLD: _KEPT_BYTES, M_TRIM_THRESHOLD: _KEPT_BYTES})
 
 

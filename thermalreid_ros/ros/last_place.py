@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,15 +39,16 @@ class LastPlace:
         now_s = time.monotonic()
         if place is None:
             if self._written:
-                self.path.unlink(missing_ok=True)
                 self._written, self._written_s = False, -PERIOD_S
+                with suppress(OSError):  # whoever takes it up checks it
+                    self.path.unlink()
             return
         if self._max_age_s <= 0.0 or now_s - self._written_s < PERIOD_S:
             return
-        self._written, self._written_s = True, now_s
         try:
             write_atomically(self.path, json.dumps({"map": self._map_name, "boot": _boot(), "monotonic_s": now_s,
                                                     "place": asdict(place)}))
+            self._written, self._written_s = True, now_s
         except (OSError, ThermalReidError) as error:
             self._max_age_s = 0.0
             self._warn(f"{error}: after a restart the place must be searched for")

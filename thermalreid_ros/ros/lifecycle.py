@@ -258,6 +258,7 @@ class ThermalNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self, state: LifecycleState) -> None:
+        self._refuse_while_at_work()
         try:
             self._configured, self._taken = True, self.values
             self.configure()
@@ -266,6 +267,7 @@ class ThermalNode(LifecycleNode):
             raise
 
     def _activate(self, state: LifecycleState) -> None:
+        self._refuse_while_at_work()
         self._worker = _Worker(self)
         try:
             super().on_activate(state)  # enables the publishers
@@ -293,10 +295,15 @@ class ThermalNode(LifecycleNode):
             self.destroy_timer(self._timers_open.pop())
         while self._subscriptions_open:
             self.destroy_subscription(self._subscriptions_open.pop())
-        if self._worker is not None:
-            self._worker.stop()
+        if self._worker is not None and self._worker.stop():
             self._worker = None
         self.diagnostics.unwatch()  # after the last message, which may warn of something
+
+    def _refuse_while_at_work(self) -> None:
+        """The worker before may still be at a message, with state that a new one would share."""
+        if self._worker is not None and self._worker.alive:
+            raise ThermalReidError("the message at hand when it was deactivated is still being processed: try again "
+                                   "when that has ended, or start the node anew")
 
     def _apply_parameters(self) -> None:
         values = self.schema.values(self)
@@ -436,15 +443,20 @@ class _Worker:
             self._polled.append((entry, subscription))
             self._condition.notify()
 
-    def stop(self) -> None:
-        """Finish the message at hand, forget the rest."""
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> bool:
+        """Finish the message at hand, forget the rest; whether that was done in time."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
         self._thread.join(STOP_WITHIN_S)
-        if self._thread.is_alive():
+        if self.alive:
             self._node.get_logger().warning(f"a message is still being processed after {STOP_WITHIN_S:.0f} s: "
                                             "not waiting for it")
+        return not self.alive
 
     def _run(self) -> None:
         while True:
@@ -460,6 +472,7 @@ class _Worker:
                     entry, item = self._pending.popleft()
                     if entry is not None:
                         entry.waiting -= 1
+            self._node.diagnostics.works()
             began_s, in_models_s = time.perf_counter(), seconds_in_models()
             own_cpu_s = time.thread_time() - seconds_in_models(cpu=True)
             if arrived:

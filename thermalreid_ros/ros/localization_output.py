@@ -29,7 +29,7 @@ WRONG_LIMIT_S = 10.0  # a map or a prior that does not fit for longer is a warni
 
 
 class LocalizationOutput:
-    """For configure: makes the publishers. All else is for the worker thread.
+    """For configure: makes the publishers; close() is for release. All else is for the worker thread.
 
     The node has parameters min_sigma_m, ground_height_m, publish_tf and map_frame. odom_yaw_rad: heading of the
     odometry's frame in the grid of the map.
@@ -54,6 +54,11 @@ class LocalizationOutput:
         self._view = node.publisher(PoseStamped, "localization/view", qos.RESULTS)
         self._status = node.publisher(LocalizationStatus, "localization/status", qos.RESULTS)
         self._picture = node.publisher(Image, "localization/image", qos.OVERLAY)
+
+    def close(self) -> None:
+        """Free what the node does not: tf2's broadcaster leaves its publisher to the node, for as long as it lives."""
+        if self._broadcaster is not None:
+            self._node.destroy_publisher(self._broadcaster.pub_tf)
 
     def tables(self) -> None:
         """Say what the values in semantics/mask and semantics/map mean, and on whose grid poses are; once, for both are
