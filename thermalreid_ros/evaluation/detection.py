@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from thermalreid_ros.camera.geometry import GroundView
+from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.overlay import CLASS_COLOURS_BGR
 from thermalreid_ros.detection.types import CLASS_NAMES, DRAWN_PX, DRAWN_SHARE
@@ -128,9 +129,7 @@ def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence
 
 def grey_frame(path: Path, record: dict) -> np.ndarray:
     """uint8 (H, W). Raises ThermalReidError where it is none, or not of the size that its annotations are in."""
-    frame = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    if frame is None:
-        raise ThermalReidError(f"{path}: not a readable image")
+    frame = read_picture(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     if frame.dtype != np.uint8:
         raise ThermalReidError(f"{path}: {frame.dtype} pixels; detection is measured on grey frames of 8 bits (of a "
                                "rendered set SET/images/thermal)")
@@ -233,7 +232,7 @@ def write_plots(folder: Path, results: list[dict], data: CocoSet, figures: dict)
     chosen = sorted(zip(data.coco["images"], data.paths), key=lambda pair: -count[pair[0]["id"]])[:9]
     tiles = []
     for record, path in chosen:
-        tile = cv2.imread(str(path))
+        tile = read_picture(path, cv2.IMREAD_COLOR)
         for a in data.coco["annotations"]:
             if a["image_id"] == record["id"]:
                 _draw(tile, a["bbox"], (255, 255, 255), 1)

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 import yaml
 
+from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.pictures import save_picture
@@ -91,10 +92,7 @@ class RecordedFrame:
     target: Detection | None = None
 
     def gray8(self) -> np.ndarray:
-        pixels = cv2.imread(str(self.path), cv2.IMREAD_GRAYSCALE)
-        if pixels is None:
-            raise ThermalReidError(f"{self.path}: not a picture that can be read; fetch the data set again")
-        return pixels
+        return read_picture(self.path, cv2.IMREAD_GRAYSCALE)
 
 
 def read_frames(images: Sequence[Path], annotations: Sequence[Path], clips: Sequence[Clip], *, rate_hz: float,
@@ -289,10 +287,8 @@ def _messages(frames: Sequence[RecordedFrame]) -> Iterator[tuple[str, int, Any]]
 
     for frame in frames:
         header = header_type(stamp_type(*divmod(frame.stamp_ns, NS_PER_S)), FRAME_ID)
-        try:
-            data = np.fromfile(frame.path, np.uint8)
-        except OSError as error:
-            raise ThermalReidError(f"{frame.path}: cannot be read ({error.strerror})") from None
+        frame.gray8()  # what is cut or no picture is refused now, not by every replay
+        data = np.fromfile(frame.path, np.uint8)
         known = [(box.class_name, box) for box in frame.objects]
         target = [(frame.target.class_name, frame.target)] if frame.target else []
         for topic, message in (

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.detection.types import CLASS_NAMES, DRAWN_PX, DRAWN_SHARE
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import is_tight
@@ -94,10 +95,10 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
         raise ThermalReidError(f"{annotations}: no frames to train on")
     if margin is None:
         margin = (DRAWN_PX, DRAWN_SHARE) if is_tight(coco["annotations"]) else (0.0, 0.0)
-    frames = _read_all(paths, "the annotations")
+    frames = _read_all(paths)
     masks = None
     if labellings is not None:
-        masks = _read_all([(labellings / record["file_name"]).with_suffix(".png") for record in records], "the frames")
+        masks = _read_all([(labellings / record["file_name"]).with_suffix(".png") for record in records])
         if masks.shape != frames.shape:
             raise ThermalReidError(f"{labellings}: masks of another size than the frames in {images}")
     boxes, labels = [], []
@@ -112,12 +113,10 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
     return AnnotatedFrames(frames, boxes, labels, annotated, masks, np.array([_resolution(r) for r in records]))
 
 
-def _read_all(paths: Sequence[Path], listed_in: str) -> np.ndarray:
+def _read_all(paths: Sequence[Path]) -> np.ndarray:
     with ThreadPoolExecutor() as pool:  # decoding lets go of the interpreter
         first = None
-        for i, frame in enumerate(pool.map(lambda path: cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), paths)):
-            if frame is None:
-                raise ThermalReidError(f"{paths[i]}: missing or not an image; check its folder against {listed_in}")
+        for i, frame in enumerate(pool.map(lambda path: read_picture(path, cv2.IMREAD_GRAYSCALE), paths)):
             if first is None:
                 first = np.empty((len(paths), *frame.shape), np.uint8)
             if frame.shape != first.shape[1:]:
