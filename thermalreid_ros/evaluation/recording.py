@@ -27,6 +27,7 @@ import yaml
 from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.detection import category_names, checked_box
 from thermalreid_ros.evaluation.pictures import save_picture
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.reid.motion import CameraMotionEstimator
@@ -241,17 +242,18 @@ def _follow_one_way(frames: Sequence[RecordedFrame], indices: Sequence[int], see
 def _read_coco(file: Path, folder: Path) -> dict[int, dict[str, Any]]:
     try:
         coco = json.loads(file.read_text())
-        class_ids = {c["id"]: CLASS_NAMES.index(c["name"].lower()) for c in coco["categories"]
-                     if c["name"].lower() in CLASS_NAMES}
-        names = {c["id"]: c["name"] for c in coco["categories"]}
+        names = category_names(coco)
+        class_ids = {identity: CLASS_NAMES.index(name.lower()) for identity, name in names.items()
+                     if name.lower() in CLASS_NAMES}
         entries = {}
         for image in coco["images"]:
             path = folder / image["file_name"]
-            entries[image["id"]] = {"path": path, "split": coco["info"]["description"], "date": image["date_captured"],
-                                    "size_px": (image["width"], image["height"]), "objects": (), "ignored": ()}
+            entries[image["id"]] = {"path": path, "split": coco["info"]["description"],
+                                    "date": str(image["date_captured"]), "objects": (), "ignored": (),
+                                    "size_px": (int(image["width"]), int(image["height"]))}
         for item in coco["annotations"]:
-            x, y, width, height = item["bbox"]
             entry, class_id = entries[item["image_id"]], class_ids.get(item["category_id"])
+            x, y, width, height = checked_box(item, entry["size_px"])
             box = Detection(IGNORED_CLASS_ID if class_id is None else class_id, 1.0, x, y, x + width, y + height)
             if class_id is None:
                 entry["ignored"] += ((names[item["category_id"]], box),)
@@ -260,7 +262,7 @@ def _read_coco(file: Path, folder: Path) -> dict[int, dict[str, Any]]:
         return {int(entry["path"].stem.rsplit("_", 1)[1]): entry for entry in entries.values()}
     except OSError as error:
         raise ThermalReidError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ThermalReidError(f"{file}: not HIT-UAV annotations in COCO form ({type(error).__name__}: {error}); "
                                "pictures are named ..._INDEX.webp and dated") from None
 

@@ -41,7 +41,7 @@ def read_labelled_set(images: Path, annotations: Path, masks: Path | None = None
         names = [Path(record["file_name"]) for record in records]
     except OSError as error:
         raise ThermalReidError(f"{annotations}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ThermalReidError(f"{annotations}: no COCO file ({type(error).__name__}: {error})") from None
     if not records:
         raise ThermalReidError(f"{annotations}: no frames")

@@ -140,7 +140,7 @@ def _names(folder: Path, split: str) -> list[str]:
             if finished or facts["split"] == split:
                 names += [record["file_name"] for record in facts["images"]]
         return names
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ThermalReidError(f"{path}: no COCO file of a data set ({type(error).__name__}: {error})") from None
 
 
