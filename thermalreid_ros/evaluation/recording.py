@@ -25,6 +25,7 @@ import numpy as np
 import yaml
 
 from thermalreid_ros.camera.pixels import read_picture
+from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import category_names, checked_box
@@ -189,6 +190,15 @@ class Truth:
     places: dict[int, tuple[float, float]] = field(default_factory=dict)
     target_places: dict[int, tuple[float, float]] = field(default_factory=dict)
     tight_in: tuple[int, int] | None = None
+
+
+def read_units(bag: Bag) -> str | None:
+    """What its recorder said that pixels mean, None where that was nothing. ThermalReidError where they cannot."""
+    units = bag.custom.get("units")
+    if units not in (None, *(known.value for known in ThermalUnits)):
+        raise ThermalReidError(f"{bag.path}: its custom data say units '{units}'; say one of "
+                               f"{', '.join(known.value for known in ThermalUnits)}")
+    return units
 
 
 def read_truth(bag: Bag) -> Truth:
