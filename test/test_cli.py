@@ -15,6 +15,7 @@ import yaml
 from tiny_models import convolution
 
 from thermalreid_ros import cli
+from thermalreid_ros.cli.arguments import output_file
 from thermalreid_ros.cli.output import table, write_json
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import write_atomically
@@ -218,6 +219,29 @@ def test_output_files_are_whole_or_absent(tmp_path):
     with pytest.raises(ThermalReidError, match="cannot be written"):
         write_atomically(tmp_path / "absent" / "file", "text")
     assert oct(path.stat().st_mode & 0o777) == oct(0o666 & ~_umask())
+
+
+def test_links_stay_and_pipes_are_written_into(tmp_path):
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDWR)
+    for name in ("link", "link", "pipe"):
+        write_json(output_file(str(tmp_path / name)), 1)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "1\n"
+    assert (tmp_path / "pipe").is_fifo() and os.read(reader, 9) == b"1\n"
+    os.close(reader)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "pipe"]
+
+
+@pytest.mark.parametrize("name", ["a.json", "link", "m.onnx", "m.yaml", "out"])
+def test_results_are_not_written_over_what_the_command_works_with(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("a.json")
+    (tmp_path / "a.json").write_text("{}")
+    assert cli.main(["evaluate", "detection", "--images", ".", "--annotations", str(tmp_path / "a.json"), "--model",
+                     "m.onnx", "--plots", "out", "--json", name]) == 2
+    assert f"--json: {name} is named by another argument" in capsys.readouterr().err
+    assert (tmp_path / "a.json").read_text() == "{}"
 
 
 def test_plots_and_pictures_are_whole_or_told(tmp_path):

@@ -12,9 +12,10 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from thermalreid_ros.camera.pixels import picture_of
+from thermalreid_ros.camera.pixels import picture_of, read_picture
 from thermalreid_ros.camera.thermal import FrameError, ThermalUnits
 from thermalreid_ros.detection.types import Detection, DetectionResult
+from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.ros import convert
 
 HEADER = Header(frame_id="thermal_optical")
@@ -133,6 +134,17 @@ def test_cut_pictures_are_refused(extension, kept):
     message.data = message.data[:int(len(message.data) * kept)]
     with pytest.raises(FrameError, match="truncated or corrupt|holds neither PNG"):
         convert.compressed_to_array(message)
+
+
+@pytest.mark.parametrize("extension", (".png", ".jpg", ".webp"))
+def test_cut_files_are_refused_and_padded_ones_read(extension, tmp_path):
+    path, data = tmp_path / f"a{extension}", cv2.imencode(extension, pixels_of("mono8", 64, 64))[1].tobytes()
+    path.write_bytes(data + bytes(4096))
+    assert np.array_equal(read_picture(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+    for change, says in ((lambda: path.write_bytes(data[:-20]), "not a readable image, or"), (path.unlink, "No such")):
+        change()
+        with pytest.raises(ThermalReidError, match=f"a{extension}: .*{says}"):
+            read_picture(path)
 
 
 def test_corrupt_and_foreign_pictures_are_refused():

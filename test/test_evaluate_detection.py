@@ -23,7 +23,7 @@ def coco(tmp_path):
              (2, 7, (5, 5, 30, 30))]
     content = {
         "images": [{"id": 1, "file_name": "a.png", "date_captured": "1"},
-                   {"id": 2, "file_name": "b.png", "date_captured": "2"}],
+                   {"id": 2, "file_name": "b.png", "date_captured": 2}],
         "categories": [{"id": 1, "name": "Person"}, {"id": 2, "name": "Car"}, {"id": 9, "name": "DontCare"},
                        {"id": 7, "name": "OtherVehicle"}],
         "annotations": [{"id": n, "image_id": i, "category_id": c, "bbox": b, "area": b[2] * b[3], "iscrowd": 0}
@@ -101,7 +101,8 @@ def test_dates_choose_frames(coco):
     ("annotations", {"bbox": None}), ("annotations", {"bbox": [1, 2, 3]}), ("annotations", {"bbox": ["a", 2, 3, 4]}),
     ("annotations", {"bbox": [float("nan"), 2, 3, 4]}), ("annotations", {"category_id": 99}),
     ("annotations", {"image_id": ...}), ("annotations", {"bbox": ...}), ("categories", {"name": None}),
-    ("images", {"file_name": ...}), ("images", {"file_name": None}), ("images", {"id": ...}), ("images", {"id": 2})])
+    ("images", {"file_name": ...}), ("images", {"file_name": None}), ("images", {"id": ...}), ("images", {"id": 2}),
+    ("categories", {"id": 2}), ("annotations", {"bbox": [10, 10, -5, 5]})])
 def test_damaged_annotations_are_refused(coco, part, changed):
     """... takes a key away."""
     content = json.loads(coco.read_text())
@@ -110,6 +111,25 @@ def test_damaged_annotations_are_refused(coco, part, changed):
     coco.write_text(json.dumps(content))
     with pytest.raises(ThermalReidError, match="^[^\n]*coco.json: (no COCO|two of its images have one id)[^\n]*$"):
         read_coco_set(coco.parent, coco)
+
+
+@pytest.mark.parametrize("box", [[160, 0, 5, 5], [-5, 0, 5, 5], [0, 0, 1e300, 5], [0, 0, 10**400, 5]])
+def test_boxes_beyond_their_frame_are_refused(coco, box):
+    content = json.loads(coco.read_text())
+    content["images"][0] |= {"width": "160", "height": 128}
+    coco.write_text(json.dumps(content))
+    assert read_coco_set(coco.parent, coco)
+    content["annotations"][0]["bbox"] = box
+    coco.write_text(json.dumps(content))
+    with pytest.raises(ThermalReidError, match="coco.json: no COCO"):
+        read_coco_set(coco.parent, coco)
+
+
+@pytest.mark.parametrize("identity", ['"2029"', "2029.5", f"{2**70}"])
+def test_ids_of_frames_may_be_anything(coco, identity):
+    coco.write_text(coco.read_text().replace('"id": 1, "file', f'"id": {identity}, "file').replace(
+        '"image_id": 1,', f'"image_id": {identity},'))
+    assert score([_result(1, 0, (10, 10, 20, 20), 0.9)], read_coco_set(coco.parent, coco))["mean_iou"] == 1.0
 
 
 def test_crowds_and_areas_may_be_null(coco):
@@ -126,7 +146,7 @@ def test_frames_that_are_not_those_annotated_are_refused(coco, capsys):
         return capsys.readouterr().err
 
     content = json.loads(coco.read_text())
-    content["images"][0] |= {"width": 320, "height": 256}
+    content["images"][0] |= {"width": "320", "height": 256}
     coco.write_text(json.dumps(content))
     assert "a.png: 160x128 px, but its annotations are of 320x256 px" in complaint()
     cv2.imwrite(str(coco.parent / "a.png"), np.full((128, 160), 29000, np.uint16))
@@ -141,8 +161,9 @@ def test_faults_are_one_line_that_names_the_file(coco, tmp_path, capsys):
         return lines[0]
 
     assert "nowhere.json: cannot be read" in refused("--images", tmp_path, "--annotations", tmp_path / "nowhere.json")
-    (tmp_path / "broken.json").write_text('{"images": [')
-    assert "broken.json: no COCO" in refused("--images", tmp_path, "--annotations", tmp_path / "broken.json")
+    for text in ('{"images": [', "[" * 10**5):
+        (tmp_path / "broken.json").write_text(text)
+        assert "broken.json: no COCO" in refused("--images", tmp_path, "--annotations", tmp_path / "broken.json")
     (tmp_path / "a.png").rename(tmp_path / "c.png")
     assert "a.png: not there" in refused("--images", tmp_path, "--annotations", coco)
     (tmp_path / "a.png").write_bytes(b"no picture")

@@ -38,7 +38,6 @@ def made_up_replay(tmp_path: Path) -> Replay:
     bag = tmp_path / "bag"
     bag.mkdir()
     (bag / "probe.png").write_bytes(b"the probe")
-    (bag / "probe.yaml").write_text("stamp_ns: 1000000000\nclass_name: person\n")
     stamps = [10**9 + n * 500_000_000 for n in range(10)]
     frames = []
     for n, stamp_ns in enumerate(stamps):
@@ -47,7 +46,8 @@ def made_up_replay(tmp_path: Path) -> Replay:
     frames[2] = FrameRecord(stamps[2], 2.0)
     truth = Truth({stamp_ns: (PERSON, ELSEWHERE) for stamp_ns in stamps}, {}, dict.fromkeys(stamps, PERSON))
     return Replay(bag, bag / "probe.png", 1.0, 10, frames, {"detection": {"frames_superseded": "1",
-                                                                        "frames_received": "10"}}, truth, {})
+                                                                        "frames_received": "10"}}, truth, {},
+                  own={"stamp_ns": 10**9})
 
 
 def test_figures_of_a_known_run(tmp_path: Path):
@@ -119,9 +119,7 @@ def test_what_cannot_be_measured_is_null_with_its_reason(tmp_path: Path):
     assert figures["map50"] is None and figures["reid_r1"] is None
     assert figures["reasons"] == {"map50": "the recording holds no annotated objects", "reid_r1": "no probe was given",
                                   "fix_median_m": "no map was given", "target_median_m": "no probe was given"}
-    other = tmp_path / "other.png"
-    other.write_bytes(b"another probe")
-    replay.probe = other
+    replay.probe, replay.own = tmp_path / "other.png", None
     assert "does not know which object" in replay.figures()["reasons"]["reid_r1"]
 
 

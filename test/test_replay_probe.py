@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ from test_synthesis import street
 from tiny_models import red_is_warm
 
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.evaluation.recording import Truth
+from thermalreid_ros.evaluation.recording import Truth, read_units
 from thermalreid_ros.evaluation.replay import run_replay
 from thermalreid_ros.evaluation.replay_probe import camera_units, own_card, probe_parameters, recorded_weather
 from thermalreid_ros.ros.bag import message_types, write_bag
@@ -61,10 +62,14 @@ def test_what_does_not_fit_the_recording_is_refused(photograph, tmp_path):
 def test_the_weather_is_that_of_the_flight():
     """Krems at 11:00 UTC is at solar noon, not yet at the day's warmest, of mean + 2 x amplitude x 0.44."""
     custom = {"weather": json.dumps(WEATHER), "time": "2025-07-15T11:00:00+00:00"}
-    told = recorded_weather(custom, Truth({}, {}, {}, {1: (48.4, 15.6)}))
+    truth = Truth({}, {}, {}, {1: (48.4, 15.6)})
+    told = recorded_weather(Path("bag"), custom, truth)
     assert told["cloud_cover"] == 0.25 and 19.85 + 2.0 < told["air_c"] < 19.85 + 12.0 * 0.45
-    assert recorded_weather({}, Truth({}, {}, {}, {1: (48.4, 15.6)})) == {}
-    assert recorded_weather(custom, Truth({}, {}, {})) == {}
+    assert recorded_weather(Path("bag"), {}, truth) == {}
+    assert recorded_weather(Path("bag"), custom, Truth({}, {}, {})) == {}
+    for damage in ({"weather": '{"foo": 1}'}, {"weather": "{"}, {"weather": "[]"}, {"time": "yesterday"}):
+        with pytest.raises(ThermalReidError, match="^bag: its custom data tell no weather"):
+            recorded_weather(Path("bag"), custom | damage, truth)
 
 
 def test_units_are_told_by_recording_or_parameters(tmp_path):
@@ -89,6 +94,23 @@ def test_the_recording_knows_its_own_photographs(photograph, tmp_path):
     assert own_card(tmp_path / "bag", tmp_path / "copy.png", {"target": "car-0007"}) == card
     assert own_card(tmp_path / "bag", tmp_path / "other.png", {"target": "car-0007"}) is None
     assert own_card(tmp_path / "bag", None, {}) is None
+    card["pictures"].insert(0, {"file": "gone.png"})
+    (photograph.parent / "probe.json").write_text(json.dumps(card))
+    assert own_card(tmp_path / "bag", photograph, {"target": "car-0007"}) == card
+
+
+@pytest.mark.parametrize("text", ["{{{", "[]", '{"pictures": 1}', "stamp_ns: x"])
+def test_a_damaged_card_is_told_before_the_flight(photograph, text):
+    probe = photograph.rename(photograph.with_name("probe.png"))
+    for bag, card in ((probe.parent.parent / "bag", "probe.json"), (probe.parent, "probe.yaml")):
+        probe.with_name(card).write_text(text)
+        with pytest.raises(ThermalReidError, match=rf"^\S*{card}: no card of probes \([^\n]*$"):
+            own_card(bag, probe, {})
+
+
+def test_units_that_no_camera_has_are_told_of_the_recording():
+    with pytest.raises(ThermalReidError, match="bag: its custom data say units 'kelvinish'; say one of centikelvin"):
+        read_units(SimpleNamespace(path="bag", custom={"units": "kelvinish"}))
 
 
 def test_a_photograph_is_searched_in_a_recording(photograph, tmp_path, ros_domain):

@@ -475,8 +475,10 @@ def test_coco_faults_name_the_file(tmp_path):
              "annotations": [{"image_id": 1, "category_id": 0, "bbox": [1, 2, 3, 4]}]}
     for other in ([], {"categories": []}, {**whole, "images": [{"id": 1}]}, {**whole, "annotations": [{"image_id": 1}]},
                   {**whole, "annotations": [{**whole["annotations"][0], "category_id": 7}]},
-                  {**whole, "annotations": [{**whole["annotations"][0], "bbox": [1, 2]}]}):
-        (tmp_path / "other.json").write_text(json.dumps(other))
+                  {**whole, "annotations": [{**whole["annotations"][0], "bbox": [1, 2]}]},
+                  {**whole, "annotations": [{**whole["annotations"][0], "bbox": [1, 2, -3, 4]}]},
+                  {**whole, "categories": 2 * whole["categories"]}, "[" * 10**5):
+        (tmp_path / "other.json").write_text(other if isinstance(other, str) else json.dumps(other))
         with pytest.raises(ThermalReidError, match="other.json: not a readable COCO"):
             read_coco(tmp_path, tmp_path / "other.json")
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 32), np.uint8))

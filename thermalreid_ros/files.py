@@ -12,19 +12,24 @@ from thermalreid_ros.errors import ThermalReidError
 def write_atomically(path: str | Path, content: str | bytes) -> Path:
     """Write content (text as UTF-8) to path; a reader sees the old file or the whole new one, never a part.
 
-    Raises ThermalReidError, naming the path, where it cannot be written.
+    A link stays, and a pipe or device is written into. Raises ThermalReidError, naming the path, where it cannot be
+    written.
     """
     path = Path(path)
+    place = Path(os.path.realpath(path))
     data = content.encode() if isinstance(content, str) else content
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return path
+        descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
     except OSError as error:
         raise ThermalReidError(f"{path}: cannot be written ({error.strerror})") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     except BaseException as error:
         os.unlink(temporary)
         if isinstance(error, OSError):

@@ -4,12 +4,14 @@ sensor_msgs/Image or CompressedImage. Free of ROS."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from thermalreid_ros.camera.thermal import FrameError
+from thermalreid_ros.errors import ThermalReidError
 
 WEBP_ROUNDING = 1  # grey levels by which the channels of a grey picture come to differ
 
@@ -40,6 +42,18 @@ def decoded(data: bytes | np.ndarray, flags: int = cv2.IMREAD_UNCHANGED) -> np.n
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
     except cv2.error:
         return None
+
+
+def read_picture(path: str | Path, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
+    """The picture in a file, as cv2.imread gives it. ThermalReidError where it is not there, cut or none."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ThermalReidError(f"{path}: cannot be read ({error.strerror})") from None
+    pixels = decoded(data, flags) if _is_whole(data) else None
+    if pixels is None:
+        raise ThermalReidError(f"{path}: not a readable image, or one that is cut; fetch or make it again")
+    return pixels
 
 
 def image_to_array(message: Any) -> np.ndarray:
@@ -85,14 +99,11 @@ def compressed_to_array(message: Any) -> tuple[np.ndarray, str]:
     data = message.data.tobytes()
     if "compressedDepth" in message.format:
         raise FrameError(f"compressed image format '{message.format}' is a depth codec: publish PNG, JPEG or WebP")
-    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    end_mark = next((end for start, end in _END_MARKS.items() if data.startswith(start)), None)
-    if end_mark is None and not is_webp:
+    is_webp = _is_webp(data)
+    if not is_webp and not data.startswith(tuple(_END_MARKS)):
         raise FrameError(f"compressed image of format '{message.format}' holds neither PNG, JPEG nor WebP data "
                          f"({len(data)} bytes)")
-    is_whole = int.from_bytes(data[4:8], "little") + 8 <= len(data) if is_webp else \
-        end_mark in data[-64:]  # some encoders pad
-    pixels = decoded(data) if is_whole else None
+    pixels = decoded(data) if _is_whole(data) else None
     if pixels is None:
         raise FrameError(f"compressed image of format '{message.format}' is truncated or corrupt ({len(data)} bytes)")
     if pixels.ndim == 3 and pixels.shape[2] == 4:
@@ -113,3 +124,15 @@ def compressed_to_array(message: Any) -> tuple[np.ndarray, str]:
 def picture_of(message: Any) -> tuple[np.ndarray, str]:
     """(pixels, encoding) of either. Raises FrameError."""
     return compressed_to_array(message) if hasattr(message, "format") else (image_to_array(message), message.encoding)
+
+
+def _is_webp(data: bytes) -> bool:
+    return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a PNG, JPEG or WebP is not cut; so are files of other kinds."""
+    if _is_webp(data):
+        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
+    end_mark = next((end for start, end in _END_MARKS.items() if data.startswith(start)), b"")
+    return end_mark in data.rstrip(b"\0")[-64:]  # some encoders pad

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from thermalreid_ros.cli.arguments import check_json
 from thermalreid_ros.errors import ThermalReidError
 
 COMMANDS = {
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 subparsers.add_parser(name, help=summary, add_help=False)
         args = parser.parse_args(arguments)  # ends here unless a known command was given
+        check_json(args)
         code = module.run(args)
         sys.stdout.flush()
         return code

@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import shipped
 
 
@@ -54,11 +55,25 @@ def output_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder; name a file")
-    if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path.absolute().parent} does not exist; make the folder first")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{path.absolute().parent} cannot be written")
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{folder} does not exist; make the folder first")
+    written = path if path.exists() and not path.is_file() else folder  # a pipe or device is written into
+    if not os.access(written, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{written} cannot be written")
     return path
+
+
+def check_json(args: argparse.Namespace) -> None:
+    """ThermalReidError where --json names a file that another argument names, too: it would be written over."""
+    if getattr(args, "json", None) is None:
+        return
+    named = [value for key, given in vars(args).items() if key != "json"
+             for value in (given if isinstance(given, (list, tuple)) else [given])]
+    files = [Path(value) for value in named if isinstance(value, Path) or str(value).endswith(".onnx")]
+    files += [path.with_suffix(".yaml") for path in files if path.suffix == ".onnx"]  # its card
+    if os.path.realpath(args.json) in map(os.path.realpath, files):
+        raise ThermalReidError(f"--json: {args.json} is named by another argument, too; name a file of its own")
 
 
 def output_folder(text: str) -> Path:

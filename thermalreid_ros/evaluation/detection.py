@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from thermalreid_ros.camera.geometry import GroundView
+from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.overlay import CLASS_COLOURS_BGR
 from thermalreid_ros.detection.types import CLASS_NAMES, DRAWN_PX, DRAWN_SHARE
@@ -50,19 +51,19 @@ def read_coco_set(images: Path, annotations: Path, dates: Sequence[str] = ()) ->
 
     "Don't care" regions become crowds of every class: detections in them count neither for nor against. Objects of
     other classes are background: detecting one as ours is an error. dates: only frames of these `date_captured`.
-    Raises ThermalReidError naming the file, before any frame is read.
+    Frames are numbered anew, from 1: ids may be anything. Raises ThermalReidError naming the file, before any frame is
+    read.
     """
     try:
         source = json.loads(annotations.read_text())
-        names = {c["id"]: c["name"].strip().lower() for c in source["categories"]}
-        records = [r for r in source["images"] if not dates or r.get("date_captured") in dates]
-        listed = [(r["id"], r["file_name"]) for r in records]
-        paths = tuple(images / name for _, name in listed)
-        kept = {identity for identity, _ in listed}
-        items = [_annotation(a, names) for a in source["annotations"] if a["image_id"] in kept]
+        names = {identity: name.lower() for identity, name in category_names(source).items()}
+        records = [r for r in source["images"] if not dates or str(r.get("date_captured")) in dates]
+        paths = tuple(images / r["file_name"] for r in records)
+        kept = {r["id"]: {**r, "id": number} for number, r in enumerate(records, 1)}
+        items = [_annotation(a, names, kept[a["image_id"]]) for a in source["annotations"] if a["image_id"] in kept]
     except OSError as error:
         raise ThermalReidError(f"{annotations}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ThermalReidError(f"{annotations}: no COCO detection file ({type(error).__name__}: {error})") from None
     if not records:
         raise ThermalReidError(f"{annotations}: no frames" + (f" of {', '.join(dates)}" if dates else ""))
@@ -83,7 +84,7 @@ def read_coco_set(images: Path, annotations: Path, dates: Sequence[str] = ()) ->
                                f"its categories are {', '.join(names.values())}")
     for number, target in enumerate(targets, 1):
         target["id"] = number
-    coco = {"info": {}, "images": records, "annotations": targets,
+    coco = {"info": {}, "images": list(kept.values()), "annotations": targets,
             "categories": [{"id": i, "name": n} for i, n in enumerate(CLASS_NAMES)]}
     return CocoSet(paths, coco, tuple(sorted(present)), is_tight(source["annotations"]))
 
@@ -94,14 +95,36 @@ def is_tight(annotations: Iterable[dict]) -> bool:
     return any("instance" in item for item in annotations)
 
 
-def _annotation(item: dict, names: dict) -> tuple[str, dict, int]:
-    """(class as this project calls it, the box as COCO has it, whether it is a crowd). ValueError or KeyError where it
-    is no annotation of a detection."""
-    name, numbers = names[item["category_id"]], item["bbox"]
+def category_names(coco: dict) -> dict:
+    """By id. ValueError where two have one."""
+    names = {c["id"]: c["name"].strip() for c in coco["categories"]}
+    if len(names) < len(coco["categories"]):
+        raise ValueError("two of its categories have one id")
+    return names
+
+
+def said_size(record: dict, otherwise: tuple[float, float] = (math.inf, math.inf)) -> tuple[float, ...]:
+    """Width and height that an image record says, px."""
+    return tuple(float(record.get(key) or own) for key, own in zip(("width", "height"), otherwise))
+
+
+def checked_box(item: dict, size_px: Sequence[float]) -> list[float]:
+    """x, y, width and height of an annotation. ValueError where no object in a frame of that size has such a box."""
+    numbers = item["bbox"]
     if not (isinstance(numbers, list) and len(numbers) == 4 and all(
             isinstance(n, (int, float)) and math.isfinite(n) for n in numbers)):
         raise ValueError(f"annotation {item.get('id')}: bbox {numbers} is not four numbers")
-    box = {"image_id": item["image_id"], "bbox": numbers, "area": item.get("area") or numbers[2] * numbers[3]}
+    if not all(0 < side <= 2 * size and -side < low < size  # boxes may end somewhat beyond the frame
+               for low, side, size in zip(numbers, numbers[2:], size_px)):
+        raise ValueError(f"annotation {item.get('id')}: bbox {numbers} is no box in its frame")
+    return numbers
+
+
+def _annotation(item: dict, names: dict, record: dict) -> tuple[str, dict, int]:
+    """(class as this project calls it, the box as COCO has it, whether it is a crowd). ValueError or KeyError where it
+    is no annotation of a detection."""
+    name, numbers = names[item["category_id"]], checked_box(item, said_size(record))
+    box = {"image_id": record["id"], "bbox": numbers, "area": item.get("area") or numbers[2] * numbers[3]}
     return ALIASES.get(name, name), box, int(item.get("iscrowd") or 0)
 
 
@@ -128,16 +151,14 @@ def run_detector(detector: Detector, data: CocoSet, progress: Callable[[Sequence
 
 def grey_frame(path: Path, record: dict) -> np.ndarray:
     """uint8 (H, W). Raises ThermalReidError where it is none, or not of the size that its annotations are in."""
-    frame = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    if frame is None:
-        raise ThermalReidError(f"{path}: not a readable image")
+    frame = read_picture(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     if frame.dtype != np.uint8:
         raise ThermalReidError(f"{path}: {frame.dtype} pixels; detection is measured on grey frames of 8 bits (of a "
                                "rendered set SET/images/thermal)")
     size = frame.shape[1], frame.shape[0]
-    if (said := tuple(record.get(key) or own for key, own in zip(("width", "height"), size))) != size:
-        raise ThermalReidError(f"{path}: {size[0]}x{size[1]} px, but its annotations are of {said[0]}x{said[1]} px; "
-                               "check --images")
+    if (said := said_size(record, size)) != size:
+        raise ThermalReidError(f"{path}: {size[0]}x{size[1]} px, but its annotations are of {said[0]:g}x{said[1]:g} "
+                               "px; check --images")
     return frame
 
 
@@ -233,7 +254,7 @@ def write_plots(folder: Path, results: list[dict], data: CocoSet, figures: dict)
     chosen = sorted(zip(data.coco["images"], data.paths), key=lambda pair: -count[pair[0]["id"]])[:9]
     tiles = []
     for record, path in chosen:
-        tile = cv2.imread(str(path))
+        tile = read_picture(path, cv2.IMREAD_COLOR)
         for a in data.coco["annotations"]:
             if a["image_id"] == record["id"]:
                 _draw(tile, a["bbox"], (255, 255, 255), 1)

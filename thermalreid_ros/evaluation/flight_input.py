@@ -20,6 +20,7 @@ from thermalreid_ros.camera.geometry import BODY_FROM_OPTICAL, Intrinsics, rotat
 from thermalreid_ros.camera.pixels import picture_of
 from thermalreid_ros.camera.thermal import FrameError, ThermalFrame, make_frame
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.recording import read_units
 from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.ros.bag import Bag, BagMessage
 
@@ -85,7 +86,7 @@ class Flight:
     truth_poses: {stamp: (z above the world's zero, rotation as Pose.rotation)}. convergence_rad: of the grid there.
     prior_error_m: replaces the recorded prior by the truth with an error that is constant for the flight, of that
     standard deviation on each axis, drawn from seed and the recording's own name, map and seed.
-    Raises FlightInputError and BagError.
+    Raises ThermalReidError.
     """
 
     def __init__(self, path: str | Path, semantic_map: SemanticMap, *, prior_error_m: float | None = None,
@@ -107,7 +108,7 @@ class Flight:
                                    "thermalreid world fly")
         if silent := [topic for topic in (self._frames, *needed) if self._first(topic) is None]:
             raise FlightInputError(f"{bag.path}: no message on {', '.join(silent)}; record the flight again")
-        self.custom, self.units = bag.custom, bag.custom.get("units", "centikelvin")
+        self.custom, self.units = bag.custom, read_units(bag) or "centikelvin"
         info = bag.decode(self._first(CAMERA))
         self.intrinsics = Intrinsics.from_k(info.width, info.height, info.k)
         fixes = [(stamp_of(fix), fix.latitude, fix.longitude) for fix in map(bag.decode, bag.messages([TRUE_FIX]))]

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from thermalreid_ros.camera.geometry import GeometryError, GroundView, Intrinsics, Pose
+from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.camera.thermal import ThermalFrame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.detection import CocoSet
@@ -91,9 +92,7 @@ def shuffled_labels(data: CocoSet, given: Labelling, seed: int) -> Labelling:
     other = dict(zip(order.tolist(), np.roll(order, 1).tolist()))
 
     def labels(number: int, frame: np.ndarray) -> np.ndarray:
-        taken = cv2.imread(str(data.paths[other[number]]), cv2.IMREAD_GRAYSCALE)
-        if taken is None:
-            raise ThermalReidError(f"{data.paths[other[number]]}: not a readable image")
+        taken = read_picture(data.paths[other[number]], cv2.IMREAD_GRAYSCALE)
         return cv2.resize(given(other[number], taken), frame.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
     return labels

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.pictures import save_plot
 
@@ -159,7 +160,4 @@ def _spread(paths: list[Path], count: int) -> list[Path]:
 
 def _frames(paths: Iterable[Path]):
     for path in paths:
-        frame = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if frame is None:
-            raise ThermalReidError(f"{path}: missing or not an image")
-        yield frame
+        yield read_picture(path, cv2.IMREAD_GRAYSCALE)

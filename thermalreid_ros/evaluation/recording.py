@@ -24,8 +24,11 @@ import cv2
 import numpy as np
 import yaml
 
+from thermalreid_ros.camera.pixels import read_picture
+from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.detection import category_names, checked_box
 from thermalreid_ros.evaluation.pictures import save_picture
 from thermalreid_ros.files import write_atomically
 from thermalreid_ros.reid.motion import CameraMotionEstimator
@@ -91,10 +94,7 @@ class RecordedFrame:
     target: Detection | None = None
 
     def gray8(self) -> np.ndarray:
-        pixels = cv2.imread(str(self.path), cv2.IMREAD_GRAYSCALE)
-        if pixels is None:
-            raise ThermalReidError(f"{self.path}: not a picture that can be read; fetch the data set again")
-        return pixels
+        return read_picture(self.path, cv2.IMREAD_GRAYSCALE)
 
 
 def read_frames(images: Sequence[Path], annotations: Sequence[Path], clips: Sequence[Clip], *, rate_hz: float,
@@ -192,6 +192,15 @@ class Truth:
     tight_in: tuple[int, int] | None = None
 
 
+def read_units(bag: Bag) -> str | None:
+    """What its recorder said that pixels mean, None where that was nothing. ThermalReidError where they cannot."""
+    units = bag.custom.get("units")
+    if units not in (None, *(known.value for known in ThermalUnits)):
+        raise ThermalReidError(f"{bag.path}: its custom data say units '{units}'; say one of "
+                               f"{', '.join(known.value for known in ThermalUnits)}")
+    return units
+
+
 def read_truth(bag: Bag) -> Truth:
     """The truth topics of a recording; empty where it has none."""
     objects, ignored, target, places, target_places, size = {}, {}, {}, {}, {}, None
@@ -243,17 +252,18 @@ def _follow_one_way(frames: Sequence[RecordedFrame], indices: Sequence[int], see
 def _read_coco(file: Path, folder: Path) -> dict[int, dict[str, Any]]:
     try:
         coco = json.loads(file.read_text())
-        class_ids = {c["id"]: CLASS_NAMES.index(c["name"].lower()) for c in coco["categories"]
-                     if c["name"].lower() in CLASS_NAMES}
-        names = {c["id"]: c["name"] for c in coco["categories"]}
+        names = category_names(coco)
+        class_ids = {identity: CLASS_NAMES.index(name.lower()) for identity, name in names.items()
+                     if name.lower() in CLASS_NAMES}
         entries = {}
         for image in coco["images"]:
             path = folder / image["file_name"]
-            entries[image["id"]] = {"path": path, "split": coco["info"]["description"], "date": image["date_captured"],
-                                    "size_px": (image["width"], image["height"]), "objects": (), "ignored": ()}
+            entries[image["id"]] = {"path": path, "split": coco["info"]["description"],
+                                    "date": str(image["date_captured"]), "objects": (), "ignored": (),
+                                    "size_px": (int(image["width"]), int(image["height"]))}
         for item in coco["annotations"]:
-            x, y, width, height = item["bbox"]
             entry, class_id = entries[item["image_id"]], class_ids.get(item["category_id"])
+            x, y, width, height = checked_box(item, entry["size_px"])
             box = Detection(IGNORED_CLASS_ID if class_id is None else class_id, 1.0, x, y, x + width, y + height)
             if class_id is None:
                 entry["ignored"] += ((names[item["category_id"]], box),)
@@ -262,7 +272,7 @@ def _read_coco(file: Path, folder: Path) -> dict[int, dict[str, Any]]:
         return {int(entry["path"].stem.rsplit("_", 1)[1]): entry for entry in entries.values()}
     except OSError as error:
         raise ThermalReidError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ThermalReidError(f"{file}: not HIT-UAV annotations in COCO form ({type(error).__name__}: {error}); "
                                "pictures are named ..._INDEX.webp and dated") from None
 
@@ -289,10 +299,8 @@ def _messages(frames: Sequence[RecordedFrame]) -> Iterator[tuple[str, int, Any]]
 
     for frame in frames:
         header = header_type(stamp_type(*divmod(frame.stamp_ns, NS_PER_S)), FRAME_ID)
-        try:
-            data = np.fromfile(frame.path, np.uint8)
-        except OSError as error:
-            raise ThermalReidError(f"{frame.path}: cannot be read ({error.strerror})") from None
+        frame.gray8()  # what is cut or no picture is refused now, not by every replay
+        data = np.fromfile(frame.path, np.uint8)
         known = [(box.class_name, box) for box in frame.objects]
         target = [(frame.target.class_name, frame.target)] if frame.target else []
         for topic, message in (

@@ -23,7 +23,7 @@ import yaml
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.boxes import MATCH_IOU, comparable, iou
-from thermalreid_ros.evaluation.recording import FRAME_TOPIC, Truth, read_truth
+from thermalreid_ros.evaluation.recording import FRAME_TOPIC, Truth, read_truth, read_units
 from thermalreid_ros.evaluation.replay_load import MemoryWatch, memory_figures, node_figures, percentiles
 from thermalreid_ros.evaluation.replay_passes import Passes, repeated
 from thermalreid_ros.evaluation.replay_places import PlaceRecord, TargetRecord, place_figures, target_figures
@@ -110,7 +110,7 @@ class Replay:
     """What a replay gave. frames: by rising stamp, those that the recorder saw in any topic. map: its file, None where
     nothing was localized. places, targets: by the stamp of the frame. thermal_probes: float32 (h, w), degrees Celsius,
     those that were made of a photograph. memory: by process, see replay_load. loops: how often the recording was
-    played; stamps go on from one to the next by period_ns, here and in truth."""
+    played; stamps go on from one to the next by period_ns, here and in truth. own: as replay_probe.own_card has it."""
 
     bag: Path
     probe: Path | None
@@ -132,6 +132,7 @@ class Replay:
     memory: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     loops: int = 1
     period_ns: int = 0
+    own: dict[str, Any] | None = None
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -221,12 +222,11 @@ class Replay:
 
     def target_frames(self) -> list[FrameRecord]:
         """Frames over which reid_r1 is measured; empty where the probe is not the one that the truth speaks of."""
-        own = own_card(self.bag, self.probe, self.custom)
-        if own is None:
+        if self.own is None:
             return []
         by_stamp = {frame.stamp_ns: frame for frame in self.frames}
         return [by_stamp[stamp_ns] for stamp_ns in sorted(self.truth.target)
-                if not self._is_own(stamp_ns, own.get("stamp_ns")) and stamp_ns in by_stamp
+                if not self._is_own(stamp_ns, self.own.get("stamp_ns")) and stamp_ns in by_stamp
                 and by_stamp[stamp_ns].matched_s is not None]
 
     def _is_own(self, stamp_ns: int, own_ns: int | None) -> bool:
@@ -244,8 +244,7 @@ class Replay:
         if self.probe is None or self.map is None:
             reasons["target_median_m"] = "no probe was given" if self.probe is None else "no map was given"
             return {"target_median_m": None}
-        own = own_card(self.bag, self.probe, self.custom)
-        figures = target_figures(self.targets, {} if own is None else self.truth.target_places, reasons)
+        figures = target_figures(self.targets, {} if self.own is None else self.truth.target_places, reasons)
         if not self.targets and "none: " in (said := self.diagnostics.get("reid", {}).get("target", "")):
             reasons["target_median_m"] += f"; at the end, {said}"
         return figures
@@ -260,9 +259,8 @@ class Replay:
             return None
         frames = self.target_frames()
         if not frames:
-            reasons["reid_r1"] = "the recording does not know which object this probe shows" if \
-                own_card(self.bag, self.probe, self.custom) is None else \
-                "no frame with the probe's object in it was ranked"
+            reasons["reid_r1"] = "the recording does not know which object this probe shows" if self.own is None \
+                else "no frame with the probe's object in it was ranked"
             return None
         return sum(self.true_rank(frame) == 1 for frame in frames) / len(frames)
 
@@ -331,12 +329,13 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         others = [topic for topic in topics if bag.topics[topic] in IMAGE_TYPES and topic != frames_topic
                   and "truth" not in topic.split("/")]
         truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
+        units = None if own_parameters else read_units(bag)
         passes = Passes(bag.end_ns - bag.start_ns + PAUSE_NS if loops > 1 else 0)
     # A recording may say what its pixels mean; whoever gives parameters knows better.
-    common = {} if own_parameters or "units" not in custom else {"thermal_units": custom["units"]}
+    common = {} if units is None else {"thermal_units": units}
     of_probe = {"reid": {}} if probe is None else probe_parameters(
         Path(probe), probe_class, camera_units(params_file, common),
-        {} if own_parameters else recorded_weather(custom, truth), probe_length_m, probe_length_error)
+        {} if own_parameters else recorded_weather(bag_file, custom, truth), probe_length_m, probe_length_error)
     if map_path is not None:
         with SemanticMap.open(map_path) as semantic_map:  # a fault in it is said now, not by a node
             _check_place(semantic_map, bag_file, truth, custom)
@@ -345,7 +344,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     frames_in *= loops
     replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {},
                     repeated(truth, loops, passes.period_ns), custom, map=None if map_path is None else Path(map_path),
-                    loops=loops, period_ns=passes.period_ns)
+                    loops=loops, period_ns=passes.period_ns,
+                    own=own_card(bag_file, None if probe is None else Path(probe), custom))
     arguments = {}
     if detect:
         arguments["detection"] = common | {

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.errors import ThermalReidError, first_line
 from thermalreid_ros.evaluation.recording import Truth
 from thermalreid_ros.reid.length import USUAL_ERROR, told_length
 from thermalreid_ros.reid.probe import ProbeError, load_probe
@@ -73,13 +73,16 @@ def told_beside(probe: Path) -> tuple[str, list[float]]:
         return "", []
 
 
-def recorded_weather(custom: Mapping[str, str], truth: Truth) -> dict[str, float]:
-    """Parameters of the synthesis that a rendered flight tells; empty where it does not."""
+def recorded_weather(bag: Path, custom: Mapping[str, str], truth: Truth) -> dict[str, float]:
+    """Parameters of the synthesis that a rendered flight tells; empty where it does not. Raises ReplayProbeError."""
     if not {"weather", "time"} <= custom.keys() or not truth.places:
         return {}
-    weather = Weather(**json.loads(custom["weather"]))
-    place = truth.places[min(truth.places)]
-    at = Conditions.at(datetime.fromisoformat(custom["time"]), *place, 0.0)
+    try:
+        weather = Weather(**json.loads(custom["weather"]))
+        at = Conditions.at(datetime.fromisoformat(custom["time"]), *truth.places[min(truth.places)], 0.0)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ReplayProbeError(f"{bag}: its custom data tell no weather and time ({error}); mend them, or give "
+                               "--params") from None
     return {"air_c": round(float(weather.air_temperature_k(at.solar_hour)) - 273.15, 2),
             "cloud_cover": round(weather.cloud_cover, 3)}
 
@@ -96,16 +99,22 @@ def camera_units(params_file: Path, given: Mapping[str, Any]) -> str:
 def own_card(bag: Path, probe: Path | None, custom: Mapping[str, str]) -> dict[str, Any] | None:
     """What a recording knows of a probe that belongs to it, None where it is another's: a crop in it (probe.yaml, with
     the stamp of its frame), or one of the photographs beside it (probes/probe.json) of the identity that its truth
-    follows."""
+    follows. Raises ReplayProbeError, naming a card that is damaged."""
     if probe is None or not probe.is_file():
         return None
-    own, card = bag / "probe.png", bag / "probe.yaml"
-    if own.is_file() and card.is_file() and own.read_bytes() == probe.read_bytes():
-        return yaml.safe_load(card.read_text())
-    for folder in (bag / "probes", bag.parent / "probes"):
-        if (folder / "probe.json").is_file():
-            card = json.loads((folder / "probe.json").read_text())
-            if card["identity"] == custom.get("target") and any(
-                    (folder / picture["file"]).read_bytes() == probe.read_bytes() for picture in card["pictures"]):
-                return card
+    own, told = bag / "probe.png", bag / "probe.yaml"
+    try:
+        if own.is_file() and told.is_file() and own.read_bytes() == probe.read_bytes():
+            card = yaml.safe_load(told.read_text())
+            return {**card, "stamp_ns": int(card["stamp_ns"])}
+        for told in (bag / "probes" / "probe.json", bag.parent / "probes" / "probe.json"):
+            if told.is_file():
+                card = json.loads(told.read_text())
+                pictures = [told.parent / picture["file"] for picture in card["pictures"]]
+                if card["identity"] == custom.get("target") and any(
+                        path.is_file() and path.read_bytes() == probe.read_bytes() for path in pictures):
+                    return card
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise ReplayProbeError(f"{told}: no card of probes ({type(error).__name__}: {first_line(error)}); mend it, or "
+                               "take it away") from None
     return None

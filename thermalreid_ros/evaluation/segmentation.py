@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.camera.thermal import FrameError, ThermalFrame, ThermalUnits, make_frame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.confusion import count_pixels, figures, mean_over_towns
@@ -40,7 +41,7 @@ def read_labelled_set(images: Path, annotations: Path, masks: Path | None = None
         names = [Path(record["file_name"]) for record in records]
     except OSError as error:
         raise ThermalReidError(f"{annotations}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ThermalReidError(f"{annotations}: no COCO file ({type(error).__name__}: {error})") from None
     if not records:
         raise ThermalReidError(f"{annotations}: no frames")
@@ -58,22 +59,22 @@ def read_labelled_set(images: Path, annotations: Path, masks: Path | None = None
 def read_frame(path: Path) -> np.ndarray | ThermalFrame:
     """A picture of a data set: of 8 bits as uint8 (H, W) or, in colour, (H, W, 3) RGB; of 16 bits (images/thermal16) as
     the radiometric frame that it is, in centikelvin."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is not None and image.dtype == np.uint16 and image.ndim == 2:
+    image = read_picture(path)
+    if image.dtype == np.uint16 and image.ndim == 2:
         try:
             return make_frame(image, "mono16", ThermalUnits.CENTIKELVIN, 0, "")
         except FrameError as error:
             raise ThermalReidError(f"{path}: {error}") from None
-    if image is None or image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)):
-        raise ThermalReidError(f"{path}: not a readable image of 8 bits, grey or colour, or of 16 bits, grey")
+    if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)):
+        raise ThermalReidError(f"{path}: not an image of 8 bits, grey or colour, or of 16 bits, grey")
     return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
 
 
 def read_mask(path: Path) -> np.ndarray:
     """uint8 (H, W), SemanticClass, 255 = not to be judged."""
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if mask is None or mask.dtype != np.uint8 or mask.ndim != 2:
-        raise ThermalReidError(f"{path}: not a readable mask of one 8-bit channel")
+    mask = read_picture(path)
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise ThermalReidError(f"{path}: not a mask of one 8-bit channel")
     return mask
 
 

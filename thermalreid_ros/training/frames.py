@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.detection.types import CLASS_NAMES, DRAWN_PX, DRAWN_SHARE
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.evaluation.detection import is_tight
+from thermalreid_ros.evaluation.detection import category_names, checked_box, is_tight, said_size
 from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA, SemanticClass
 from thermalreid_ros.training.losses import IGNORE, PADDING
 
@@ -81,23 +83,24 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
     """
     try:
         coco = json.loads(Path(annotations).read_text())
-        names = {c["id"]: c["name"].lower() for c in coco["categories"]}
-        records = [r for r in coco["images"] if r.get("date_captured") not in exclude_dates]
+        names = {identity: name.lower() for identity, name in category_names(coco).items()}
+        records = [r for r in coco["images"] if str(r.get("date_captured")) not in exclude_dates]
+        sizes_px = {record["id"]: said_size(record) for record in records}
         paths = [Path(images) / record["file_name"] for record in records]
-        by_image: dict[int, list[tuple[np.ndarray, int]]] = {record["id"]: [] for record in records}
+        by_image: dict[Any, list[tuple[list[float], int]]] = {identity: [] for identity in sizes_px}
         for a in coco["annotations"]:
-            item = np.array(a["bbox"], np.float32).reshape(4), _label(names[a["category_id"]], a)
-            by_image.setdefault(a["image_id"], []).append(item)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if size_px := sizes_px.get(a["image_id"]):
+                by_image[a["image_id"]].append((checked_box(a, size_px), _label(names[a["category_id"]], a)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ThermalReidError(f"{annotations}: not a readable COCO file ({type(error).__name__}: {error})") from None
     if not records:
         raise ThermalReidError(f"{annotations}: no frames to train on")
     if margin is None:
         margin = (DRAWN_PX, DRAWN_SHARE) if is_tight(coco["annotations"]) else (0.0, 0.0)
-    frames = _read_all(paths, "the annotations")
+    frames = _read_all(paths)
     masks = None
     if labellings is not None:
-        masks = _read_all([(labellings / record["file_name"]).with_suffix(".png") for record in records], "the frames")
+        masks = _read_all([(labellings / record["file_name"]).with_suffix(".png") for record in records])
         if masks.shape != frames.shape:
             raise ThermalReidError(f"{labellings}: masks of another size than the frames in {images}")
     boxes, labels = [], []
@@ -112,12 +115,10 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
     return AnnotatedFrames(frames, boxes, labels, annotated, masks, np.array([_resolution(r) for r in records]))
 
 
-def _read_all(paths: Sequence[Path], listed_in: str) -> np.ndarray:
+def _read_all(paths: Sequence[Path]) -> np.ndarray:
     with ThreadPoolExecutor() as pool:  # decoding lets go of the interpreter
         first = None
-        for i, frame in enumerate(pool.map(lambda path: cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), paths)):
-            if frame is None:
-                raise ThermalReidError(f"{paths[i]}: missing or not an image; check its folder against {listed_in}")
+        for i, frame in enumerate(pool.map(lambda path: read_picture(path, cv2.IMREAD_GRAYSCALE), paths)):
             if first is None:
                 first = np.empty((len(paths), *frame.shape), np.uint8)
             if frame.shape != first.shape[1:]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.camera.thermal import ThermalFrame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.segmentation import read_frame
@@ -73,13 +74,13 @@ def read_labelled(sets: Sequence[Path], split: str, *, size_px: tuple[int, int] 
 
     def load(k: int) -> None:
         thermal, mask, visible, radiometric = jobs[k]
-        frames.thermal[k] = reduce_picture(_read(thermal, cv2.IMREAD_GRAYSCALE), size_px)
-        labels = _read(mask, cv2.IMREAD_UNCHANGED)
+        frames.thermal[k] = reduce_picture(read_picture(thermal, cv2.IMREAD_GRAYSCALE), size_px)
+        labels = read_picture(mask)
         if labels.ndim != 2 or labels.dtype != np.uint8:
             raise ThermalReidError(f"{mask}: no mask of one 8-bit channel; render the set again")
         frames.labels[k] = reduce_labels(labels, size_px)
         if visible is not None:
-            frames.colour[slot[k]] = reduce_picture(_read(visible, cv2.IMREAD_COLOR), size_px)[..., ::-1]
+            frames.colour[slot[k]] = reduce_picture(read_picture(visible, cv2.IMREAD_COLOR), size_px)[..., ::-1]
         if radiometric is not None:
             frame = read_frame(radiometric)
             if not isinstance(frame, ThermalFrame):
@@ -139,7 +140,7 @@ def _names(folder: Path, split: str) -> list[str]:
             if finished or facts["split"] == split:
                 names += [record["file_name"] for record in facts["images"]]
         return names
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ThermalReidError(f"{path}: no COCO file of a data set ({type(error).__name__}: {error})") from None
 
 
@@ -150,10 +151,3 @@ def _find(folder: Path, name: str, required: bool = True) -> Path | None:
     if required:
         raise ThermalReidError(f"{folder / name}: missing, but listed in the annotations; render the set again")
     return None
-
-
-def _read(path: Path, flags: int) -> np.ndarray:
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise ThermalReidError(f"{path}: not a readable image; render the set again")
-    return image
