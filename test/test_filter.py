@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from osm_files import OsmFile, opened_map
 
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
-from thermalreid_ros.localization.evidence import (DEFAULT_CONFUSION, Evidence, EvidenceField, GroundSeen,
+from thermalreid_ros.localization.evidence import (DEFAULT_CONFUSION, Evidence, EvidenceField, GroundSeen, LearnedTable,
                                                    evidence_table)
 from thermalreid_ros.localization.filter import GridSearch, Particles, ParticleSettings, SearchSettings
 from thermalreid_ros.localization.ground import ground_offsets
@@ -41,6 +41,59 @@ def test_the_table_is_pessimistic_and_its_rows_are_probabilities():
     np.testing.assert_allclose(TABLE.sum(axis=1), 1.0)
     assert (np.diag(TABLE) < np.diag(evidence_table(None, 0.0))).all() and (TABLE > 0.01).all()
     assert (np.diag(evidence_table(np.eye(5), 0.0)) > np.diag(evidence_table(DEFAULT_CONFUSION, 0.0))).all()
+
+
+def learned(shares, labels, points, table_points=100.0, most_points=1000.0):
+    """The table after so many points, spread over labels like that."""
+    table = LearnedTable(None, 0.2, table_points, most_points)
+    table.shares = np.array(shares, np.float64)
+    asked = [table.add(np.arange(5, dtype=np.uint8), 10.0 * np.array(labels)) for _ in range(round(points / 10.0))]
+    return table.table, asked
+
+
+def test_a_table_learns_what_the_map_lacks():
+    """Half of what is in view is vegetation and hardly anything a building, where the map knows bare ground."""
+    shares, labels = (0.8, 0.1, 0.0, 0.1, 0.0), (0.4, 0.08, 0.01, 0.5, 0.01)
+    before, _ = learned(shares, labels, 0)
+    after, asked = learned(shares, labels, 600)
+    np.testing.assert_allclose(after.sum(axis=1), 1.0)
+    ground, vegetation, building = (int(c) for c in (SemanticClass.GROUND, SemanticClass.VEGETATION,
+                                                     SemanticClass.BUILDING))
+    assert before[ground, vegetation] < 0.3 and 0.4 < after[ground, vegetation] < 0.55
+    np.testing.assert_allclose(np.array(shares) @ after, labels, atol=0.04)  # as often as they are seen
+    ratio = [table[building, building] / table[ground, building] for table in (before, after)]
+    assert ratio[1] > 2.0 * ratio[0]  # what is rare here tells more
+    # Labels as the table would have them change nothing; nor is the table asked for at every frame.
+    np.testing.assert_allclose(learned(shares, np.array(shares) @ before, 600)[0], before, atol=0.01)
+    assert any(asked[:2]) and 10 < sum(asked) < 40
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=10, max_size=10), st.floats(0.0, 3000.0))
+def test_tables_hold_probabilities_whatever_is_seen(numbers, points):
+    assume(sum(numbers[:5]) > 1e-3)
+    shares, labels = (np.array(part) / max(sum(part), 1e-6) for part in (numbers[:5], numbers[5:]))
+    table, _ = learned(shares, labels, points)
+    np.testing.assert_allclose(table.sum(axis=1), 1.0, atol=1e-9)
+    assert (table > 0.0).all()
+
+
+def test_a_table_remembers_so_much_and_no_more():
+    once, _ = learned((1, 0, 0, 0, 0), (0.9, 0.0, 0.0, 0.1, 0.0), 500, most_points=500.0)
+    table = LearnedTable(None, 0.2, 100.0, 500.0)
+    table.shares = np.array([1.0, 0, 0, 0, 0])
+    for labels in 20 * [(0.1, 0.0, 0.0, 0.9, 0.0)] + 300 * [(0.9, 0.0, 0.0, 0.1, 0.0)]:
+        table.add(np.arange(5, dtype=np.uint8), 10.0 * np.array(labels))
+    np.testing.assert_allclose(table.table, once, atol=0.005)
+
+
+def test_a_field_takes_another_table(town):
+    field, other = (EvidenceField(town, table, 400.0, 400.0, 200.0, 2.0, 3.0, 0.1) for table in (
+        TABLE, evidence_table(None, 0.5)))
+    held = field.log_likelihood
+    field.take(evidence_table(None, 0.5))
+    assert field.log_likelihood is held
+    np.testing.assert_allclose(held, other.log_likelihood, atol=1e-6)
+    np.testing.assert_allclose(field.log_marginal, other.log_marginal)
 
 
 def test_the_field_says_how_likely_labels_are(town):

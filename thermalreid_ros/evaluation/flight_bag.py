@@ -198,14 +198,16 @@ class _Types:
     def header(self, stamp_ns: int, frame: str) -> Any:
         return self("std_msgs", "Header")(self("builtin_interfaces", "Time")(*divmod(stamp_ns, 1_000_000_000)), frame)
 
+    # In single precision, as sensors have them: the digits beyond it fill half of a compressed recording.
+
     def vector(self, values) -> Any:
-        return self("geometry_msgs", "Vector3")(*map(float, values))
+        return self("geometry_msgs", "Vector3")(*np.float32(values).tolist())
 
     def point(self, values) -> Any:
-        return self("geometry_msgs", "Point")(*map(float, values))
+        return self("geometry_msgs", "Point")(*np.float32(values).tolist())
 
     def quaternion(self, values) -> Any:
-        return self("geometry_msgs", "Quaternion")(*map(float, values))
+        return self("geometry_msgs", "Quaternion")(*np.float32(values).tolist())
 
     def image(self, stamp_ns: int, pixels: np.ndarray, encoding: str) -> Any:
         height, width = pixels.shape
@@ -327,7 +329,7 @@ def _odometry(film: Film, recorder: Recorder) -> _Stream:
         turn = types.quaternion((0.0, 0.0, np.sin(0.5 * odometry.yaw_rad[k]), np.cos(0.5 * odometry.yaw_rad[k])))
         pose = types("geometry_msgs", "PoseWithCovariance")(
             types("geometry_msgs", "Pose")(types.point(odometry.position_m[k]), turn),
-            np.diag([sigma**2] * 3 + [0.01**2, 0.01**2, 0.02**2]).ravel())
+            np.diag([float(np.float32(sigma**2))] * 3 + [0.01**2, 0.01**2, 0.02**2]).ravel())
         twist = types("geometry_msgs", "TwistWithCovariance")(
             types("geometry_msgs", "Twist")(types.vector(odometry.velocity_m_s[k]), types.vector(np.zeros(3))),
             twist_covariance)
