@@ -266,7 +266,8 @@ class Localizer:
             raise LocalizationError(f"a prior of ({x:g}, {y:g}) within {sigma_m:g} m is no rough position")
         held, begun_ns = self._prior, self._odometry.begun_ns
         if held is not None and stamp_ns <= held.stamp_ns:
-            of_no_time = self._stamp_ns is not None and self._went_back(self._stamp_ns, held.stamp_ns)
+            now_ns = self._odometry.newest_ns if self._stamp_ns is None else self._stamp_ns
+            of_no_time = now_ns is not None and self._went_back(now_ns, held.stamp_ns)
             if not of_no_time:
                 return
         prior = _Prior(int(stamp_ns), np.array([x, y], np.float64), float(sigma_m),
@@ -308,6 +309,8 @@ class Localizer:
         if self._before is not None:
             self._prior = self._prior_again(stamp_ns, position_m)
         if self._prior is not None:
+            if self._prior.off_ns is None and self._went_back(stamp_ns, self._prior.stamp_ns):
+                self._prior = replace(self._prior, stamp_ns=int(stamp_ns))  # it was given while the clock was ahead
             self._prior.anchor(self._odometry)
 
     def add_altitude(self, stamp_ns: int, height_m: float) -> None:
