@@ -428,6 +428,17 @@ def test_a_prior_of_a_clock_that_was_ahead_is_moved_by_the_odometry_or_followed_
     assert any(result.fix is not None for result in flight.fly(localizer, range(30, 55)))
 
 
+def test_a_frame_awaits_only_what_is_on_its_way(town):
+    flight, localizer, no_prior = Flight(town), started(town), Localizer(town, CONFIG)
+    flight.feed(localizer, 0, skip=("odometry",))
+    flight.feed(no_prior, 0)
+    assert not any(item.awaits(START_NS + SECOND // 5, 0.3) for item in (localizer, no_prior))
+    flight.feed(localizer, 0)
+    localizer.add_attitude(START_NS + SECOND, flight.said)  # the odometry is behind it
+    assert [localizer.awaits(START_NS + tenths * SECOND // 10, 0.3) for tenths in (-1, 0, 2, 4, 5)] == \
+        [False, False, True, True, False]
+
+
 def test_inputs_between_frames_are_interpolated(town):
     flight, localizer = Flight(town), started(town)
     for k in range(0, 30):

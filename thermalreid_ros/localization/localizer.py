@@ -397,6 +397,14 @@ class Localizer:
             self._track(frame, evidence, fresh if self._particles is tracked else None, seconds)
         return self._judge(frame, evidence, fresh)
 
+    def awaits(self, stamp_ns: int, wait_s: float) -> bool:
+        """Whether attitude or odometry of a time are on their way: what is farther behind does not even come near it
+        within wait_s. An altitude holds for longer than that."""
+        newest = [history.newest_ns for history in (self._attitude, self._odometry, self._altitude)]
+        if None in newest or self._prior is None and self._handed is None:
+            return False
+        return 0 < stamp_ns - min(newest[:2]) <= (wait_s + self.config.attitude_age_s) * _SECOND
+
     def view(self, stamp_ns: int, intrinsics: Intrinsics) -> GroundView | None:
         """From where a frame was taken, but for the place: by attitude and altitude, which need no fix; None where
         either is not known then."""
