@@ -17,6 +17,8 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from osm_files import OsmFile
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, Imu, NavSatFix, Range
 from std_msgs.msg import Header, String
@@ -119,7 +121,10 @@ class Course:
         for name in ("camera_info", "prior"):
             if name not in without:
                 getattr(self, name)(stamp_ns)
-        for step in (-60, -20, 20):
+        self.readings(stamp_ns, (-60, -20, 20), without)
+
+    def readings(self, stamp_ns: int, steps_ms: tuple[int, ...], without: tuple[str, ...] = ()) -> None:
+        for step in steps_ms:
             for name in ("attitude", "odometry", "height"):
                 if name not in without:
                     getattr(self, name)(stamp_ns + step * 1_000_000)
@@ -341,6 +346,38 @@ def test_what_is_missing_or_faulty_is_said_and_nothing_is_published(flight, grap
     assert not [f for f in flown.fixes if stamp_to_ns(f.header.stamp) not in
                 {stamp_to_ns(s.header.stamp) for s in flown.status if s.verdict == "localized"}]
     assert len({stamp_to_ns(f.header.stamp) for f in flown.fixes}) == len(flown.fixes)
+
+
+def test_frames_wait_for_readings_that_come_after_them_and_not_for_ever(flight, graph):
+    flown = flight("-p", "sensor_wait_s:=1.0")
+    flown.see()
+
+    def send(*steps_ms: int) -> tuple[list[int], float]:
+        """Frames whose readings end 0.15 s before; their stamps, and when the first was sent."""
+        start_ns, began_s = flown.next_stamp(), time.monotonic()
+        flown.readings(start_ns, (-200, -150))
+        for step in steps_ms:
+            time.sleep(0.1)
+            flown.send(flown.picture(start_ns + step * 1_000_000), start_ns + step * 1_000_000)
+        return [start_ns + step * 1_000_000 for step in steps_ms], began_s + 0.1
+
+    stamps, _ = send(0, 30, 60)
+    flown.readings(stamps[0], (-50, 0, 50, 100))
+    assert [flown.outcome(stamp_ns).verdict for stamp_ns in stamps] == ["searching"] * 3
+    (stamp_ns,), sent_s = send(0)
+    assert flown.outcome(stamp_ns).reason.startswith("no attitude near the frame: the newest is 0.15 s older")
+    assert 1.0 <= time.monotonic() - sent_s < 5.0
+    (held_ns,), _ = send(0)
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert graph.call(ChangeState, "/geo_localization/change_state", request).success
+    flown.await_frame()
+    flown.number += 1
+    assert held_ns not in {stamp_to_ns(status.header.stamp) for status in flown.status}
+    request = SetParameters.Request(parameters=[Parameter("sensor_wait_s", value=0.0).to_parameter_msg()])
+    assert graph.call(SetParameters, "/geo_localization/set_parameters", request).results[0].successful
+    (stamp_ns,), sent_s = send(0)
+    assert flown.outcome(stamp_ns).verdict == "no_input" and time.monotonic() - sent_s < 1.0
 
 
 def test_nothing_is_localized_where_the_prior_is_off_the_map(flight):

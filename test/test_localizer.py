@@ -415,6 +415,30 @@ def test_a_stamp_from_the_future_is_not_a_clock_that_was_set_back(town, begun):
     assert all(result.fix is not None for result in flight.fly(localizer, range(25, 28)))
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_prior_of_a_clock_that_was_ahead_is_moved_by_the_odometry_or_followed_by_a_newer_one(town, begun):
+    flight, localizer, ahead = Flight(town), Localizer(town, CONFIG), START_NS + 3600 * SECOND
+    if begun:
+        localizer.add_odometry(ahead, np.zeros(3))
+    localizer.set_prior(ahead, *(flight.place(0) + (0.0, -300.0 if begun else 0.0)), 20.0)
+    for k in range(30):
+        flight.feed(localizer, k)
+    if begun:
+        localizer.set_prior(START_NS + 29 * SECOND, *flight.place(29), 20.0)
+    assert any(result.fix is not None for result in flight.fly(localizer, range(30, 55)))
+
+
+def test_a_frame_awaits_only_what_is_on_its_way(town):
+    flight, localizer, no_prior = Flight(town), started(town), Localizer(town, CONFIG)
+    flight.feed(localizer, 0, skip=("odometry",))
+    flight.feed(no_prior, 0)
+    assert not any(item.awaits(START_NS + SECOND // 5, 0.3) for item in (localizer, no_prior))
+    flight.feed(localizer, 0)
+    localizer.add_attitude(START_NS + SECOND, flight.said)  # the odometry is behind it
+    assert [localizer.awaits(START_NS + tenths * SECOND // 10, 0.3) for tenths in (-1, 0, 2, 4, 5)] == \
+        [False, False, True, True, False]
+
+
 def test_inputs_between_frames_are_interpolated(town):
     flight, localizer = Flight(town), started(town)
     for k in range(0, 30):

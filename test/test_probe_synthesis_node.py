@@ -139,6 +139,12 @@ def test_a_length_that_is_told_travels_with_the_probe(graph, start_node, model, 
     assert not operator.set(probe_length_error=0.9).result.successful
     assert operator.set(probe_length_m=0.0).result.successful
     assert message_to_probe(operator.probe(3)).length is None and len(operator.probes) == 3
+    # An impossible length keeps nothing from the object that is named with it: what is shown then is of that one.
+    assert operator.set(probe_id="next", probe_length_m=40.0).result.successful
+    operator.show(street())
+    operator.wait_for("last_refusal", "probe/image: a length of 40 m")
+    assert operator.set(probe_length_m=0.0).result.successful
+    assert len(operator.probe(4).images) == 1 + len(operator.probe(3).images)
     assert node.process.poll() is None and "Traceback" not in node.output
 
 

@@ -145,6 +145,18 @@ def test_a_probe_file_may_be_changed_in_flight_and_a_wrong_one_is_refused(graph,
     assert not [m for m in flight.matches if m.header.stamp == ns_to_stamp(again) and m.probe_id == "probe_file"]
 
 
+@pytest.mark.parametrize("name, value", [("probe_class", "person"), ("probe_length_m", 40.0)])
+def test_what_parameters_do_not_name_any_more_is_not_searched_for(graph, start_node, probe_file, name, value):
+    node = start_node("reid", "-p", f"probe_file:={probe_file}", "-p", "probe_class:=car", "-p", "probe_length_m:=4.0")
+    node.wait_for_line("searching for 'probe_file'")
+    statuses, before = graph.diagnostics(), {"probe_class": "car", "probe_length_m": 4.0}[name]
+    for given, probes in ((value, ""), (before, "probe_file"), (value, "")):
+        request = SetParameters.Request(parameters=[Parameter(name, value=given).to_parameter_msg()])
+        assert graph.call(SetParameters, "/reid/set_parameters", request).results[0].successful
+        wait_until(lambda: statuses and statuses[-1].data.get("probes") == probes, 10.0, f"'{probes}' searched for")
+    node.wait_for_line(" m long; give its longest side")
+
+
 @pytest.mark.parametrize("content, options, complaint", [
     (None, (), "probe.png: the probe cannot be read"),
     (b"nothing", (), "probe.png: this is no readable picture"),

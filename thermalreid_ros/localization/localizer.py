@@ -270,7 +270,8 @@ class Localizer:
             raise LocalizationError(f"a prior of ({x:g}, {y:g}) within {sigma_m:g} m is no rough position")
         held, begun_ns = self._prior, self._odometry.begun_ns
         if held is not None and stamp_ns <= held.stamp_ns:
-            of_no_time = self._stamp_ns is not None and self._went_back(self._stamp_ns, held.stamp_ns)
+            now_ns = self._odometry.newest_ns if self._stamp_ns is None else self._stamp_ns
+            of_no_time = now_ns is not None and self._went_back(now_ns, held.stamp_ns)
             if not of_no_time:
                 return
         prior = _Prior(int(stamp_ns), np.array([x, y], np.float64), float(sigma_m),
@@ -312,6 +313,8 @@ class Localizer:
         if self._before is not None:
             self._prior = self._prior_again(stamp_ns, position_m)
         if self._prior is not None:
+            if self._prior.off_ns is None and self._went_back(stamp_ns, self._prior.stamp_ns):
+                self._prior = replace(self._prior, stamp_ns=int(stamp_ns))  # it was given while the clock was ahead
             self._prior.anchor(self._odometry)
 
     def add_altitude(self, stamp_ns: int, height_m: float) -> None:
@@ -397,6 +400,14 @@ class Localizer:
         if self._particles is not None:  # a place just taken up was fitted to this frame, too
             self._track(frame, evidence, fresh if self._particles is tracked else None, seconds)
         return self._judge(frame, evidence, fresh)
+
+    def awaits(self, stamp_ns: int, wait_s: float) -> bool:
+        """Whether attitude or odometry of a time are on their way: what is farther behind does not even come near it
+        within wait_s. An altitude holds for longer than that."""
+        newest = [history.newest_ns for history in (self._attitude, self._odometry, self._altitude)]
+        if None in newest or self._prior is None and self._handed is None:
+            return False
+        return 0 < stamp_ns - min(newest[:2]) <= (wait_s + self.config.attitude_age_s) * _SECOND
 
     def view(self, stamp_ns: int, intrinsics: Intrinsics) -> GroundView | None:
         """From where a frame was taken, but for the place: by attitude and altitude, which need no fix; None where

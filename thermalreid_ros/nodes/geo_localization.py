@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 import sys
+import time
+from collections import deque
 
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image, Imu, NavSatFix, Range
+from std_msgs.msg import Header
 
 from thermalreid_ros.camera.geometry import rotation_of_rpy
 from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.engine import load_engine
+from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
 from thermalreid_ros.localization.segmenter import Segmenter
-from thermalreid_ros.localization.types import LocalizationError, LocalizationResult, Verdict
+from thermalreid_ros.localization.types import LocalizationError, LocalizationResult, SemanticMask, Verdict
 from thermalreid_ros.maps.store import MapError, SemanticMap
 from thermalreid_ros.ros import convert, places, qos
 from thermalreid_ros.ros.last_place import LastPlace
-from thermalreid_ros.ros.lifecycle import ThermalNode, run
+from thermalreid_ros.ros.lifecycle import HELD, ThermalNode, run
 from thermalreid_ros.ros.localization_output import UNKNOWN_HEIGHT_M, LocalizationOutput
 from thermalreid_ros.ros.parameters import Parameter, Schema
 from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_options, provider_parameters
 
+RETRY_S = 0.01  # until what has come for a frame that waits is looked at again
 _TURN = {"unit": "deg", "minimum": -360.0, "maximum": 360.0, "read_only": True}
 
 
@@ -42,6 +47,8 @@ class GeoLocalizationNode(ThermalNode):
         Parameter("camera_pitch_deg", 0.0, "likewise; 90: straight down from an IMU that lies level", **_TURN),
         Parameter("camera_yaw_deg", 0.0, "likewise", **_TURN),
         Parameter("odom_yaw_deg", 0.0, "heading of the x axis of odom, counter-clockwise from true east", **_TURN),
+        Parameter("sensor_wait_s", 0.3, "a frame waits for so long at most until imu/data and odom of its time have "
+                  "come; 0: it never waits", unit="s", minimum=0.0, maximum=1.0),
         Parameter("min_sigma_m", 1.5, "no fix is said to be better than this, along any axis", unit="m", minimum=0.1,
                   maximum=100.0),
         Parameter("ground_height_m", UNKNOWN_HEIGHT_M, "of the ground above the WGS84 ellipsoid, for the altitude of "
@@ -83,6 +90,8 @@ class GeoLocalizationNode(ThermalNode):
         self._out.gate.min_sigma_m = self.values.min_sigma_m
 
     def activate(self) -> None:
+        # Labellings that wait for readings from after the capture, for the localizer looks between two; and until when.
+        self._held: deque[tuple[SemanticMask, Header, float]] = deque()
         self._out.tables()
         self._out.gate.reset()  # time may have been set back meanwhile
         self.receive("camera_infos", CameraInfo, "thermal/camera_info", qos.CAMERA_IN, self._receive_camera_info)
@@ -92,7 +101,7 @@ class GeoLocalizationNode(ThermalNode):
         self.receive("heights", Range, "altitude", qos.SENSOR_IN, self._receive_height, depth=100, **fast)
         self.receive("priors", NavSatFix, "prior/fix", qos.SENSOR_IN, self._receive_prior, silent_limit_s=None,
                      ordered=False)
-        self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._localize,
+        self.receive("frames", Image, "thermal/image_raw", qos.CAMERA_IN, self._receive_frame,
                      refused=lambda message, reason: self._out.refused(message.header, reason))
 
     def time_set_back(self) -> None:
@@ -135,19 +144,38 @@ class GeoLocalizationNode(ThermalNode):
         self._localizer.set_prior(stamp_ns, x, y, sigma_m or self.values.prior_sigma_m)
         self._out.rough_place = (x, y)
 
-    def _localize(self, message: Image) -> None:
+    def _receive_frame(self, message: Image) -> object:
         frame = convert.message_to_frame(message, self.values.thermal_units, polarity=self.values.polarity)
         mask = self._segmenter.segment(frame)
         self.diagnostics.sample("inference_ms", mask.inference_ms)
         self._out.mask(mask, message.header)
-        # While the network ran, readings from after the capture came: the localizer looks between two.
+        self._held.append((mask, message.header, time.monotonic() + self.values.sensor_wait_s))
+        self._localize_held()
+        return HELD
+
+    def _localize_held(self) -> None:
+        """Localize by the frames whose readings have come, or are waited for no longer; see to the others soon."""
         self.catch_up("camera_infos", "attitudes", "odometry", "heights", "priors")
+        while self._held:
+            mask, header, until_s = self._held[0]
+            if self._intrinsics is not None and (now_s := time.monotonic()) < until_s and \
+                    self._localizer.awaits(mask.stamp_ns, self.values.sensor_wait_s):
+                return self.later("frames", now_s + RETRY_S, self._localize_held)
+            self._held.popleft()
+            try:
+                self._localize(mask, header)
+                self.finish("frames", mask.stamp_ns)
+            except ThermalReidError as error:  # of this frame, which need not be the one that came last
+                self._out.refused(header, str(error))
+                self.diagnostics.refused("frames", str(error))
+
+    def _localize(self, mask: SemanticMask, header: Header) -> None:
         if self._intrinsics is None:
-            result = LocalizationResult(frame.stamp_ns, Verdict.NO_INPUT, "no thermal/camera_info yet")
+            result = LocalizationResult(mask.stamp_ns, Verdict.NO_INPUT, "no thermal/camera_info yet")
         else:
-            self._out.view(self._localizer.view(frame.stamp_ns, self._intrinsics), message.header)
+            self._out.view(self._localizer.view(mask.stamp_ns, self._intrinsics), header)
             result = self._localizer.process(mask, self._intrinsics)
-        self._out.result(result, mask, self._intrinsics, message.header)
+        self._out.result(result, mask, self._intrinsics, header)
         self._last_place.keep(self._localizer.handover())
 
 

@@ -74,7 +74,6 @@ class ProbeSynthesisNode(ThermalNode):
 
     def parameters_changed(self) -> None:
         values, self._hour = self.values, None
-        self._length(values.probe_class.removeprefix(ANY))
         if values.probe_id != self._probe_id:
             self._object.forget_shown()
         self._probe_id, asked = values.probe_id, (values.probe_id, values.probe_class)
@@ -89,6 +88,7 @@ class ProbeSynthesisNode(ThermalNode):
                 self._class_name()
             self._object.read(files, boxes_of(values.box, len(files)) if files else [])
             self._read, self._read_for = wanted, asked
+        self._length(values.probe_class.removeprefix(ANY))
         self._make()
 
     def activate(self) -> None:

@@ -10,6 +10,7 @@ from std_msgs.msg import Header, String
 
 from thermalreid_ros.camera.thermal import FrameError, Polarity, ThermalFrame
 from thermalreid_ros.detection.types import CLASS_NAMES
+from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.msg import DetectionArray, ThermalProbe, Verdict
 from thermalreid_ros.reid.length import told_length
 from thermalreid_ros.reid.loading import load_reidentifier
@@ -52,7 +53,7 @@ class ReidNode(ThermalNode):
             fusion=values.fusion, **model_options(self))
         self._pairs: StampPairing[ThermalFrame, DetectionArray] = StampPairing(hold_ns=HOLD_NS)
         self._header: Header | None = None  # of the newest frame ranked
-        self._file_probe = ("", "", "", None)
+        self._file_probe = ("",)  # what it was asked for by, the file first
         self._out = ReidOutput(self, self._reid)
         for key, value in notes.items():
             self.diagnostics.note(key, value)
@@ -62,20 +63,22 @@ class ReidNode(ThermalNode):
         values = self.values
         self._reid.gallery.max_tracks, self._reid.gallery.max_age_s = values.max_tracks, values.max_track_age_s
         self._reid.visible_only, self._reid.accept_probability = values.visible_only, values.accept_probability
-        length = told_length(values.probe_length_m, values.probe_length_error, values.probe_class)
-        wanted = (values.probe_file, values.probe_units or values.thermal_units, values.probe_class, length)
+        wanted = (values.probe_file, values.probe_units or values.thermal_units, values.probe_class,
+                  values.probe_length_m, values.probe_length_error)
         if wanted != self._file_probe:
             # Another object, whatever comes of its file; else a person's word of it holds on.
             if wanted[0] != self._file_probe[0]:
-                self._reid.remove_probe("probe_file")
-                self._tell_probes()
-                self._file_probe = ("", "", "", None)
-            own = values.probe_units in ("", values.thermal_units)  # a crop of this camera, as it shows heat
-            probe = load_probe(*wanted[:3], "probe_file", length=length, polarity=values.polarity if own else
-                               Polarity.WHITE_HOT) if wanted[0] else None
+                self._remove_file_probe()
+            try:
+                length = told_length(*wanted[3:], values.probe_class)
+                own = values.probe_units in ("", values.thermal_units)  # a crop of this camera, as it shows heat
+                if values.probe_file:
+                    self._add_probe(load_probe(*wanted[:3], "probe_file", length=length, polarity=values.polarity if own
+                                               else Polarity.WHITE_HOT))
+            except ThermalReidError:
+                self._remove_file_probe()  # nobody asks for what it was before
+                raise
             self._file_probe = wanted
-            if probe is not None:
-                self._add_probe(probe)
 
     def activate(self) -> None:
         self.receive("probes", ThermalProbe, "probe/thermal", qos.PROBES_IN,
@@ -107,6 +110,11 @@ class ReidNode(ThermalNode):
                                f"{len(probe.signatures)} image(s), {len(probe.descriptors)} descriptor(s)")
         if self._header is not None:
             self._out.rank(probe.probe_id, self._header)
+
+    def _remove_file_probe(self) -> None:
+        self._reid.remove_probe("probe_file")
+        self._tell_probes()
+        self._file_probe = ("",)
 
     def _tell_probes(self) -> None:
         self._out.forget(self._reid.probe_ids)
