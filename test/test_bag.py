@@ -107,14 +107,14 @@ def test_cut_mcap_is_read_up_to_the_cut(tmp_path: Path, share: float, with_metad
 
 
 def test_damaged_sqlite_is_read_up_to_the_fault(tmp_path: Path):
-    path = write_bag(tmp_path / "bag", messages(30, size=512), {}, storage="sqlite3")
+    path = write_bag(tmp_path / "bag", messages(30, size=512), {"units": "agc8"}, storage="sqlite3")
     storage = path / "bag.db3"
     whole = storage.read_bytes()
     middle = len(whole) // 2 // 4096 * 4096  # a page's border
     storage.write_bytes(whole[:middle] + b"\xff" * (len(whole) - middle))
     with Bag(path) as bag:
         read = list(bag.messages())
-        assert 20 <= len(read) <= 30
+        assert 20 <= len(read) <= 30 and bag.custom == {"units": "agc8"}
         assert bag.damage.startswith(f"{path}: the recording ends early, at message {len(read)} of 60 (")
         assert [bag.decode(m).data for m in read[1::2]] == [f"frame {n}" for n in range(len(read) // 2)]
     storage.write_bytes(whole[:middle])  # shorter than its head says, as a full disk leaves it
@@ -132,6 +132,14 @@ def test_a_single_file_without_its_folder(tmp_path: Path):
         with Bag(lone) as bag:
             assert bag.count == 8 and bag.damage is None
             assert bag.decode(next(bag.messages(["/note"]))).data == "frame 0"
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\udcff"])
+def test_damaged_metadata_is_not_taken_for_a_cut(tmp_path: Path, text: str):
+    path = write_bag(tmp_path / "bag", messages(4), {})
+    (path / "metadata.yaml").write_text(text, errors="surrogateescape")
+    with Bag(path) as bag:
+        assert len(list(bag.messages())) == 8 and bag.damage.startswith(f"{path / 'metadata.yaml'}: damaged (")
 
 
 def test_refusals_are_one_line(tmp_path: Path):

@@ -24,7 +24,7 @@ from thermalreid_ros.evaluation.localization_single import SingleFrames
 from thermalreid_ros.localization.types import LocalizationResult, PositionFix, Verdict
 from thermalreid_ros.maps.classes import CLASS_COUNT
 from thermalreid_ros.maps.store import SemanticMap
-from thermalreid_ros.ros.bag import Bag, message_types
+from thermalreid_ros.ros.bag import Bag, message_types, write_bag
 
 FLY = ["world", "fly", "--map", str(MAP), "--seed", "4", "--seconds", "3", "--rate", "2", "--size", "400", "--centre",
        f"{CENTRE[0]},{CENTRE[1]}", "--image-size", "128x96", "--probes", "1", "--altitude", "80", "--depression", "60",
@@ -148,6 +148,23 @@ def test_a_topic_on_which_nothing_was_said_is_named(recording, town, tmp_path, t
             writer.write(topics[message.topic], message.stamp_ns, message.data)
     with pytest.raises(FlightInputError, match=f"no message on {topic}; record"):
         Flight(tmp_path / "bag", town)
+
+
+@pytest.mark.parametrize("command", [["target"], ["localization", "--semantics", "true", "--label-errors", "0.1",
+                                                  "--single-frame-every", "0"]])
+def test_a_recording_that_was_cut_is_measured_and_told(recording, tmp_path, capsys, command):
+    with Bag(recording) as bag:
+        messages = [(message.topic, message.stamp_ns, bag.decode(message)) for message in bag.messages()]
+        while messages[-1][0] != "/truth/semantics/compressed":  # the true pose at the last frame is lost
+            messages.pop()
+        file = write_bag(tmp_path / "bag", messages, bag.custom) / "bag.mcap"
+    file.write_bytes(file.read_bytes()[:-20])
+    told = f"{tmp_path / 'bag'}: the recording ends early, at message {len(messages)} of {len(messages)} ("
+    assert main(["evaluate", *command, "--bag", str(tmp_path / "bag"), "--map", str(MAP), "--json",
+                 str(tmp_path / "f.json")]) == 0
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures["damage"].startswith(told) and told in capsys.readouterr().out
+    assert figures["frames_without_truth"] == 1 and figures.get("frames", 5) == 5
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, wait_until
 from thermalreid_ros.cli import main
+from thermalreid_ros.cli.replay import summary
 from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.evaluation import replay as replay_module
 from thermalreid_ros.evaluation.recording import Truth
@@ -114,8 +115,9 @@ def test_missed_objects_and_false_alarms_lower_the_figures(tmp_path: Path):
 def test_what_cannot_be_measured_is_null_with_its_reason(tmp_path: Path):
     replay = made_up_replay(tmp_path)
     replay.truth = Truth({}, {}, {})
-    replay.probe = None
+    replay.probe, replay.damage = None, "bag: the recording ends early"
     figures = replay.figures()
+    assert figures["damage"] == replay.damage and summary(figures).endswith(f"\n{replay.damage}")
     assert figures["map50"] is None and figures["reid_r1"] is None
     assert figures["reasons"] == {"map50": "the recording holds no annotated objects", "reid_r1": "no probe was given",
                                   "fix_median_m": "no map was given", "target_median_m": "no probe was given"}

@@ -26,6 +26,7 @@ def _run(args: argparse.Namespace) -> int:
     from thermalreid_ros.cli.progress import progress
     from thermalreid_ros.detection.detector import Detector
     from thermalreid_ros.engine import load_engine
+    from thermalreid_ros.evaluation.flight_input import damage_of
     from thermalreid_ros.evaluation.localization_runs import maps_by_name
     from thermalreid_ros.evaluation.targets import place_objects, target_figures
     from thermalreid_ros.localization.segmenter import Segmenter
@@ -38,10 +39,13 @@ def _run(args: argparse.Namespace) -> int:
     for bag in args.bags:
         with SemanticMap.open(map_of(bag)) as semantic_map:
             flights.append(place_objects(bag, semantic_map, detector, segmenter, progress))
+        if flights[-1].damage:
+            print(flights[-1].damage)
     figures = target_figures(flights)
     columns = ("median_m", "p95_m", "ellipse95", "nees", "sights")
     rows = [(f"{name}, {kind.replace('_', ' ')}", row) for kind, of in figures.items()
             for name, row in (*of["flights"].items(), ("all", of))]
     print(table(["", *columns], [[name, *(row[key] for key in columns)] for name, row in rows]))
-    write_json(args.json, {**figures, "detector": args.model, "segmenter": args.segmenter})
+    write_json(args.json, {**figures, "damage": damage_of(flights), "frames_without_truth": sum(
+        flight.frames_without_truth for flight in flights), "detector": args.model, "segmenter": args.segmenter})
     return 0

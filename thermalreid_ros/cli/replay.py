@@ -92,7 +92,7 @@ def summary(figures: dict[str, Any]) -> str:
             *([key.replace("_", " "), figures[key]] for key in PLACE_KEYS if key in figures),
             *([f"frames {verdict.replace('_', ' ')}", count] for verdict, count in figures.get("verdicts", {}).items())]
     notes = "".join(f"\n{key}: {reason}" for key, reason in figures["reasons"].items())
-    return table(["", "value"], rows) + notes
+    return table(["", "value"], rows) + notes + (f"\n{figures['damage']}" if figures["damage"] else "")
 
 
 def command(args: argparse.Namespace) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class Flight:
 
     stamps_ns: int64 (F,), of the frames of which the truth is known. truth_m: float64 (F, 2), the camera's place then.
     truth_poses: {stamp: (z above the world's zero, rotation as Pose.rotation)}. convergence_rad: of the grid there.
+    frames_without_truth: that events left out so far. damage: as Bag has it.
     prior_error_m: replaces the recorded prior by the truth with an error that is constant for the flight, of that
     standard deviation on each axis, drawn from seed and the recording's own name, map and seed.
     Raises ThermalReidError.
@@ -104,10 +105,11 @@ class Flight:
         self._frames = self._picture_topic(FRAMES)
         needed = (CAMERA, ATTITUDE, ODOMETRY, PRIOR, ALTITUDE, TRUE_FIX)
         if missing := [topic for topic in needed if topic not in bag.topics]:
-            raise FlightInputError(f"{bag.path}: no {', '.join(missing)}: not the recording of a flight; make one with "
-                                   "thermalreid world fly")
+            raise FlightInputError(f"{bag.damage or bag.path}: no {', '.join(missing)}: not the recording of a flight; "
+                                   "make one with thermalreid world fly")
         if silent := [topic for topic in (self._frames, *needed) if self._first(topic) is None]:
-            raise FlightInputError(f"{bag.path}: no message on {', '.join(silent)}; record the flight again")
+            raise FlightInputError(f"{bag.damage or bag.path}: no message on {', '.join(silent)}; record the flight "
+                                   "again")
         self.custom, self.units = bag.custom, read_units(bag) or "centikelvin"
         info = bag.decode(self._first(CAMERA))
         self.intrinsics = Intrinsics.from_k(info.width, info.height, info.k)
@@ -121,6 +123,7 @@ class Flight:
         self.convergence_rad = self._map.grid.convergence_rad(*self.truth_m[0])
         self.truth_poses = {stamp_of(message): (message.pose.position.z, rotation_of(_xyzw(message.pose.orientation)))
                             for message in map(bag.decode, bag.messages([TRUE_POSE]))}
+        self.frames_without_truth = 0
         self._prior = None
         if prior_error_m is not None:
             name = crc32(json.dumps([self.name, self.custom.get("map", ""), self.custom.get("seed", "")]).encode())
@@ -137,6 +140,10 @@ class Flight:
         self.close()
 
     @property
+    def damage(self) -> str | None:
+        return self._bag.damage
+
+    @property
     def seconds(self) -> np.ndarray:
         """Of stamps_ns, since the first."""
         return (self.stamps_ns - self.stamps_ns[0]) / 1e9
@@ -151,7 +158,8 @@ class Flight:
         return bool(west <= true[0] < east and south <= true[1] < north)
 
     def events(self, *, labels: bool = False) -> Iterator[Event]:
-        """All that the vehicle senses. labels: frames come as their true labelling, not as pictures."""
+        """All that the vehicle senses, without frames whose true place or, where others' is known, pose is not, as the
+        last ones of a recording that was cut. labels: frames come as their true labelling, not as pictures."""
         pictures = self._picture_topic(TRUE_LABELS) if labels else self._frames
         waiting: deque[FrameEvent] = deque()
         attitude_ns = 0
@@ -164,6 +172,10 @@ class Flight:
                 attitude_ns = message.stamp_ns
             content = self._bag.decode(message)
             if message.topic == pictures:
+                stamp_ns = stamp_of(content)
+                if stamp_ns > self.stamps_ns[-1] or self.truth_poses and stamp_ns not in self.truth_poses:
+                    self.frames_without_truth += 1
+                    continue
                 waiting.append(self._frame(content, labels))
             else:
                 yield self._sensed(message.topic, content)
@@ -222,6 +234,11 @@ class Flight:
     def _miss_km(self) -> float:
         low, high = np.array(self._map.bounds[:2]), np.array(self._map.bounds[2:])
         return float(np.linalg.norm(self.truth_m[0] - np.clip(self.truth_m[0], low, high))) / 1000.0
+
+
+def damage_of(flights: Iterable[Any]) -> str | None:
+    """What is damaged in the recordings of all of them, by their own `damage`; None where all are whole."""
+    return "; ".join(flight.damage for flight in flights if flight.damage) or None
 
 
 def stamp_of(message: Any) -> int:

@@ -27,7 +27,7 @@ import numpy as np
 from thermalreid_ros.camera.geometry import Intrinsics
 from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.evaluation.flight_input import (AltitudeEvent, AttitudeEvent, Event, Flight, FlightInputError,
-                                                     FrameEvent, OdometryEvent, PriorEvent)
+                                                     FrameEvent, OdometryEvent, PriorEvent, damage_of)
 from thermalreid_ros.localization.ground import ground_offsets
 from thermalreid_ros.localization.localizer import Localizer
 from thermalreid_ros.localization.segmenter import Segmenter
@@ -136,7 +136,8 @@ class View:
 @dataclass(frozen=True, eq=False)
 class FlightRun:
     """The filter over one flight. odometry_m: float64 (F, 2), where odometry alone, begun at the true place, has the
-    camera at each outcome. prior_m: the first prior. views: some of the frames."""
+    camera at each outcome. prior_m: the first prior. views: some of the frames. frames_without_truth, damage: as Flight
+    has them."""
 
     name: str
     outcomes: tuple[FrameOutcome, ...]
@@ -144,6 +145,8 @@ class FlightRun:
     prior_m: np.ndarray
     prior_sigma_m: float
     views: tuple[View, ...] = ()
+    frames_without_truth: int = 0
+    damage: str | None = None
 
     @property
     def fixes(self) -> list[FrameOutcome]:
@@ -173,9 +176,12 @@ def run_filter(flight: Flight, localizer: Localizer, labelling: Labelling,
             prior = prior or event
         else:
             (attitude if isinstance(event, AttitudeEvent) else altitude).append(event)
+    if not outcomes:
+        raise FlightInputError("there is no frame of which the true place is known; record the flight again")
     stamps = [outcome.result.stamp_ns for outcome in outcomes]
     return FlightRun(flight.name, tuple(outcomes), dead_reckoning(flight, np.array(odometry), stamps),
-                     np.array([prior.x, prior.y]), prior.sigma_m, tuple(views))
+                     np.array([prior.x, prior.y]), prior.sigma_m, tuple(views), flight.frames_without_truth,
+                     flight.damage)
 
 
 def _nearest(events: Iterable[Event], frame: FrameEvent) -> Any:
@@ -236,7 +242,7 @@ def flight_figures(run: FlightRun) -> dict[str, Any]:
     near = next((outcome.seconds for outcome in fixes if outcome.distance_m <= NEAR_M), None)
     false_locks = sum(outcome.distance_m > FALSE_LOCK_M for outcome in fixes)
     return {
-        "flight": run.name,
+        "flight": run.name, "damage": run.damage, "frames_without_truth": run.frames_without_truth,
         **error_figures([outcome.distance_m for outcome in fixes]),
         "fixes": len(fixes), "frames": len(run.outcomes), "rejected": len(run.outcomes) - len(fixes),
         "seconds_to_first_fix": fixes[0].seconds if fixes else None,
@@ -260,6 +266,7 @@ def pooled_figures(runs: Sequence[FlightRun]) -> dict[str, Any]:
     first = [f["seconds_to_first_fix"] for f in each if f["seconds_to_first_fix"] is not None]
     verdicts = sum((Counter(f["verdicts"]) for f in each), Counter())
     return {
+        "damage": damage_of(runs), "frames_without_truth": sum(run.frames_without_truth for run in runs),
         **error_figures([outcome.distance_m for outcome in fixes]),
         "fixes": len(fixes), "frames": len(outcomes), "rejected": len(outcomes) - len(fixes),
         "seconds_to_first_fix": float(np.median(first)) if first else None,

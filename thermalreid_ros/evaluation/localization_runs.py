@@ -98,12 +98,13 @@ class LocalizationRuns:
     def line(run: FlightRun) -> str:
         """A flight in one line."""
         f = flight_figures(run)
+        damage = f"; {run.damage}" if run.damage else ""
         if not f["fixes"]:
             reason = next(iter(f["reasons"]), "no frames")
-            return f"no fix in {f['frames']} frames: {reason}"
+            return f"no fix in {f['frames']} frames: {reason}{damage}"
         return (f"{f['fixes']} fixes in {f['frames']} frames from {f['seconds_to_first_fix']:.0f} s on, median "
                 f"{f['median_m']:.1f} m, 95 % {f['p95_m']:.1f} m"
-                + (f", FALSE LOCK in {f['false_locks']} frames" if f["false_locks"] else ""))
+                + (f", FALSE LOCK in {f['false_locks']} frames" if f["false_locks"] else "") + damage)
 
     @staticmethod
     def rows(figures: dict[str, Any]) -> list[list[Any]]:

@@ -110,7 +110,8 @@ class Replay:
     """What a replay gave. frames: by rising stamp, those that the recorder saw in any topic. map: its file, None where
     nothing was localized. places, targets: by the stamp of the frame. thermal_probes: float32 (h, w), degrees Celsius,
     those that were made of a photograph. memory: by process, see replay_load. loops: how often the recording was
-    played; stamps go on from one to the next by period_ns, here and in truth. own: as replay_probe.own_card has it."""
+    played; stamps go on from one to the next by period_ns, here and in truth. own: as replay_probe.own_card has it.
+    damage: as Bag has it."""
 
     bag: Path
     probe: Path | None
@@ -133,6 +134,7 @@ class Replay:
     loops: int = 1
     period_ns: int = 0
     own: dict[str, Any] | None = None
+    damage: str | None = None
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -163,6 +165,7 @@ class Replay:
         nodes = node_figures(self.diagnostics, self.frames_in)
         reasons: dict[str, str] = {}
         figures = {
+            "damage": self.damage,
             "frames_in": self.frames_in,
             "frames_detected": len(detected),
             "frames_dropped": self.dropped,
@@ -322,7 +325,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         frames_topic = frame_topic(bag)
         stamps_ns = [message.stamp_ns for message in bag.messages([frames_topic])]
         if not stamps_ns:
-            raise ReplayError(f"{bag.path}: holds no message of {frames_topic}; record the flight again")
+            raise ReplayError(f"{bag.damage or bag.path}: holds no message of {frames_topic}; record the flight again")
         frames_in, lead_s = len(stamps_ns), (stamps_ns[0] - bag.start_ns) / 1e9
         topics = sorted(bag.topics)
         # Other cameras' pictures, and the same ones compressed: nobody listens to them.
@@ -330,6 +333,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
                   and "truth" not in topic.split("/")]
         truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
         units = None if own_parameters else read_units(bag)
+        damage = bag.damage
         passes = Passes(bag.end_ns - bag.start_ns + PAUSE_NS if loops > 1 else 0)
     # A recording may say what its pixels mean; whoever gives parameters knows better.
     common = {} if units is None else {"thermal_units": units}
@@ -345,7 +349,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {},
                     repeated(truth, loops, passes.period_ns), custom, map=None if map_path is None else Path(map_path),
                     loops=loops, period_ns=passes.period_ns,
-                    own=own_card(bag_file, None if probe is None else Path(probe), custom))
+                    own=own_card(bag_file, None if probe is None else Path(probe), custom), damage=damage)
     arguments = {}
     if detect:
         arguments["detection"] = common | {

@@ -17,7 +17,7 @@ from thermalreid_ros.camera.geometry import LocalGrid
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.evaluation.boxes import MATCH_IOU, iou
-from thermalreid_ros.evaluation.flight_input import Flight, FrameEvent, stamp_of
+from thermalreid_ros.evaluation.flight_input import TRUE_POSE, Flight, FlightInputError, FrameEvent, stamp_of
 from thermalreid_ros.evaluation.localization import CHI2_95, PredictedLabels, feed
 from thermalreid_ros.localization.localizer import Localizer
 from thermalreid_ros.localization.pose import pose_covariance
@@ -45,11 +45,14 @@ class Placed:
 
 @dataclass(eq=False)
 class Placements:
-    """Of one flight, by TRUE and LOCALIZED. shown: sights of objects that a detector should find."""
+    """Of one flight, by TRUE and LOCALIZED. shown: sights of objects that a detector should find. frames_without_truth,
+    damage: as Flight has them."""
 
     name: str
     shown: int = 0
     placed: dict[str, list[Placed]] = field(default_factory=lambda: {TRUE: [], LOCALIZED: []})
+    frames_without_truth: int = 0
+    damage: str | None = None
 
 
 def place_objects(path: Path, semantic_map: SemanticMap, detector: Detector, segmenter: Segmenter,
@@ -57,6 +60,8 @@ def place_objects(path: Path, semantic_map: SemanticMap, detector: Detector, seg
     """Detect and place the objects of a flight's recording. progress: cli.progress.progress or like it. Raises
     FlightInputError and BagError."""
     with Flight(path, semantic_map) as flight:
+        if not flight.truth_poses:
+            raise FlightInputError(f"{flight.damage or path}: no message on {TRUE_POSE}; record the flight again")
         bar = iter(progress(range(len(flight.stamps_ns)), description=flight.name, unit="frame"))
         labelling = PredictedLabels(segmenter, flight.units)
         placed = _place(flight, _truth(path, semantic_map.grid), detector,
@@ -93,6 +98,7 @@ def _place(flight: Flight, truth: dict[int, list[_Shown]], detector: Detector, l
                     continue
                 result.placed[kind].append(_placed(tracks[kind], item, seen, pose))
         frame_done()
+    result.frames_without_truth, result.damage = flight.frames_without_truth, flight.damage
     return result
 
 

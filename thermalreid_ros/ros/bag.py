@@ -44,8 +44,8 @@ class Bag:
     """A recording opened for reading: a rosbag2 folder, or one .mcap or .db3 file.
 
     A recording whose recorder died has no metadata.yaml and ends within a record. All that is whole in it is
-    read all the same; `damage` says so in one line, from the start where the fault is seen on opening, else
-    once `messages` has come to it.
+    read all the same; `damage` says so in one line, and of damaged metadata, from the start where the fault is
+    seen on opening, else once `messages` has come to it.
 
     topics: type name of each topic. latched: those that every recorded publisher offered to latecomers.
     count: messages in all, start_ns and end_ns: first and last stamp.
@@ -176,7 +176,11 @@ class Bag:
         if not self.count:
             raise BagError(f"{self.path}: nothing in this recording can be read ({_line(error)}); "
                            "record or copy it again")
-        expected = _expected_count(self.path)
+        expected, self.custom = _noted(self.path)
+        if expected is None and self.path.is_dir() and (self.path / "metadata.yaml").exists():
+            self.damage = (f"{self.path / 'metadata.yaml'}: damaged ({_line(error)}), so that what it says of units "
+                           "and the like is not known; what is whole in the recording is read")
+            return
         self.damage = (f"{self.path}: the recording ends early, at message {self.count}"
                        f"{f' of {expected}' if expected else ''} ({_line(error)}); what comes before is read")
 
@@ -267,11 +271,12 @@ def _definition_format(encoding: str) -> MessageDefinitionFormat:
     return MessageDefinitionFormat.MSG if encoding == "ros2msg" else MessageDefinitionFormat.IDL
 
 
-def _expected_count(path: Path) -> int | None:
-    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-        text = (path / "metadata.yaml").read_text()
-        return int(yaml.safe_load(text)["rosbag2_bagfile_information"]["message_count"])
-    return None
+def _noted(path: Path) -> tuple[int | None, dict[str, str]]:
+    """The number of messages and the recorder's own entries by metadata.yaml; None and nothing where it is no help."""
+    with suppress(OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        noted = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+        return int(noted["message_count"]), dict(noted.get("custom_data") or {})
+    return None, {}
 
 
 def _line(error: Exception) -> str:
