@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from rasterio.windows import Window
 from shapely import Point, Polygon, STRtree
 
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA, SemanticClass
+from thermalreid_ros.maps.classes import NO_DATA, SemanticClass
 from thermalreid_ros.maps.features import Features, features_path, write_features
 from thermalreid_ros.maps.osm import read_osm
 from thermalreid_ros.maps.store import ATTRIBUTION, CLASS_TABLE, FORMAT
@@ -60,7 +59,6 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
     if max(grid.width, grid.height) > _WIDEST_PX:
         raise MapBuildError(f"{map_path}: {grid.width} x {grid.height} px at {resolution_m:g} m; a map is at most "
                             f"{_WIDEST_PX} px wide and high: choose a coarser resolution or a smaller bbox")
-    counts = np.zeros(256, np.int64)
     try:
         with tempfile.TemporaryDirectory(dir=map_path.absolute().parent, prefix=f".{map_path.name}.") as folder:
             plain, cog = Path(folder) / "plain.tif", Path(folder) / "map.tif"
@@ -73,12 +71,9 @@ def build_map(osm_path: str | Path, map_path: str | Path, *, bbox: tuple[float, 
                 raster.descriptions = ("class", "building height in metres")
                 for number, window in enumerate(windows):
                     progress("drawing", 0.1 + 0.5 * number / len(windows))
-                    bands = painter.draw(grid, window)
-                    raster.write(np.stack(bands), window=window)
-                    counts += np.bincount(bands[0].ravel(), minlength=256)
+                    raster.write(np.stack(painter.draw(grid, window)), window=window)
                 raster.update_tags(FORMAT=FORMAT, CLASSES=CLASS_TABLE, ATTRIBUTION=ATTRIBUTION,
-                                   OSM_TIMESTAMP=data.timestamp, SOFTWARE="thermalreid map build",
-                                   PIXELS=json.dumps(dict(zip(CLASS_NAMES, counts.tolist()))))
+                                   OSM_TIMESTAMP=data.timestamp, SOFTWARE="thermalreid map build")
             progress("writing", 0.6)
             rasterio.shutil.copy(plain, cog, **_COG)
             try:

@@ -22,12 +22,13 @@ from rasterio.windows import Window
 
 from thermalreid_ros.camera.geometry import LocalGrid
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA
+from thermalreid_ros.maps.classes import CLASS_COUNT, CLASS_NAMES, NO_DATA
 
 FORMAT = "thermalreid semantic map 1"
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL 1.0, https://www.openstreetmap.org/copyright"
 CLASS_TABLE = json.dumps(dict(enumerate(CLASS_NAMES)))
 _CLASSES, _HEIGHTS = 1, 2  # bands
+_BLOCK_PX = 512  # as the file has them; one that was saved again may have others, or strips of one row
 
 
 class MapError(ThermalReidError):
@@ -49,7 +50,6 @@ class SemanticMap:
         self.width_px, self.height_px = base.width, base.height
         self.osm_timestamp: str = tags.get("OSM_TIMESTAMP", "")
         self.attribution: str = tags.get("ATTRIBUTION", "")
-        self.pixel_counts: dict[str, int] = json.loads(tags["PIXELS"])
         self._levels = levels
         self._blocks: OrderedDict[tuple[int, int, int, int], np.ndarray] = OrderedDict()
         self._cache_blocks = cache_blocks
@@ -68,15 +68,13 @@ class SemanticMap:
             with warnings.catch_warnings():  # a picture without a place on earth is refused below, in our words
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 base = rasterio.open(path)
-            if base.tags().get("FORMAT") != FORMAT or "PIXELS" not in base.tags():
+            if base.tags().get("FORMAT") != FORMAT:
                 raise MapError(f"{path}: a picture, not a semantic map of this program; {remedy}")
             if base.tags().get("CLASSES") != CLASS_TABLE:
                 raise MapError(f"{path}: its class table {base.tags().get('CLASSES')} is not {CLASS_TABLE}; {remedy}")
             if base.count != 2 or set(base.dtypes) != {"uint8"} or not _is_upright_utm(base):
                 raise MapError(f"{path}: its bands or its grid have been changed since it was built; a map lies north "
                                f"up in a UTM zone, its pixels square; {remedy}")
-            if not _are_counts(base.tags()["PIXELS"]):
-                raise MapError(f"{path}: its counts of pixels have been changed since it was built; {remedy}")
             levels = [base, *(rasterio.open(path, overview_level=i) for i in range(len(base.overviews(1))))]
             base.read(window=Window(base.width - 1, base.height - 1, 1, 1))  # what a file cut short lacks
         except (RasterioError, OSError):
@@ -92,6 +90,16 @@ class SemanticMap:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    @cached_property
+    def pixel_counts(self) -> dict[str, int]:
+        """Of each class, counted: a part cut out of a map keeps the notes of the whole."""
+        counts = np.zeros(CLASS_COUNT, np.int64)
+        for row in range(-(-self.height_px // _BLOCK_PX)):
+            for column in range(-(-self.width_px // _BLOCK_PX)):
+                block = self._block(_CLASSES, 0, row, column)
+                counts += np.bincount(block[block != NO_DATA], minlength=CLASS_COUNT)
+        return dict(zip(CLASS_NAMES, counts.tolist()))
 
     @property
     def shares(self) -> dict[str, float]:
@@ -173,8 +181,7 @@ class SemanticMap:
 
     def _region(self, band: int, index: int, left: int, top: int, right: int, bottom: int) -> np.ndarray:
         """A level's pixels [top, bottom) x [left, right), which may reach one pixel out of it."""
-        level = self._levels[index]
-        step = level.block_shapes[0][0]
+        level, step = self._levels[index], _BLOCK_PX
         region = np.full((bottom - top, right - left), _outside(band), np.uint8)
         for row in range(max(top, 0) // step, -(-min(bottom, level.height) // step)):
             for column in range(max(left, 0) // step, -(-min(right, level.width) // step)):
@@ -192,14 +199,16 @@ class SemanticMap:
         if block is not None:
             self._blocks.move_to_end(key)
             return block
-        level = self._levels[index]
-        step = level.block_shapes[0][0]
+        level, step = self._levels[index], _BLOCK_PX
         window = Window(column * step, row * step, min(step, level.width - column * step),
                         min(step, level.height - row * step))
         try:
             block = level.read(band, window=window)
         except RasterioError:
             raise self._broken() from None
+        if band == _CLASSES and (unknown := (block >= CLASS_COUNT) & (block != NO_DATA)).any():
+            raise MapError(f"{self.path}: holds pixels of the value {block[unknown][0]}, which is no class; make one "
+                           "with: thermalreid map build")
         self._blocks[key] = block
         if len(self._blocks) > self._cache_blocks:
             self._blocks.popitem(last=False)
@@ -215,7 +224,7 @@ class SemanticMap:
         inside = (column >= 0) & (column < self.width_px) & (row >= 0) & (row < self.height_px)
         values = np.full(x.size, _outside(band), np.uint8)
         column, row = column[inside].astype(int), row[inside].astype(int)
-        step = self._levels[0].block_shapes[0][0]
+        step = _BLOCK_PX
         found = np.empty(len(row), np.uint8)
         numbers = row // step * (self.width_px // step + 1) + column // step
         order = np.argsort(numbers, kind="stable")
@@ -233,15 +242,6 @@ def _is_upright_utm(raster: rasterio.DatasetReader) -> bool:
     zone = (raster.crs and raster.crs.to_epsg() or 0) - 32600
     step = raster.transform
     return zone in (*range(1, 61), *range(101, 161)) and step.b == step.d == 0.0 and step.a == -step.e > 0.0
-
-
-def _are_counts(text: str) -> bool:
-    try:
-        counts = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(counts, dict) and set(counts) == set(CLASS_NAMES) and all(
-        isinstance(count, int) for count in counts.values())
 
 
 def _outside(band: int) -> int:
