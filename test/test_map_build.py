@@ -435,6 +435,7 @@ def test_a_build_that_is_terminated_leaves_nothing(tmp_path):
     ("noise.osm.pbf", b"\x12\x91\xff" * 99, "broken"),
     ("nothing.osm", b"<osm version='0.6'></osm>", "no nodes"),
     ("point.osm", b"<osm version='0.6'><node id='1' lat='48.4' lon='15.6' version='1'/></osm>", "no area"),
+    ("far.osm", b"<osm version='0.6'><node id='1' lat='999' lon='15.6' version='1'/></osm>", "broken"),
     ("meridian.osm", b"<osm version='0.6'><node id='1' lat='-17' lon='179.995' version='1'/><node id='2' lat='-16.99' "
                      b"lon='-179.995' version='1'/></osm>", "180th meridian"),
     ("pole.osm", b"<osm version='0.6'><bounds minlat='85.4' minlon='15.6' maxlat='85.41' maxlon='15.61'/></osm>",

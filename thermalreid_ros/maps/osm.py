@@ -114,7 +114,7 @@ def read_osm(path: str | Path, bbox: tuple[float, float, float, float] | None = 
         raw = _read(path, region, reach, progress)
         if not (raw.areas or raw.lines or raw.trees or raw.coastlines) and not any(_pass(path, osmium.osm.NODE)):
             raise OsmError(f"{path}: tells of an area, but holds no nodes; export it again, with its data")
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, osmium.InvalidLocationError) as error:
         if isinstance(error, ThermalReidError):
             raise
         detail = " ".join(str(error).split())
