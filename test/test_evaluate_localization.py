@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,6 +166,25 @@ def test_a_recording_that_was_cut_is_measured_and_told(recording, tmp_path, caps
     figures = json.loads((tmp_path / "f.json").read_text())
     assert figures["damage"].startswith(told) and told in capsys.readouterr().out
     assert figures["frames_without_truth"] == 1 and figures.get("frames", 5) == 5
+
+
+@pytest.mark.parametrize("topic, change, words", [
+    ("/prior/fix", {"latitude": np.nan}, r"a prior of \(nan"),
+    ("/thermal/camera_info", {"k": np.zeros(9)}, "focal lengths")])
+def test_what_is_wrong_in_a_recording_names_it(recording, tmp_path, capsys, topic, change, words):
+    with Bag(recording) as bag:
+        messages = [(message.topic, message.stamp_ns, bag.decode(message)) for message in bag.messages()]
+    path = write_bag(tmp_path / "bag", [(name, stamp_ns, replace(message, **change) if name == topic else message)
+                                        for name, stamp_ns, message in messages], {"units": "agc8"})
+    for command in (["target"], ["localization", "--semantics", "true"]):
+        assert main(["evaluate", *command, "--bag", str(path), "--map", str(MAP)]) == 2
+        assert re.match(f"thermalreid: {path}: .*{words}", capsys.readouterr().err.splitlines()[-1])
+
+
+def test_units_that_are_not_known_are_said(recording, town):
+    with pytest.raises(FlightInputError, match="no units in metadata.yaml: its.*give the folder"), \
+            Flight(recording / "bag.mcap", town) as flight:
+        next(flight.frames())
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------

@@ -403,5 +403,7 @@ def test_the_camera_s_frames_are_told_from_other_pictures(tmp_path):
     path = write_bag(tmp_path / "flight", [(topic, 1, image) for topic in topics], {})
     with Bag(path) as bag:
         assert frame_topic(bag) == "/thermal/image_raw"
-    with Bag(write_bag(tmp_path / "headers", [("/h", 1, header)], {})) as bag, pytest.raises(ReplayError, match="/h"):
-        frame_topic(bag)
+    for topic, message in (("/h", header), ("/truth/semantics", image)):
+        with Bag(write_bag(tmp_path / topic[1:2], [(topic, 1, message)], {})) as bag, \
+                pytest.raises(ReplayError, match=f"holds no images.*{topic}"):
+            frame_topic(bag)

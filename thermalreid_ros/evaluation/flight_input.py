@@ -87,7 +87,7 @@ class Flight:
     frames_without_truth: that events left out so far. damage: as Bag has it.
     prior_error_m: replaces the recorded prior by the truth with an error that is constant for the flight, of that
     standard deviation on each axis, drawn from seed and the recording's own name, map and seed.
-    Raises ThermalReidError.
+    Raises ThermalReidError that names the recording; so do those raised within `with`.
     """
 
     def __init__(self, path: str | Path, semantic_map: SemanticMap, *, prior_error_m: float | None = None,
@@ -95,8 +95,8 @@ class Flight:
         self._map, self._bag = semantic_map, Bag(path)
         try:
             self._read_truth(prior_error_m, seed)
-        except BaseException:
-            self._bag.close()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
 
     def _read_truth(self, prior_error_m: float | None, seed: int) -> None:
@@ -136,8 +136,10 @@ class Flight:
     def __enter__(self) -> Flight:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        if isinstance(error, ThermalReidError) and str(self._bag.path) not in str(error):
+            raise FlightInputError(f"{self._bag.path}: {error}") from None
 
     @property
     def damage(self) -> str | None:
@@ -219,6 +221,10 @@ class Flight:
                 return FrameEvent(stamp_ns, None, np.ascontiguousarray(pixels))
             return FrameEvent(stamp_ns, make_frame(pixels, encoding, self.units, stamp_ns, content.header.frame_id))
         except FrameError as error:
+            if "units" not in self.custom:
+                raise FlightInputError(f"{self._bag.damage or f'{self._bag.path}: no units in metadata.yaml'}: its "
+                                       f"frames cannot be in {self.units}; give the folder that holds the "
+                                       "metadata.yaml recorded with it") from None
             raise FlightInputError(f"{self._bag.path}: the frame of {stamp_ns} ns: {error}") from None
 
     def _picture_topic(self, topic: str) -> str:

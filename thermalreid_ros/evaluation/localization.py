@@ -75,8 +75,8 @@ class TrueLabels:
 
     def __init__(self, flight: Flight, errors: float = 0.0, seed: int = 0):
         if errors > 0.0 and not flight.truth_poses:
-            raise FlightInputError(f"{flight.name}: without /truth/pose no label can be wrong in a fixed place; leave "
-                                   "out --label-errors")
+            raise FlightInputError("without /truth/pose no label can be wrong in a fixed place; leave out "
+                                   "--label-errors")
         self._flight, self._errors, self._seed = flight, errors, seed
         other = errors / (CLASS_COUNT - 1)
         self.confusion = np.full((CLASS_COUNT, CLASS_COUNT), other) + (1.0 - errors - other) * np.eye(CLASS_COUNT)

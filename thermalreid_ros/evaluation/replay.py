@@ -446,11 +446,12 @@ def _renamed(frames_topic: str, topics: Sequence[str]) -> list[str]:
 
 
 def frame_topic(bag: Bag) -> str:
-    """The topic of the thermal camera's frames: thermal/image_raw, if need be compressed, else the first one of images.
-    ReplayError where the recording holds none."""
-    topics = [topic for topic, type_name in bag.topics.items() if type_name in IMAGE_TYPES]
+    """The topic of the thermal camera's frames: thermal/image_raw, if need be compressed, else the first one of images
+    that is no truth. ReplayError where the recording holds none."""
+    topics = [topic for topic, type_name in bag.topics.items()
+              if type_name in IMAGE_TYPES and "truth" not in topic.split("/")]
     if not topics:
-        raise ReplayError(f"{bag.path}: holds no images; its topics are {', '.join(sorted(bag.topics))}")
+        raise ReplayError(f"{bag.damage or bag.path}: holds no images; its topics are {', '.join(sorted(bag.topics))}")
     return next((topic for topic in (FRAME_TOPIC.removesuffix("/compressed"), FRAME_TOPIC) if topic in topics),
                 topics[0])
 
