@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from small_town import MAP
 from thermalreid_ros.cli import main
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.results import PARTS, ResultsPlan, Step, run_steps, write_results
@@ -23,7 +24,7 @@ from thermalreid_ros.evaluation.results import PARTS, ResultsPlan, Step, run_ste
 def plan(tmp_path: Path) -> ResultsPlan:
     maps = tmp_path / "one.tif", tmp_path / "two.tif"
     for path in maps:
-        path.touch()
+        path.symlink_to(MAP)
     return ResultsPlan(maps, tmp_path / "out", images=20, flights=5, simulated=4, identities=16, seed=3)
 
 
@@ -59,7 +60,8 @@ def test_flights_alternate_between_day_and_night_and_between_towns(plan: Results
 
 def test_what_is_done_is_not_done_again_and_failures_do_not_end_the_rest(tmp_path: Path):
     def step(name: str) -> Step:
-        return Step("reid", name, (name,), tmp_path / name)
+        return Step("reid", name, (name, "--set" if name == "on it" else "--out", str(tmp_path / "set")),
+                    tmp_path / name)
 
     (tmp_path / "done").touch()
     started, said = [], []
@@ -68,10 +70,10 @@ def test_what_is_done_is_not_done_again_and_failures_do_not_end_the_rest(tmp_pat
         started.append(one.title)
         return 2 if one.title == "broken" else 0
 
-    failed = run_steps([step("done"), step("broken"), step("fresh"), step("fresh")], start, said.append)
-    assert started == ["broken", "fresh"]  # what two parts need is made once
-    assert failed == ["reid, broken: ended with exit code 2"]
-    assert said == ["[2/4] reid: broken", failed[0], "[3/4] reid: fresh"]
+    failed = run_steps([step("done"), step("fresh"), step("broken"), step("on it"), step("fresh")], start, said.append)
+    assert started == ["fresh", "broken"]  # what two parts need is made once
+    assert failed == ["reid, broken: ended with exit code 2", "reid, on it: what it needs could not be made"]
+    assert said == ["[2/5] reid: fresh", "[3/5] reid: broken", failed[0], "[4/5] reid: on it", failed[1]]
 
 
 def test_the_page_holds_the_figures_above_their_commands_and_dashes_for_the_rest(plan: ResultsPlan):
@@ -127,16 +129,19 @@ def test_faults_are_a_line(plan: ResultsPlan, tmp_path: Path, capsys: pytest.Cap
     (plan.out / "reid.json").write_text("{")
     with pytest.raises(ThermalReidError, match="reid.json: damaged"):
         write_results(plan, "two cores")
-    assert main(["evaluate", "all", "--map", str(tmp_path / "absent.tif"), "--out", str(tmp_path / "o")]) == 2
-    assert "absent.tif: no such map" in capsys.readouterr().err
+    (tmp_path / "text.tif").write_text("no map")
+    for maps, words in ((["absent.tif"], "absent.tif: no such map"), (["one.tif", "text.tif"], "text.tif: not a whole"),
+                        (["one.tif", "one.tif"], "two of the maps have the same name")):
+        assert main(["evaluate", "all", "--map", *(str(tmp_path / name) for name in maps), "--out",
+                     str(tmp_path / "o")]) == 2
+        assert words in capsys.readouterr().err and not (tmp_path / "o").exists()
 
 
-def test_a_part_that_fails_leaves_a_page_and_is_named(plan: ResultsPlan, capfd: pytest.CaptureFixture):
+def test_a_part_that_fails_leaves_a_page_and_is_named(plan: ResultsPlan, capfd: pytest.CaptureFixture, monkeypatch):
+    monkeypatch.setattr("thermalreid_ros.cli.evaluate_all.run_command", lambda command: 2)
     assert main(["evaluate", "all", "--map", *map(str, plan.maps), "--out", str(plan.out), "--only", "simulation",
-                 "--simulated", "1"]) == 1  # the maps are empty files
-    said = capfd.readouterr()
-    assert "not measured: simulation, simulated flights: ended with exit code 2" in said.out
-    assert "one.tif" in said.err and "Traceback" not in said.err
+                 "--simulated", "1"]) == 1
+    assert "not measured: simulation, simulated flights: ended with exit code 2" in capfd.readouterr().out
     assert (plan.out / "results.md").is_file()
 
 

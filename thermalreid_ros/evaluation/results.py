@@ -17,6 +17,7 @@ from typing import Any
 
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.evaluation.localization_runs import maps_by_name
 from thermalreid_ros.evaluation.reid import PAPER
 from thermalreid_ros.evaluation.wording import as_text
 from thermalreid_ros.files import write_atomically
@@ -74,8 +75,7 @@ class ResultsPlan:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        if missing := [path for path in self.maps if not path.is_file()]:
-            raise ThermalReidError(f"{missing[0]}: no such map; build one with `thermalreid map build`")
+        maps_by_name(self.maps)
         if self.hit_uav is not None and not (self.hit_uav / "annotations" / "val.json").is_file():
             raise ThermalReidError(f"{self.hit_uav}: holds no annotations/val.json; give the folder of HIT-UAV")
 
@@ -323,15 +323,19 @@ def _read(plan: ResultsPlan, name: str) -> dict[str, Any] | None:
 
 def run_steps(steps: Sequence[Step], start: Callable[[Step], int], say: Callable[[str], object]) -> list[str]:
     """Run what is not done yet, in order; returns a line for each step that failed. start: runs one, returns its exit
-    code. A step that failed does not keep the others from running: those that need what it makes fail with a reason of
-    their own."""
-    failed, seen = [], set()
+    code. A step that failed keeps only those from running that need what it makes."""
+    failed, seen, lost = [], set(), set()
     for number, step in enumerate(steps, 1):
         if step.done or step.makes in seen:
             continue
         seen.add(step.makes)
         say(f"[{number}/{len(steps)}] {step.part}: {step.title}")
-        if code := start(step):
+        if any(Path(argument).is_relative_to(folder) for argument in step.arguments for folder in lost):
+            failed.append(f"{step.part}, {step.title}: what it needs could not be made")
+        elif code := start(step):
             failed.append(f"{step.part}, {step.title}: ended with exit code {code}")
-            say(failed[-1])
+            lost |= {Path(value) for option, value in zip(step.arguments, step.arguments[1:]) if option == "--out"}
+        else:
+            continue
+        say(failed[-1])
     return failed
