@@ -93,6 +93,9 @@ def test_a_users_mistake_is_one_line_and_code_2(arguments, says):
     (("world", "physics", "--out", "/etc/passwd"), "argument --out: /etc/passwd is a file; name a folder"),
     (("world", "dataset", "--altitude", "60:inf"), "argument --altitude: '60:inf' is not within"),
     (("world", "dataset", "--depression", "30:200"), "argument --depression: '30:200' is not within 5 to 90"),
+    *((("world", "fly", option, value), f"argument {option}: {value} is more than") for option, value in (
+        ("--seconds", "1e12"), ("--rate", "1e9"), ("--speed", "1e6"), ("--probes", "100000"), ("--size", "1e300"),
+        ("--altitude", "1e5"), ("--prior-error", "1e9"))),
     (("world", "fly", "--date", "1969-07-20"), "argument --date: '1969-07-20': stamps of recordings hold the years"),
 ])
 def test_numbers_and_places_are_refused_before_the_work_begins(arguments, says, capsys):

@@ -12,12 +12,14 @@ from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.files import shipped
 
 
-def positive(kind: type):
-    """The argument type of finite numbers (int, float) above zero."""
+def positive(kind: type, most: float = math.inf):
+    """The argument type of finite numbers (int, float) above zero, up to most."""
     def parse(text: str):
         value = kind(text)
         if not 0 < value < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is not positive" + (" and finite" if value > 0 else ""))
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} is more than {most:g}")
         return value
     parse.__name__ = kind.__name__  # argparse names the type in its own message
     return parse

@@ -16,6 +16,7 @@ from thermalreid_ros.maps.classes import CLASS_NAMES as GROUND_NAMES
 
 DEFAULT_DATE = "2025-07-15"
 DAY_HOUR, NIGHT_HOUR = 13.0, 1.0  # solar
+MOST_M = 1e4  # above the ground
 #: Arguments that do not change what is made.
 _ASIDE = ("run", "action", "json", "workers", "command")
 
@@ -29,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_time(render)
     _add_camera(render, fov_deg=45.0)
     render.add_argument("--out", type=output_file, required=True, metavar="PNG", help="the picture")
-    render.add_argument("--altitude", type=positive(float), default=70.0, metavar="M", help="default 70")
+    render.add_argument("--altitude", type=positive(float, MOST_M), default=70.0, metavar="M", help="default 70")
     render.add_argument("--depression", type=_depression, default=40.0, metavar="DEG",
                         help="of the camera below the horizon (default 40)")
     add_json_option(render)
@@ -38,17 +39,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     _add_world(fly)
     _add_time(fly)
     _add_camera(fly, fov_deg=45.0)
-    fly.add_argument("--seconds", type=positive(float), required=True, metavar="S")
+    fly.add_argument("--seconds", type=positive(float, 7200), required=True, metavar="S")
     fly.add_argument("--out", type=Path, required=True, metavar="BAG",
                      help="the recording's folder; the photographs of the identity to be found go to probes/ beside it")
-    fly.add_argument("--rate", type=positive(float), default=10.0, metavar="HZ", help="frames a second (default 10)")
+    fly.add_argument("--rate", type=positive(float, 100), default=10.0, metavar="HZ",
+                     help="frames a second (default 10)")
     fly.add_argument("--pattern", choices=("survey", "loop", "orbit"), help="drawn from the seed by default")
-    fly.add_argument("--altitude", type=positive(float), metavar="M", help="drawn from 60 to 130 m by default")
+    fly.add_argument("--altitude", type=positive(float, MOST_M), metavar="M", help="drawn from 60 to 130 m by default")
     fly.add_argument("--depression", type=_depression, metavar="DEG", help="drawn from 45 to 90 degrees by default")
-    fly.add_argument("--speed", type=positive(float), metavar="M/S", help="drawn from 8 to 12 m/s by default")
+    fly.add_argument("--speed", type=positive(float, 100), metavar="M/S", help="drawn from 8 to 12 m/s by default")
     fly.add_argument("--target-class", metavar="CLASS", help="of the identity to be found; any by default")
-    fly.add_argument("--probes", type=positive(int), default=4, metavar="N", help="photographs of it (default 4)")
-    fly.add_argument("--prior-error", type=positive(float), default=300.0, metavar="M",
+    fly.add_argument("--probes", type=positive(int, 100), default=4, metavar="N", help="photographs of it (default 4)")
+    fly.add_argument("--prior-error", type=positive(float, 1e5), default=300.0, metavar="M",
                      help="standard deviation of the rough position (default 300)")
     fly.add_argument("--agc", action="store_true", help="record thermal/image_agc too")
     fly.add_argument("--depth", action="store_true", help="record truth/depth too")
@@ -69,7 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     dataset.add_argument("--session-size", type=positive(int), default=25, metavar="N",
                          help="images that share place, day and weather (default 25)")
     dataset.add_argument("--image-size", type=_size, default=(640, 512), metavar="WxH", help="default 640x512")
-    dataset.add_argument("--altitude", type=_range(0.0, 1e4), default=(60.0, 130.0), metavar="LOW:HIGH",
+    dataset.add_argument("--altitude", type=_range(0.0, MOST_M), default=(60.0, 130.0), metavar="LOW:HIGH",
                          help="default 60:130")
     dataset.add_argument("--depression", type=_range(5.0, 90.0), default=(30.0, 90.0), metavar="LOW:HIGH",
                          help="default 30:90")
@@ -139,7 +141,7 @@ def _add_world(parser: argparse.ArgumentParser, size_m: float = 2000.0) -> None:
     parser.add_argument("--map", type=Path, required=True, metavar="MAP.tif")
     parser.add_argument("--seed", type=seed, required=True, metavar="N")
     parser.add_argument("--centre", type=_place, metavar="LAT,LON", help="of the area; drawn from the seed by default")
-    parser.add_argument("--size", type=positive(float), default=size_m, metavar="M",
+    parser.add_argument("--size", type=positive(float, 1e5), default=size_m, metavar="M",
                         help=f"side of the area (default {size_m:.0f})")
     parser.add_argument("--difference", type=_share, default=1.0, help=_DIFFERENCE)
 
