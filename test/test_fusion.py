@@ -133,8 +133,12 @@ def test_the_map_is_drawn_into_the_frame_at_its_recorded_pose(tmp_path, rendered
     frame = (np.where(seen == NO_DATA, 0, seen) * 51 + 25).astype(np.uint8)
     with pytest.raises(ThermalReidError, match="000001.png: the annotations do not tell where"):
         map_labels(data, [tmp_path / "town.tif"], segmenter, 0.0, 0)
-    for other in data.coco["images"]:
-        other.update(record)
+    for wrong in ({"latitude": "x"}, {"latitude": np.nan}, {"longitude": 999.0}, {"map": 7}, {}):
+        for other in data.coco["images"]:
+            other.update(record | wrong)
+        if wrong:
+            with pytest.raises(ThermalReidError, match=".png: the annotations do not tell where"):
+                map_labels(data, [tmp_path / "town.tif"], segmenter, 0.0, 0)
     with pytest.raises(ThermalReidError, match="were taken over town.tif; give it with --map"):
         map_labels(data, [tmp_path / "elsewhere.tif"], segmenter, 0.0, 0)
     exact = map_labels(data, [tmp_path / "town.tif"], segmenter, 0.0, 0)(0, frame)

@@ -41,6 +41,9 @@ def test_the_slope_of_a_known_spectrum_is_found(slope):
 def test_frames_are_grouped_by_record_or_by_name():
     assert group_of({"file_name": "1_130_30_0_00001.jpg"}) == ("night", "above 115 m")
     assert group_of({"file_name": "x.png", "altitude_m": 61.0, "night": False}) == ("day", "below 75 m")
+    for altitude_m in ("high", float("nan"), -1.0, 1e4, None):
+        with pytest.raises(ThermalReidError, match=f"x.png: altitude_m {altitude_m!r} is no height"):
+            group_of({"file_name": "x.png", "altitude_m": altitude_m, "night": False})
     with pytest.raises(ThermalReidError, match="at what altitude"):
         group_of({"file_name": "x.png"})
 

@@ -54,7 +54,9 @@ def map_labels(data: CocoSet, maps: Sequence[Path], segmenter: Segmenter, fix_er
     fix with an error of fix_error_m (standard deviation on each axis). Attitude and height are the recorded ones."""
     for record in data.coco["images"]:
         recorded_view(record)
-        if not {"map", "latitude", "longitude"} <= record.keys():
+        if not (isinstance(record.get("map"), str) and all(
+                isinstance(record.get(key), (int, float)) and abs(record[key]) <= most for key, most in (
+                    ("latitude", 90.0), ("longitude", 180.0)))):
             raise ThermalReidError(f"{record['file_name']}: the annotations do not tell where it was taken; the map "
                                    "can be projected for sets of thermalreid world dataset only")
     needed = {record["map"] for record in data.coco["images"]}

@@ -44,12 +44,15 @@ def group_of(record: dict) -> tuple[str, str]:
     """("day" or "night", altitude band such as "75-95 m") of a COCO image record: from its altitude_m and night, or
     from a file name of HIT-UAV's."""
     if "altitude_m" in record and "night" in record:
-        night, altitude_m = bool(record["night"]), float(record["altitude_m"])
+        night, altitude_m = bool(record["night"]), record["altitude_m"]
     elif match := _HIT_UAV_NAME.match(record["file_name"]):
         night, altitude_m = match["night"] == "1", float(match["altitude"])
     else:
         raise ThermalReidError(f"{record['file_name']}: neither the record (altitude_m, night) nor the name says at "
                                "what altitude and hour it was taken")
+    if not (isinstance(altitude_m, (int, float)) and 0 <= altitude_m < ALTITUDES_M[-1][1]):
+        raise ThermalReidError(f"{record['file_name']}: altitude_m {altitude_m!r} is no height of up to "
+                               f"{ALTITUDES_M[-1][1]} m; correct its record in the annotations")
     low, high = next(band for band in ALTITUDES_M if band[0] <= altitude_m < band[1])
     label = f"above {low} m" if high >= 1000 else f"below {high} m" if low == 0 else f"{low}-{high} m"
     return ("night" if night else "day"), label
