@@ -105,11 +105,13 @@ def test_the_same_inputs_make_the_same_bytes_and_the_card_says_what_they_were(mo
     assert yaml.safe_load(card)["int8"]["ranges_from"] == "noise"
 
 
-def test_a_form_that_is_missing_or_another_model_s_is_not_run(model):
+def test_a_form_that_is_missing_or_another_model_s_is_not_run(model, caplog):
     form, lines = quantised(model), []
     form.write_bytes(form.read_bytes()[:-1] + b"?")
     assert load_engine(model, machine=MACHINE, log=lines.append).provider == "cpu"
     assert "cpu_int8 asked, failed: " in lines[0] and "not the one that its card names" in lines[0]
+    load_engine(model, machine=MACHINE)
+    assert caplog.messages[-1].startswith("model deep: cpu_int8 asked, failed: ")
     form.unlink()
     assert load_engine(model, machine=MACHINE, log=lines.append).provider == "cpu"
     assert "deep.int8 is missing" in lines[1]

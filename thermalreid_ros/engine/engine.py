@@ -142,11 +142,12 @@ def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDE
     TensorRT. cache_dir: of built TensorRT engines, by default $XDG_CACHE_HOME/thermalreid/engines. shapes:
     sizes to prepare for where inputs leave some free. supersede: a TensorRT engine that is built takes the place of
     those of the same name by another file or other versions, which else stay. machine: what to choose by, by default
-    this machine.
+    this machine. log: by default Python's own, which shows what failed alone.
     Raises EngineError (one line) for a model or card that is missing, corrupt or does not match, and where
     no asked provider works.
     """
-    log = log or logging.getLogger(__name__).info
+    logger, unheard = logging.getLogger(__name__), log is None
+    log = log or logger.info
     if precision not in PRECISIONS:
         raise EngineError(f"precision '{precision}' is unknown; choose from {', '.join(PRECISIONS)}")
     if not 0 <= threads <= MOST_THREADS:
@@ -174,6 +175,9 @@ def load_engine(model: str | Path, *, providers: Sequence[str] = DEFAULT_PROVIDE
         engine.fallbacks = tuple(reasons[other] for other in providers[:providers.index(name)] if other in reasons)
         on = f"{name} ({threads} thread{'s' * (threads > 1)})" if engine.on_cpu else name
         log("; ".join([f"model {card.name} runs on {on}", *engine.fallbacks]))
+        for reason in engine.fallbacks:
+            if unheard and ", failed: " in reason:
+                logger.warning(f"model {card.name}: {reason}")
         return engine
     raise EngineError(f"{path}: no provider left to run on: "
                       f"{'; '.join(reasons.values()) or 'the model has no int8 form'}")
