@@ -34,8 +34,9 @@ class LocalizerConfig:
     Evidence. cell_m: of the ground that is counted once. again_m: the way after which ground counts again.
     area_per_point_m2: ground that is worth one independent label. doubt: share of labels taken to mean nothing.
     table_points, learned_points: what the table of labels is worth at first against those that are seen, and how many
-    of these are remembered. blur_m: how far the map may lie off. off_map_penalty: nats a point outside of the map. max_range_m: of ground that
-    is looked at. vegetation_m: how high vegetation is on the whole. points: most that are looked up in a frame.
+    of these are remembered. blur_m: how far the map may lie off. off_map_penalty: nats a point outside of the map.
+    max_range_m: of ground that is looked at. vegetation_m: how high vegetation is on the whole. points: most that are
+    looked up in a frame.
 
     Search. search_sigmas, search_limit_m: half the side of the area that is searched. block_points, check_points:
     effective points that are gathered for a step of it, before a place is proven and after. yaws_a_frame: how much of
