@@ -32,8 +32,7 @@ LAYOUTS = {
     "32FC1": Layout("f4"),
     "bgr8": Layout("u1", 3), "rgb8": Layout("u1", 3), "8UC3": Layout("u1", 3),
 }
-# A picture cut in transit decodes to one with a grey rest: the end marks tell.
-_END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG"
 
 
 def decoded(data: bytes | np.ndarray, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray | None:
@@ -100,7 +99,7 @@ def compressed_to_array(message: Any) -> tuple[np.ndarray, str]:
     if "compressedDepth" in message.format:
         raise FrameError(f"compressed image format '{message.format}' is a depth codec: publish PNG, JPEG or WebP")
     is_webp = _is_webp(data)
-    if not is_webp and not data.startswith(tuple(_END_MARKS)):
+    if not is_webp and not data.startswith((_JPEG, _PNG)):
         raise FrameError(f"compressed image of format '{message.format}' holds neither PNG, JPEG nor WebP data "
                          f"({len(data)} bytes)")
     pixels = decoded(data) if _is_whole(data) else None
@@ -131,8 +130,9 @@ def _is_webp(data: bytes) -> bool:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether a PNG, JPEG or WebP is not cut; so are files of other kinds."""
+    """Whether a PNG, JPEG or WebP is not cut, which decodes to one with a grey rest; so are files of other kinds."""
     if _is_webp(data):
         return int.from_bytes(data[4:8], "little") + 8 <= len(data)
-    end_mark = next((end for start, end in _END_MARKS.items() if data.startswith(start)), b"")
-    return end_mark in data.rstrip(b"\0")[-64:]  # some encoders pad
+    if data.startswith(_JPEG):  # its end comes after its last scan, a thumbnail's before; cameras append more
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    return not data.startswith(_PNG) or b"IEND\xaeB`\x82" in data
