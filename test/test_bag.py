@@ -134,7 +134,7 @@ def test_a_single_file_without_its_folder(tmp_path: Path):
             assert bag.decode(next(bag.messages(["/note"]))).data == "frame 0"
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "\udcff"])
+@pytest.mark.parametrize("text", ["{", "[1]", "\udcff", 3000 * "["])
 def test_damaged_metadata_is_not_taken_for_a_cut(tmp_path: Path, text: str):
     path = write_bag(tmp_path / "bag", messages(4), {})
     (path / "metadata.yaml").write_text(text, errors="surrogateescape")

@@ -77,6 +77,18 @@ def test_a_place_that_can_no_longer_be_removed_is_left(clock, monkeypatch, tmp_p
     kept.keep(None)
 
 
+def test_nothing_is_written_where_another_user_s_link_leads(clock, tmp_path):
+    kept = keeper()
+    (tmp_path / "other").write_text("own")
+    for lay in (lambda: kept.path.symlink_to(tmp_path / "other"), lambda: os.mkfifo(kept.path)):
+        kept.path.unlink(missing_ok=True)
+        lay()
+        clock.now_s += 2.0
+        kept.keep(PLACE)
+        assert kept.load() == PLACE and not kept.path.is_symlink()
+    assert (tmp_path / "other").read_text() == "own"
+
+
 @pytest.mark.parametrize("folder", ["absent", "file"])
 def test_a_place_that_cannot_be_written_is_one_warning(clock, monkeypatch, tmp_path, folder):
     (tmp_path / "file").touch()

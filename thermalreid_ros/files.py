@@ -9,17 +9,17 @@ from pathlib import Path
 from thermalreid_ros.errors import ThermalReidError
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> Path:
+def write_atomically(path: str | Path, content: str | bytes, *, through: bool = True) -> Path:
     """Write content (text as UTF-8) to path; a reader sees the old file or the whole new one, never a part.
 
-    A link stays, and a pipe or device is written into. Raises ThermalReidError, naming the path, where it cannot be
-    written.
+    through: a link stays, and a pipe or device is written into; else, as in folders of everybody, they are replaced.
+    Raises ThermalReidError, naming the path, where it cannot be written.
     """
     path = Path(path)
-    place = Path(os.path.realpath(path))
+    place = Path(os.path.realpath(path)) if through else path
     data = content.encode() if isinstance(content, str) else content
     try:
-        if path.exists() and not path.is_file():
+        if through and path.exists() and not path.is_file():
             path.write_bytes(data)
             return path
         descriptor, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")

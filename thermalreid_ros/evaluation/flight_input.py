@@ -175,7 +175,8 @@ class Flight:
             content = self._bag.decode(message)
             if message.topic == pictures:
                 stamp_ns = stamp_of(content)
-                if stamp_ns > self.stamps_ns[-1] or self.truth_poses and stamp_ns not in self.truth_poses:
+                placed = self.stamps_ns[0] <= stamp_ns <= self.stamps_ns[-1]
+                if not placed or self.truth_poses and stamp_ns not in self.truth_poses:
                     self.frames_without_truth += 1
                     continue
                 waiting.append(self._frame(content, labels))
@@ -223,7 +224,7 @@ class Flight:
         except FrameError as error:
             if "units" not in self.custom:
                 raise FlightInputError(f"{self._bag.damage or f'{self._bag.path}: no units in metadata.yaml'}: its "
-                                       f"frames cannot be in {self.units}; give the folder that holds the "
+                                       f"frames cannot be in {self.units} ({error}); give the folder that holds the "
                                        "metadata.yaml recorded with it") from None
             raise FlightInputError(f"{self._bag.path}: the frame of {stamp_ns} ns: {error}") from None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from thermalreid_ros.camera.pixels import decoded
+from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.camera.thermal import ThermalFrame, ThermalUnits
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
@@ -62,8 +62,8 @@ class Picture:
 
     def _decoded(self) -> np.ndarray | None:
         try:
-            return decoded(np.fromfile(self.path, np.uint8))
-        except OSError:
+            return read_picture(self.path)
+        except ThermalReidError:
             return None
 
     def thermal(self) -> ThermalFrame:

@@ -14,14 +14,13 @@ from std_msgs.msg import Header
 from thermalreid_ros.camera.geometry import rotation_of_rpy
 from thermalreid_ros.camera.thermal import ThermalUnits
 from thermalreid_ros.engine import load_engine
-from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
 from thermalreid_ros.localization.segmenter import Segmenter
 from thermalreid_ros.localization.types import LocalizationError, LocalizationResult, SemanticMask, Verdict
 from thermalreid_ros.maps.store import MapError, SemanticMap
 from thermalreid_ros.ros import convert, places, qos
 from thermalreid_ros.ros.last_place import LastPlace
-from thermalreid_ros.ros.lifecycle import HELD, ThermalNode, run
+from thermalreid_ros.ros.lifecycle import HELD, ThermalNode, describe, kind_of, run
 from thermalreid_ros.ros.localization_output import UNKNOWN_HEIGHT_M, LocalizationOutput
 from thermalreid_ros.ros.parameters import Parameter, Schema
 from thermalreid_ros.ros.shared_parameters import CAMERA_PARAMETERS, model_options, provider_parameters
@@ -165,9 +164,9 @@ class GeoLocalizationNode(ThermalNode):
             try:
                 self._localize(mask, header)
                 self.finish("frames", mask.stamp_ns)
-            except ThermalReidError as error:  # of this frame, which need not be the one that came last
-                self._out.refused(header, str(error))
-                self.diagnostics.refused("frames", str(error))
+            except Exception as error:  # of this frame, which need not be the one that came last
+                self._out.refused(header, describe(error))
+                self.diagnostics.refused("frames", describe(error), kind_of(error))
 
     def _localize(self, mask: SemanticMask, header: Header) -> None:
         if self._intrinsics is None:

@@ -273,7 +273,7 @@ def _definition_format(encoding: str) -> MessageDefinitionFormat:
 
 def _noted(path: Path) -> tuple[int | None, dict[str, str]]:
     """The number of messages and the recorder's own entries by metadata.yaml; None and nothing where it is no help."""
-    with suppress(OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+    with suppress(OSError, yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         noted = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
         return int(noted["message_count"]), dict(noted.get("custom_data") or {})
     return None, {}

@@ -28,7 +28,8 @@ Keys, INPUT standing for the name of an input, e.g. `frames`:
 | `own_cpu_s` | processor time of the rest: without waiting for a core |
 
 Series: `INPUT_age_ms`, the clock minus the stamp as processing begins; `INPUT_latency_ms`, the same as it ends;
-`INPUT_processing_ms`, the time between; and what the node adds, e.g. `inference_ms`.
+`INPUT_processing_ms`, the time between, but of frames that wait for other inputs; and what the node adds, e.g.
+`inference_ms`.
 """
 
 from __future__ import annotations

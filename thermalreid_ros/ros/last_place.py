@@ -46,8 +46,8 @@ class LastPlace:
         if self._max_age_s <= 0.0 or now_s - self._written_s < PERIOD_S:
             return
         try:
-            write_atomically(self.path, json.dumps({"map": self._map_name, "boot": _boot(), "monotonic_s": now_s,
-                                                    "place": asdict(place)}))
+            told = {"map": self._map_name, "boot": _boot(), "monotonic_s": now_s, "place": asdict(place)}
+            write_atomically(self.path, json.dumps(told), through=False)
             self._written, self._written_s = True, now_s
         except (OSError, ThermalReidError) as error:
             self._max_age_s = 0.0

@@ -310,7 +310,7 @@ class ThermalNode(LifecycleNode):
         if values == self.values:
             return
         self.values = values
-        if self._worker is not None:
+        if self._worker is not None and self._worker.alive:
             self._worker.call(self._take_parameters)
         elif self._configured:
             self._take_parameters_calmly()
