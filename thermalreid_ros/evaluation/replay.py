@@ -43,7 +43,7 @@ ACTIVE_WITHIN_S = 60.0
 FIRST_FRAME_WITHIN_S = 30.0
 ANSWER_S = 2.0
 PAUSE_NS = 10_000_000_000  # between two passes of a recording, in the stamps of the records
-QUIET_S = 1.0  # without news after the end of the recording, the nodes have worked off what they had
+QUIET_S = 1.5  # without news after the end of the recording, the nodes have worked off what they had
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 ALONE_WITHIN_S = 1.5  # what runs on a busy machine takes as long to be discovered
 #: What each of the nodes says, and what they are searching for: a recording of an earlier flight has it, too.

@@ -213,15 +213,17 @@ class ThermalNode(LifecycleNode):
         return self._transition("deactivating", "inactive", "active", self._deactivate, state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("cleaning up", "unconfigured", "inactive", self._release, state)
+        return self._transition("cleaning up", "unconfigured", "inactive", self._cleanup, state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._transition("shutting down", "finalized", "finalized", self.stop, state)
 
     def stop(self, state: LifecycleState | None = None) -> None:
-        """Close the inputs, stop the worker, free the rest; in any state, more than once too."""
+        """Close the inputs, stop the worker, free the rest; in any state, more than once too. What a worker that has not
+        ended may use is left to the end of the process."""
         self._close_inputs()
-        self._release(state)
+        if self._worker is None or not self._worker.alive:
+            self._release(state)
 
     def destroy_node(self) -> None:
         """As any node's; with it goes its participant, whose shared memory would outlive a process that is killed."""
@@ -258,7 +260,6 @@ class ThermalNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self, state: LifecycleState) -> None:
-        self._refuse_while_at_work()
         try:
             self._configured, self._taken = True, self.values
             self.configure()
@@ -283,6 +284,10 @@ class ThermalNode(LifecycleNode):
         self.deactivate()
         super().on_deactivate(state)
 
+    def _cleanup(self, state: LifecycleState) -> None:
+        self._refuse_while_at_work()
+        self._release(state)
+
     def _release(self, state: LifecycleState) -> None:
         if self._configured:
             self._configured = False
@@ -300,7 +305,7 @@ class ThermalNode(LifecycleNode):
         self.diagnostics.unwatch()  # after the last message, which may warn of something
 
     def _refuse_while_at_work(self) -> None:
-        """The worker before may still be at a message, with state that a new one would share."""
+        """The worker before may still be at a message, with state that a new one would share, or that would be freed."""
         if self._worker is not None and self._worker.alive:
             raise ThermalReidError("the message at hand when it was deactivated is still being processed: try again "
                                    "when that has ended, or start the node anew")
