@@ -219,8 +219,8 @@ class ThermalNode(LifecycleNode):
         return self._transition("shutting down", "finalized", "finalized", self.stop, state)
 
     def stop(self, state: LifecycleState | None = None) -> None:
-        """Close the inputs, stop the worker, free the rest; in any state, more than once too. What a worker that has not
-        ended may use is left to the end of the process."""
+        """Close the inputs, stop the worker, free the rest; in any state, more than once too. What a worker may still use
+        is left to the end of the process."""
         self._close_inputs()
         if self._worker is None or not self._worker.alive:
             self._release(state)
@@ -305,7 +305,7 @@ class ThermalNode(LifecycleNode):
         self.diagnostics.unwatch()  # after the last message, which may warn of something
 
     def _refuse_while_at_work(self) -> None:
-        """The worker before may still be at a message, with state that a new one would share, or that would be freed."""
+        """The worker before may still be at a message, with what a new one would share, or what would be freed."""
         if self._worker is not None and self._worker.alive:
             raise ThermalReidError("the message at hand when it was deactivated is still being processed: try again "
                                    "when that has ended, or start the node anew")
