@@ -219,8 +219,8 @@ class ThermalNode(LifecycleNode):
         return self._transition("shutting down", "finalized", "finalized", self.stop, state)
 
     def stop(self, state: LifecycleState | None = None) -> None:
-        """Close the inputs, stop the worker, free the rest; in any state, more than once too. What a worker may still use
-        is left to the end of the process."""
+        """Close the inputs, stop the worker, free the rest; in any state, more than once too. What a worker may still
+        use is left to the end of the process."""
         self._close_inputs()
         if self._worker is None or not self._worker.alive:
             self._release(state)
