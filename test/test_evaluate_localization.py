@@ -387,5 +387,5 @@ def test_the_shipped_flight_is_whole_and_small(town):
 
 
 def test_plots_of_no_single_frame_make_no_figures_of_it():
-    single = SingleFrames(0, 1, None)
+    single = SingleFrames(0, {"threads": 1}, None)
     assert single.errors() == {"refined, accepted": ([], 0)} and single.figures("refined") is None

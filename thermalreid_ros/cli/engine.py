@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 from thermalreid_ros.engine import DEFAULT_PROVIDERS
@@ -38,6 +39,11 @@ def add_provider_options(parser: argparse.ArgumentParser) -> None:
                         help=f"in order of preference; default: {','.join(DEFAULT_PROVIDERS)}")
     parser.add_argument("--threads", type=int, default=0, metavar="N",
                         help="of the CPU provider; default: one for each core")
+
+
+def provider_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What add_provider_options has read, for load_engine."""
+    return {"providers": args.providers, "threads": args.threads}
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from thermalreid_ros.cli import evaluate_all, evaluate_fusion, evaluate_reid, evaluate_target
 from thermalreid_ros.cli.arguments import not_negative, output_folder, positive, seed, share
-from thermalreid_ros.cli.engine import add_provider_options
+from thermalreid_ros.cli.engine import add_provider_options, provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 from thermalreid_ros.engine import DEFAULT_PROVIDERS
 
@@ -51,7 +51,7 @@ def add_parser(subparsers) -> None:
                               help="single frames: every Nth by each method (default 8), 0 for none")
     localization.add_argument("--plots", type=output_folder, metavar="DIR",
                               help="write tracks, errors, recall and score maps")
-    localization.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    add_provider_options(localization)
     add_json_option(localization)
     localization.set_defaults(part=_localization)
     simulated = parts.add_parser("localization-simulated", help="the filter on many flights whose labels are simulated")
@@ -103,7 +103,7 @@ def _detection(args: argparse.Namespace) -> int:
     from thermalreid_ros.evaluation.detection import SCORE_FLOOR, evaluate_detection, read_coco_set, write_plots
 
     data = read_coco_set(args.images, args.annotations, args.dates)
-    engine = load_engine(args.model, providers=args.providers, threads=args.threads)
+    engine = load_engine(args.model, **provider_options(args))
     detector = Detector(engine, score_threshold=SCORE_FLOOR, max_detections=300)
     figures, results = evaluate_detection(
         detector, data, lambda records: progress(records, description=engine.card.name, unit="frame"),
@@ -126,7 +126,7 @@ def _localization(args: argparse.Namespace) -> int:
 
     runs = LocalizationRuns(args.maps, progress, prior_error_m=args.prior_error, seed=args.seed, plots=args.plots,
                             model=None if args.semantics == "true" else args.model, label_errors=args.label_errors,
-                            every=args.single_frame_every, threads=args.threads)
+                            every=args.single_frame_every, engine_options=provider_options(args))
     for bag in args.bags:
         run = runs.add(bag)
         print(f"{run.name}: {runs.line(run)}")
@@ -173,7 +173,7 @@ def _segmentation(args: argparse.Namespace) -> int:
     from thermalreid_ros.localization.segmenter import Segmenter
 
     data = read_labelled_set(args.images, args.annotations, args.masks)
-    engine = load_engine(args.model, providers=args.providers, threads=args.threads)
+    engine = load_engine(args.model, **provider_options(args))
     segmenter = Segmenter(engine)
     figures = evaluate_segmentation(
         segmenter, data, lambda records: progress(records, description=engine.card.name, unit="frame"))

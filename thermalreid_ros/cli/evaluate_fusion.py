@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thermalreid_ros.cli.arguments import not_negative, output_folder, positive, seed
-from thermalreid_ros.cli.engine import add_provider_options
+from thermalreid_ros.cli.engine import add_provider_options, provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _segmenter(model: str, args: argparse.Namespace):
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.localization.segmenter import Segmenter
 
-    return Segmenter(load_engine(model, providers=args.providers, threads=args.threads))
+    return Segmenter(load_engine(model, **provider_options(args)))
 
 
 def _fusion(args: argparse.Namespace) -> int:
@@ -131,7 +131,7 @@ def _fusion(args: argparse.Namespace) -> int:
 
     data = read_coco_set(args.images, args.annotations)
     truth = true_labels(data, mask_folder(args.images))
-    engine = load_engine(args.model, providers=args.providers, threads=args.threads)
+    engine = load_engine(args.model, **provider_options(args))
     detector = Detector(engine, score_threshold=SCORE_FLOOR, max_detections=300)
     chosen = conditions(data, truth, [_segmenter(model, args) for model in args.segmenters], args.maps,
                         args.fix_error, args.shifts, args.seed)

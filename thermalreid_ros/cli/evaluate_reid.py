@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from thermalreid_ros.cli.arguments import not_negative, output_folder, positive, seed, share
+from thermalreid_ros.cli.engine import add_provider_options, provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def add_set_options(parser: argparse.ArgumentParser) -> None:
                         help=f"tells lengths by photographs, likewise (default {LENGTH})")
     parser.add_argument("--calibration", type=Path, metavar="YAML",
                         help="beta_h of Eq. (1) (default: the shipped one)")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    add_provider_options(parser)
 
 
 def gather_terms(args: argparse.Namespace, synthesizers: tuple[str, ...],
@@ -71,24 +72,25 @@ def gather_terms(args: argparse.Namespace, synthesizers: tuple[str, ...],
     from thermalreid_ros.synthesis import ProbeSynthesizer
 
     sets = read_sets(args.sets, args.photographs)
-    models = Models({name: ProbeSynthesizer(load_engine(name, threads=args.threads))
+    models = Models({name: ProbeSynthesizer(load_engine(name, **provider_options(args)))
                      for name in dict.fromkeys(synthesizers)}, args.synthesis,
-                    _optional(Embedder, args.embedding, args.threads),
-                    {name: _optional(Embedder, name, args.threads) for name in baselines},
-                    _optional(LengthTeller, args.length_model, args.threads))
+                    _optional(Embedder, args.embedding, args),
+                    {name: _optional(Embedder, name, args) for name in baselines},
+                    _optional(LengthTeller, args.length_model, args))
     terms = gather(sets, models, progress)
     if terms.left_out:
         print(f"{len(terms.left_out)} pictures were of no use; the first: {terms.left_out[0]}")
     return terms, models
 
 
-def _optional(kind: Callable[[Engine], _Kind], model: str, threads: int) -> _Kind | None:
+def _optional(kind: Callable[[Engine], _Kind], model: str, args: argparse.Namespace) -> _Kind | None:
     """What runs a model; None where no name is given, or one that is usually shipped was taken away."""
     from thermalreid_ros.engine import load_engine
     from thermalreid_ros.evaluation.reid import BASELINES
     from thermalreid_ros.reid.loading import why_none
 
-    return None if why_none(model, EMBEDDING, LENGTH, *BASELINES) else kind(load_engine(model, threads=threads))
+    return None if why_none(model, EMBEDDING, LENGTH, *BASELINES) else kind(
+        load_engine(model, **provider_options(args)))
 
 
 def _run(args: argparse.Namespace) -> int:

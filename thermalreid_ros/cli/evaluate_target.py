@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from thermalreid_ros.cli.engine import add_provider_options, provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 
@@ -17,7 +18,7 @@ def add_parser(parts: argparse._SubParsersAction) -> None:
     parser.add_argument("--model", default="yolo_compact", help="detector (default yolo_compact)")
     parser.add_argument("--segmenter", default="segmenter_compact", metavar="MODEL",
                         help="of the localization (default segmenter_compact)")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    add_provider_options(parser)
     add_json_option(parser)
     parser.set_defaults(part=_run)
 
@@ -33,8 +34,8 @@ def _run(args: argparse.Namespace) -> int:
     from thermalreid_ros.maps.store import SemanticMap
 
     map_of = maps_by_name(args.maps)
-    detector = Detector(load_engine(args.model, threads=args.threads))
-    segmenter = Segmenter(load_engine(args.segmenter, threads=args.threads))
+    detector = Detector(load_engine(args.model, **provider_options(args)))
+    segmenter = Segmenter(load_engine(args.segmenter, **provider_options(args)))
     flights = []
     for bag in args.bags:
         with SemanticMap.open(map_of(bag)) as semantic_map:

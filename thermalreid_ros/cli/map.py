@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from thermalreid_ros.cli.arguments import bounded, output_file
-from thermalreid_ros.cli.engine import add_provider_options
+from thermalreid_ros.cli.engine import add_provider_options, provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 
@@ -116,7 +116,7 @@ def _describe(args: argparse.Namespace) -> int:
 
     with SemanticMap.open(args.map) as semantic_map:
         count = len(Tiles(semantic_map, LOCALIZATION_TILING))
-        engine = load_engine(args.model, providers=args.providers, threads=args.threads)
+        engine = load_engine(args.model, **provider_options(args))
         with progress(total=count, description="tiles", unit="tile") as bar:
             written = describe_map(semantic_map, engine, bar.update)
         path = descriptors_path(args.map)

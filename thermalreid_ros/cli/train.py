@@ -10,6 +10,7 @@ from pathlib import Path
 
 from thermalreid_ros.cli import train_objects, train_tiles
 from thermalreid_ros.cli.arguments import not_negative, output_file, output_folder, positive, seed, share
+from thermalreid_ros.cli.engine import add_provider_options, provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 from thermalreid_ros.errors import ThermalReidError
 
@@ -105,7 +106,7 @@ def add_parser(subparsers) -> None:
                              "trained on and that nothing is measured on")
     perspective.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="COCO.json",
                              help="one for each folder")
-    perspective.add_argument("--threads", type=int, default=0, help="of the CPU provider; 0: all cores")
+    add_provider_options(perspective)
     perspective.add_argument("--data", required=True, help="what these sets are, for the card (words for people)")
     perspective.add_argument("--plots", type=output_folder, metavar="DIR", help="write perspective_MODEL.png there")
     add_json_option(perspective)
@@ -303,7 +304,7 @@ def _perspective(args: argparse.Namespace) -> int:
                                "files; give one file for each folder")
     data = [read_coco_set(*pair) for pair in zip(args.images, args.annotations)]
     views = [[recorded_view(record) for record in item.coco["images"]] for item in data]
-    engine = load_engine(args.model, threads=args.threads)
+    engine = load_engine(args.model, **provider_options(args))
     others = {key: value for key, value in engine.card.extra.items() if key != CARD_KEY}
     engine.card = replace(engine.card, extra=others)  # what is there may be damaged
     detector = Detector(engine, score_threshold=SCORE_FLOOR, max_detections=300)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +47,23 @@ def maps_by_name(maps: Sequence[Path]) -> Callable[[Path], Path]:
 
 class LocalizationRuns:
     """maps: of all the towns. model: segmenter, None for the recordings' truth with label_errors. every: of the frames
-    that are looked at by themselves, 0 for none. plots: a folder for pictures. progress: cli.progress.progress or like
-    it."""
+    that are looked at by themselves, 0 for none. plots: a folder for pictures. engine_options: for load_engine.
+    progress: cli.progress.progress or like it."""
 
     def __init__(self, maps: Sequence[Path], progress: Callable[..., Any], *, prior_error_m: float | None, seed: int,
                  model: str | None, label_errors: float = 0.0, every: int = 8, plots: Path | None = None,
-                 threads: int = 0):
+                 engine_options: Mapping[str, Any] | None = None):
+        options = engine_options or {}
         if label_errors and model is not None:
             raise ThermalReidError("labels can only be made wrong where they are the recording's own: give "
                                    "--semantics true with --label-errors")
         self._map_of = maps_by_name(maps)
         self._prior_error_m, self._seed, self._label_errors = prior_error_m, seed, label_errors
         self._every, self._plots, self._progress = every, plots, progress
-        self._engine = None if model is None else load_engine(model, threads=threads)
+        self._engine = None if model is None else load_engine(model, **options)
         self._segmenter = None if self._engine is None else Segmenter(self._engine)
         self.runs: list[FlightRun] = []
-        self.single = SingleFrames(seed, threads, progress) if every else None
+        self.single = SingleFrames(seed, options, progress) if every else None
 
     def add(self, bag: Path) -> FlightRun:
         """Run one recording."""

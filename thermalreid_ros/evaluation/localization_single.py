@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,16 +49,16 @@ class Answer:
 
 
 class SingleFrames:
-    """Collects answers of all methods over the views of several flights. seed: of the rough positions. progress:
-    cli.progress.progress or like it.
+    """Collects answers of all methods over the views of several flights. seed: of the rough positions.
+    engine_options: for load_engine. progress: cli.progress.progress or like it.
 
     The tiles of a map are described once, by the network TILE_MODEL, in a file beside the map.
     """
 
-    def __init__(self, seed: int, threads: int, progress: Callable[..., Any]):
+    def __init__(self, seed: int, engine_options: Mapping[str, Any], progress: Callable[..., Any]):
         self._progress = progress
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 0x51]))
-        self._engine = load_engine(TILE_MODEL, threads=threads)
+        self._engine = load_engine(TILE_MODEL, **engine_options)
         self.answers: dict[str, list[Answer]] = defaultdict(list)
 
     def add(self, run: FlightRun, semantic_map: SemanticMap, confusion: np.ndarray | None) -> None:
