@@ -8,7 +8,7 @@ from typing import Any
 
 import thermalreid_ros.nodes  # noqa: F401  linear algebra on one thread, as they do it
 from thermalreid_ros.cli.arguments import demo_map, positive
-from thermalreid_ros.cli.engine import add_provider_options
+from thermalreid_ros.cli.engine import add_provider_options, provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 
 PARTS = ("models", "topics", "transport", "tiles", "reid", "flight", "world")
@@ -75,8 +75,8 @@ def _models(args: argparse.Namespace, models: list[str]) -> dict[str, Any]:
     with progress(total=len(models) * args.runs, description="models", unit="run", delay=0.0) as bar:
         for model in models:
             bar.set_postfix_str(str(model))
-            timed[_name(model)] = bench.time_model(model, runs=args.runs, threads=args.threads,
-                                                   providers=args.providers, tick=lambda: bar.update(1))
+            timed[_name(model)] = bench.time_model(model, runs=args.runs, tick=lambda: bar.update(1),
+                                                   **provider_options(args))
     keys = ("provider", "threads", "first_ms", "median_ms", "p99_ms", "iqr_ms", "int8_speedup")
     parts = ("preprocessing_ms", "inference_ms", "postprocessing_ms")
     rows = [[name, *(row.get(key) for key in keys), *(row.get("parts", {}).get(part) for part in parts)]
@@ -97,7 +97,7 @@ def _topics(args: argparse.Namespace, models: list[str]) -> dict[str, Any]:
     with progress(total=3 * args.seconds, description="topic to topic", unit="s", bar_format=_SECONDS) as bar:
         measured = bench.measure_topics(
             detector, args.seconds, rate_hz=args.rate, units=args.units, reid=True, tick=bar.update,
-            parameters={"threads": args.threads, "providers": args.providers})
+            parameters=provider_options(args))
     passes = {"paced": measured["paced"], "full rate": measured["full_rate"]}
     times = ("latency_ms", "inference_ms", "overhead_ms", "age_when_taken_up_ms")
     print(table(
@@ -156,8 +156,7 @@ def _reid(args: argparse.Namespace) -> dict[str, Any]:
     probes = max(args.runs // 10, 1)
     with progress(total=args.runs + probes, description="re-identification", unit="run") as bar:
         matching = bench_reid.time_matching(args.runs, tick=lambda: bar.update(1))
-        probe = bench_reid.time_probe(probes, providers=args.providers, threads=args.threads,
-                                      tick=lambda: bar.update(1))
+        probe = bench_reid.time_probe(probes, tick=lambda: bar.update(1), **provider_options(args))
     print(table(("", "median_ms", "p99_ms", "iqr_ms"), [[name, *times.values()] for name, times in (
         (f"{matching['candidates']} tracks seen anew against {matching['probes']} probes", matching["new_ms"]),
         ("the same again", matching["known_ms"]), ("photograph to probe", probe["ready_ms"]),

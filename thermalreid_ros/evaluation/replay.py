@@ -329,8 +329,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         frames_in, lead_s = len(stamps_ns), (stamps_ns[0] - bag.start_ns) / 1e9
         topics = sorted(bag.topics)
         # Other cameras' pictures, and the same ones compressed: nobody listens to them.
-        others = [topic for topic in topics if bag.topics[topic] in IMAGE_TYPES and topic != frames_topic
-                  and "truth" not in topic.split("/")]
+        others = [topic for topic in sorted(_camera_topics(bag)) if topic != frames_topic]
         truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
         units = None if own_parameters else read_units(bag)
         damage = bag.damage
@@ -445,11 +444,16 @@ def _renamed(frames_topic: str, topics: Sequence[str]) -> list[str]:
     return [*renamed, "-r", f"{info}:={wanted_info}"] if info in topics and wanted_info not in topics else renamed
 
 
+def _camera_topics(bag: Bag) -> list[str]:
+    """Of images that are no truth."""
+    return [topic for topic, type_name in bag.topics.items()
+            if type_name in IMAGE_TYPES and "truth" not in topic.split("/")]
+
+
 def frame_topic(bag: Bag) -> str:
     """The topic of the thermal camera's frames: thermal/image_raw, if need be compressed, else the first one of images
     that is no truth. ReplayError where the recording holds none."""
-    topics = [topic for topic, type_name in bag.topics.items()
-              if type_name in IMAGE_TYPES and "truth" not in topic.split("/")]
+    topics = _camera_topics(bag)
     if not topics:
         raise ReplayError(f"{bag.damage or bag.path}: holds no images; its topics are {', '.join(sorted(bag.topics))}")
     return next((topic for topic in (FRAME_TOPIC.removesuffix("/compressed"), FRAME_TOPIC) if topic in topics),

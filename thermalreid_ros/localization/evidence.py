@@ -104,7 +104,9 @@ class EvidenceField:
         self.x_min, self.y_min = x - 0.5 * count * resolution_m, y - 0.5 * count * resolution_m
         step = resolution_m / finer
         classes = semantic_map.window(x, y, _NORTH_UP, step, count * finer)[::-1]
-        shares = np.empty((CLASS_COUNT, count, count), np.float32)
+        # What is outside of the map is a sixth class of it.
+        each = np.empty((CLASS_COUNT + 1, count, count), np.float32)
+        shares = each[:CLASS_COUNT]
         for c in range(CLASS_COUNT):
             share = cv2.GaussianBlur((classes == c).astype(np.float32), (0, 0), max(blur_m / step, 0.3))
             shares[c] = cv2.resize(share, (count, count), interpolation=cv2.INTER_AREA) if finer > 1 else share
@@ -112,8 +114,8 @@ class EvidenceField:
         mapped = float(self.seen.mean())
         self.shares = shares.mean(axis=(1, 2), dtype=np.float64) / mapped if mapped > 1e-3 else \
             np.full(CLASS_COUNT, 1.0 / CLASS_COUNT)
-        # What is outside of the map is a sixth class of it.
-        self._classes = np.concatenate([shares, 1.0 - self.seen[None]]).reshape(CLASS_COUNT + 1, -1)
+        np.subtract(1.0, self.seen, out=each[CLASS_COUNT])
+        self._classes = each.reshape(CLASS_COUNT + 1, -1)
         self._off_map = np.exp(-off_map_penalty)
         self.log_likelihood = np.empty_like(shares)
         self._flat = self.log_likelihood.reshape(-1)

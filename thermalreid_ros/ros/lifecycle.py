@@ -222,7 +222,7 @@ class ThermalNode(LifecycleNode):
         """Close the inputs, stop the worker, free the rest; in any state, more than once too. What a worker may still
         use is left to the end of the process."""
         self._close_inputs()
-        if self._worker is None or not self._worker.alive:
+        if not self._at_work:
             self._release(state)
 
     def destroy_node(self) -> None:
@@ -304,9 +304,14 @@ class ThermalNode(LifecycleNode):
             self._worker = None
         self.diagnostics.unwatch()  # after the last message, which may warn of something
 
+    @property
+    def _at_work(self) -> bool:
+        """Whether there is a worker, be it one that was stopped and is still at a message."""
+        return self._worker is not None and self._worker.alive
+
     def _refuse_while_at_work(self) -> None:
         """The worker before may still be at a message, with what a new one would share, or what would be freed."""
-        if self._worker is not None and self._worker.alive:
+        if self._at_work:
             raise ThermalReidError("the message at hand when it was deactivated is still being processed: try again "
                                    "when that has ended, or start the node anew")
 
@@ -315,7 +320,7 @@ class ThermalNode(LifecycleNode):
         if values == self.values:
             return
         self.values = values
-        if self._worker is not None and self._worker.alive:
+        if self._at_work:
             self._worker.call(self._take_parameters)
         elif self._configured:
             self._take_parameters_calmly()

@@ -15,7 +15,7 @@ import numpy as np
 from thermalreid_ros.camera.pixels import read_picture
 from thermalreid_ros.camera.thermal import ThermalFrame
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.evaluation.segmentation import read_frame
+from thermalreid_ros.evaluation.segmentation import read_frame, read_mask
 from thermalreid_ros.localization.segmenter import temperature_levels
 from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA
 
@@ -75,10 +75,7 @@ def read_labelled(sets: Sequence[Path], split: str, *, size_px: tuple[int, int] 
     def load(k: int) -> None:
         thermal, mask, visible, radiometric = jobs[k]
         frames.thermal[k] = reduce_picture(read_picture(thermal, cv2.IMREAD_GRAYSCALE), size_px)
-        labels = read_picture(mask)
-        if labels.ndim != 2 or labels.dtype != np.uint8:
-            raise ThermalReidError(f"{mask}: no mask of one 8-bit channel; render the set again")
-        frames.labels[k] = reduce_labels(labels, size_px)
+        frames.labels[k] = reduce_labels(read_mask(mask), size_px)
         if visible is not None:
             frames.colour[slot[k]] = reduce_picture(read_picture(visible, cv2.IMREAD_COLOR), size_px)[..., ::-1]
         if radiometric is not None:
