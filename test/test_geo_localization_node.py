@@ -72,7 +72,7 @@ class Course:
         self.yaw = np.radians(40.0)  # of the grid
         self.course = np.array((np.cos(self.yaw), np.sin(self.yaw)))
         self.convergence = self.map.grid.convergence_rad(450.0, 400.0)
-        self.number, self.start_ns = 0, START_NS
+        self.number, self.start_ns, self._readings = 0, START_NS, 0
 
     def say(self, message) -> None:
         raise NotImplementedError
@@ -95,7 +95,9 @@ class Course:
                             k=camera.k.ravel()))
 
     def attitude(self, stamp_ns: int) -> None:
-        optical = rotation_of_rpy(0.0, 0.0, -self.convergence) @ self.rotation()  # in true east, north, up
+        self._readings += 1  # no two of a sensor are the same
+        turned = 1e-9 * self._readings - self.convergence
+        optical = rotation_of_rpy(0.0, 0.0, turned) @ self.rotation()  # in true east, north, up
         body = np.stack([optical[:, 2], -optical[:, 0], -optical[:, 1]], axis=1)
         x, y, z, w = map(float, quaternion_of(body))
         self.say(Imu(header=self.header(stamp_ns, "imu"), orientation=Quaternion(x=x, y=y, z=z, w=w)))

@@ -37,9 +37,16 @@ class Flight:
     def __init__(self, town, start=(200.0, 450.0), velocity=(10.0, 0.0), yaw_error=0.03, scale_error=0.02):
         self.town, self.start, self.velocity = town, np.array(start), np.array(velocity)
         self.rotation = Pose.looking([0, 0, 0], 0.4, 1.3).rotation
-        c, s = np.cos(yaw_error), np.sin(yaw_error)
-        self.said = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ self.rotation
+        self._yaw_error, self._readings = yaw_error, 0
         self.height_said_m = HEIGHT_M * (1 + scale_error)
+
+    @property
+    def said(self):
+        """The attitude, of which two readings differ in their last digits."""
+        self._readings += 1
+        yaw = self._yaw_error + 1e-9 * self._readings
+        c, s = np.cos(yaw), np.sin(yaw)
+        return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ self.rotation
 
     def place(self, k):
         return self.start + k * self.velocity
@@ -280,6 +287,26 @@ def test_a_vehicle_that_hovers_or_stands_is_no_lost_odometry(town):
     for k in range(150, 200):
         odometry.add(k * SECOND // 10, np.array([place, 0.0, 0.0]))
     assert odometry.frozen_s(20 * SECOND) == 0.0 and odometry.broken(20 * SECOND) == (False, False)
+
+
+@pytest.mark.parametrize("since", [0, 24])
+def test_an_attitude_that_never_changes_in_flight_is_lost(town, since):
+    """A sensor that has died says with new stamps what it said last, while the vehicle turns."""
+    flight, localizer, results = Flight(town), started(town), []
+    stuck = flight.said
+    for k in range(60):
+        flight.feed(localizer, k, skip=("attitude",) if since <= k < 40 else ())
+        if since <= k < 40:
+            localizer.add_attitude(START_NS + k * SECOND, stuck)
+        results.append(localizer.process(flight.mask(k), CAMERA))
+    assert all(r.fix is None and "same to the last digit" in r.reason for r in results[since + 4:40])
+    assert results[59].fix is not None and "last digit" not in results[40].reason
+    hovering = Flight(town, velocity=(0.0, 0.0))
+    localizer, stuck = started(town, x=hovering.start[0], y=hovering.start[1], sigma=20.0), hovering.said
+    for k in range(30):  # on a stand, or in a simulation without noise
+        hovering.feed(localizer, k, skip=("attitude",))
+        localizer.add_attitude(START_NS + k * SECOND, stuck)
+        assert "last digit" not in localizer.process(hovering.mask(k), CAMERA).reason
 
 
 def test_without_new_ground_a_place_must_be_shown_by_what_is_in_view(town):
@@ -618,11 +645,11 @@ def test_a_vehicle_that_stands_keeps_its_prior_however_old_though_its_odometry_w
 
 
 def test_a_prior_is_less_sure_by_the_way_flown_since_though_it_ends_where_it_began(town):
-    localizer, frame = started(town, sigma=10.0), None
+    flight, localizer, frame = Flight(town), started(town, sigma=10.0), None
     for k in range(101):
         x = 15.0 * (k if k <= 50 else 100 - k)
         localizer.add_odometry(START_NS + k * SECOND, np.array([x, 0.0, 0.0]))
-        localizer.add_attitude(START_NS + k * SECOND, np.diag((1.0, -1.0, -1.0)))
+        localizer.add_attitude(START_NS + k * SECOND, flight.said)
         localizer.add_altitude(START_NS + k * SECOND, HEIGHT_M)
         frame = localizer._frame(START_NS + k * SECOND)
         localizer._moved(frame)
@@ -630,7 +657,7 @@ def test_a_prior_is_less_sure_by_the_way_flown_since_though_it_ends_where_it_beg
     # The clock is set back, and the odometry goes on: so does the way.
     back_ns = START_NS + 92 * SECOND
     localizer.add_odometry(back_ns, np.array([0.0, 0.0, 0.0]))
-    localizer.add_attitude(back_ns, np.diag((1.0, -1.0, -1.0)))
+    localizer.add_attitude(back_ns, flight.said)
     localizer.add_altitude(back_ns, HEIGHT_M)
     assert localizer._prior_sigma_m(localizer._frame(back_ns)) == pytest.approx(
         np.hypot(10.0, CONFIG.prior_drift * 1500.0))

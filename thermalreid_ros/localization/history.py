@@ -40,6 +40,10 @@ class History:
         if drop > 256:  # seldom, for lists are slow at their front
             del self._stamps[:drop], self._values[:drop]
 
+    def nearest(self, stamp_ns: int) -> np.ndarray | None:
+        """The one that is next after a time, or the newest, however far; None where there is none."""
+        return self._values[min(bisect_left(self._stamps, stamp_ns), len(self._stamps) - 1)] if self._stamps else None
+
     def forget_after(self, stamp_ns: int) -> None:
         keep = bisect_left(self._stamps, stamp_ns)
         del self._stamps[keep:], self._values[keep:]
@@ -64,6 +68,32 @@ class History:
     def _between(self, before: int, after: int, stamp_ns: int) -> np.ndarray:
         share = (stamp_ns - self._stamps[before]) / (self._stamps[after] - self._stamps[before])
         return (1.0 - share) * self._values[before] + share * self._values[after]
+
+
+class Attitude(History):
+    """Rotations, (3, 3), that notices where they stand still: of a sensor at work two readings differ in their last
+    digits at least."""
+
+    def __init__(self, age_s: float, keep_s: float):
+        super().__init__("attitude", age_s, keep_s)
+        self._held_ns: int | None = None  # since when it has said the same
+
+    def add(self, stamp_ns: int, value: np.ndarray) -> None:
+        if self.newest_ns is not None and stamp_ns > self.newest_ns:
+            if not np.array_equal(value, self._values[-1]):
+                self._held_ns = None
+            elif self._held_ns is None:
+                self._held_ns = self.newest_ns
+        super().add(stamp_ns, value)
+
+    def held_since_ns(self, stamp_ns: int) -> int:
+        """From when on it has said one and the same until then."""
+        return stamp_ns if self._held_ns is None else min(self._held_ns, stamp_ns)
+
+    def forget_after(self, stamp_ns: int) -> None:
+        super().forget_after(stamp_ns)
+        if self._held_ns is not None and self._held_ns >= stamp_ns:
+            self._held_ns = None
 
 
 @dataclass

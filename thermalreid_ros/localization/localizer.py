@@ -14,7 +14,7 @@ import numpy as np
 from thermalreid_ros.camera.geometry import GroundView, Intrinsics, check_attitude, check_height
 from thermalreid_ros.localization.evidence import Evidence, EvidenceField, GroundSeen, LearnedTable
 from thermalreid_ros.localization.filter import GridSearch, Particles, ParticleSettings, SearchSettings
-from thermalreid_ros.localization.history import HeightGate, History, Odometry, allowed_speed_m_s
+from thermalreid_ros.localization.history import Attitude, HeightGate, History, Odometry, allowed_speed_m_s
 from thermalreid_ros.localization.proof import Proof
 from thermalreid_ros.localization.types import (Candidate, LocalizationError, LocalizationResult, PositionFix,
                                                 SemanticMask, Verdict)
@@ -65,7 +65,8 @@ class LocalizerConfig:
     below.
 
     Inputs. attitude_age_s, odometry_age_s, altitude_age_s: how far from a frame they may lie. history_s: how long they
-    are kept. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped. backwards_s:
+    are kept. attitude_held_s, attitude_held_m: one that stays the same for longer than that, while the vehicle moves on,
+    is no attitude. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped. backwards_s:
     stamps that go back by more, behind the last frame too, mean that the clock was set back. speed_limit_m_s,
     jump_m: faster odometry has jumped, if so far. height_hold_s, height_step_m, height_step_share: see
     history.HeightGate. gap_s: odometry that was silent for longer may have begun anew, and a
@@ -119,6 +120,8 @@ class LocalizerConfig:
     floor_m: float = 1.5
     relief_m: float = 1.2
     attitude_age_s: float = 0.1
+    attitude_held_s: float = 3.0
+    attitude_held_m: float = 20.0
     odometry_age_s: float = 0.3
     altitude_age_s: float = 1.0
     history_s: float = 20.0
@@ -226,7 +229,7 @@ class Localizer:
         c = self.config
         self._rng = np.random.default_rng(c.seed)
         self._table = LearnedTable(self._confusion, c.doubt, c.table_points, c.learned_points)
-        self._attitude = History("attitude", c.attitude_age_s, c.history_s)
+        self._attitude = Attitude(c.attitude_age_s, c.history_s)
         self._odometry = Odometry(c.odometry_age_s, c.history_s, c.speed_limit_m_s, c.jump_m, c.gap_s)
         self._altitude = History("altitude", c.altitude_age_s, c.history_s)
         self._heights = HeightGate(c.height_hold_s, c.height_step_m, c.height_step_share, 5.0)
@@ -446,6 +449,10 @@ class Localizer:
             values.append(value)
         if (frozen_s := self._odometry.frozen_s(stamp_ns)) > 0.0:
             return f"the odometry has said one position for {frozen_s:.1f} s of a vehicle that was moving; it is lost"
+        held_ns = self._attitude.held_since_ns(stamp_ns)
+        if (held_s := (stamp_ns - held_ns) / _SECOND) > self.config.attitude_held_s and np.hypot(
+                *(values[1] - self._odometry.nearest(held_ns))[:2]) > self.config.attitude_held_m:
+            return f"the attitude has been the same to the last digit for {held_s:.1f} s of flight; its sensor is lost"
         if self._handed is None and self._particles is None and (fault := self._strayed()):
             return fault
         frame = _Frame(stamp_ns, _nearest_rotation(values[0]), values[1][:2], float(values[2][0]))
