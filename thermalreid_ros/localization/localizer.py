@@ -65,12 +65,11 @@ class LocalizerConfig:
     below.
 
     Inputs. attitude_age_s, odometry_age_s, altitude_age_s: how far from a frame they may lie. history_s: how long they
-    are kept. attitude_held_s, attitude_held_m: one that stays the same for longer than that, while the vehicle moves on,
-    is no attitude. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped. backwards_s:
-    stamps that go back by more, behind the last frame too, mean that the clock was set back. speed_limit_m_s,
-    jump_m: faster odometry has jumped, if so far. height_hold_s, height_step_m, height_step_share: see
-    history.HeightGate. gap_s: odometry that was silent for longer may have begun anew, and a
-    place is proven again.
+    are kept. attitude_held_s, attitude_held_m: one that stays the same for longer than that, while the vehicle moves
+    on, is no attitude. jump_sigma_m: how far from where it was the vehicle may be once the odometry has jumped.
+    backwards_s: stamps that go back by more, behind the last frame too, mean that the clock was set back.
+    speed_limit_m_s, jump_m: faster odometry has jumped, if so far. height_hold_s, height_step_m, height_step_share: see
+    history.HeightGate. gap_s: odometry that was silent for longer may have begun anew, and a place is proven again.
     """
 
     seed: int = 0
