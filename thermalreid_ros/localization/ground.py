@@ -9,6 +9,7 @@ the camera's H shows as if it lay at d / (1 - h / H). `rotation` turns optical a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -66,7 +67,11 @@ def ground_offsets(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float
 
     NaN at and above the horizon and beyond max_range_m from the point below the camera.
     """
-    directions = view_directions(intrinsics, rotation, height_m, pixels)
+    return _met(view_directions(intrinsics, rotation, height_m, pixels), height_m, max_range_m)
+
+
+def _met(directions: np.ndarray, height_m: float, max_range_m: float) -> np.ndarray:
+    """ground_offsets of view_directions."""
     below = -directions[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         offsets = directions[:, :2] * (height_m / below)[:, None]
@@ -86,8 +91,8 @@ def ground_pixels(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
 def footprint_centre(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
                      max_range_m: float = MAX_RANGE_M) -> np.ndarray | None:
     """The offset, float64 (2,), of the centroid of the ground that a frame shows; None where it shows none."""
-    directions = view_directions(intrinsics, rotation, height_m, _lattice(intrinsics))
-    offsets = ground_offsets(intrinsics, rotation, height_m, _lattice(intrinsics), max_range_m)
+    directions = view_directions(intrinsics, rotation, height_m, _lattice(intrinsics.width, intrinsics.height))
+    offsets = _met(directions, height_m, max_range_m)
     seen = np.isfinite(offsets[:, 0])
     if not seen.any():
         return None
@@ -168,16 +173,17 @@ def sample(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, hei
                          pixels[labelled].astype(np.float32))
 
 
-def _lattice(intrinsics: Intrinsics) -> np.ndarray:
+@lru_cache(maxsize=8)
+def _lattice(width: int, height: int) -> np.ndarray:
     """Places all over a frame, its edges included, (N, 2)."""
-    u, v = np.meshgrid(np.linspace(0, intrinsics.width, _SIDE + 1), np.linspace(0, intrinsics.height, _SIDE + 1))
+    u, v = np.meshgrid(np.linspace(0, width, _SIDE + 1), np.linspace(0, height, _SIDE + 1))
     return np.column_stack([u.ravel(), v.ravel()])
 
 
 def footprint_box(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
          max_range_m: float) -> tuple[np.ndarray, np.ndarray] | None:
     """The corners (low, high), offsets, of a box about the ground within range that a frame shows; None if none."""
-    directions = view_directions(intrinsics, rotation, height_m, _lattice(intrinsics))
+    directions = view_directions(intrinsics, rotation, height_m, _lattice(intrinsics.width, intrinsics.height))
     away = np.hypot(directions[:, 0], directions[:, 1])
     with np.errstate(divide="ignore", invalid="ignore"):
         reach = np.where(-directions[:, 2] > _STEEPEST * away, height_m * away / -directions[:, 2], np.inf)
