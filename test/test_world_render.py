@@ -134,27 +134,6 @@ def test_the_night_is_darker_than_the_day(renderer):
     assert 0 < means[1] < 1e-3 * means[0]
 
 
-@pytest.mark.parametrize("class_name", ["car", "person", "bicycle", "dog"])
-def test_an_actor_s_mask_is_its_projected_mesh(renderer, class_name):
-    renderer.set_time(NOON)
-    camera = Intrinsics.from_field_of_view(320, 256, np.radians(4.0))
-    actor = parked(make_identity(class_name, 3, 5), -60.0, -40.0, 0.7)
-    pose = Pose.looking([-60.0, -100.0, 60.0], np.pi / 2, np.radians(45.0))
-    capture = renderer.capture(pose, camera, [actor], colour=False, supersample=1)
-    mesh = actor.identity.mesh(0.0, False).placed(actor.x, actor.y, actor.z, actor.yaw_rad)
-    corners = camera.project(pose.to_camera(mesh.vertices))
-    drawn = np.zeros((256 * 16, 320 * 16), np.uint8)  # finely: OpenCV draws outlines a pixel wide
-    for triangle in corners[mesh.faces]:
-        cv2.fillConvexPoly(drawn, np.round((triangle * 16 - 0.5) * 16).astype(np.int32), 1, shift=4)
-    expected, mask = drawn[8::16, 8::16] > 0, capture.instance == 1
-    assert mask.sum() > 300
-    assert (expected & mask).sum() / (expected | mask).sum() >= 0.9
-    assert capture.boxes[0].visible_share == 1.0
-    rows, columns = np.nonzero(mask)
-    assert capture.boxes[0].box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    assert capture.boxes[0].whole_box == capture.boxes[0].box
-
-
 def test_what_stands_behind_the_block_is_seen_in_part_or_not_at_all(renderer):
     renderer.set_time(NOON)
     pose = Pose.looking([0.0, -40.0, 25.0], np.pi / 2, np.radians(10.0))

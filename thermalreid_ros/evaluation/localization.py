@@ -284,8 +284,8 @@ def _rates(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "flights": len(each),
         "success_rate": float(np.mean([f["success"] for f in each])) if each else None,
         "false_lock_rate": float(np.mean([f["false_locks"] > 0 for f in each])) if each else None,
-        "seconds_to_converge_50": _converged([f["seconds_to_converge"] for f in each], 0.5),
-        "seconds_to_converge_90": _converged([f["seconds_to_converge"] for f in each], 0.9),
+        "seconds_to_converge_50": converged([f["seconds_to_converge"] for f in each], 0.5),
+        "seconds_to_converge_90": converged([f["seconds_to_converge"] for f in each], 0.9),
     }
 
 
@@ -309,7 +309,7 @@ def _times(label_ms: Sequence[float], localize_ms: Sequence[float]) -> dict[str,
             "localize_ms": float(np.median(localize_ms))}
 
 
-def _converged(seconds: Sequence[float | None], share: float) -> float | None:
+def converged(seconds: Sequence[float | None], share: float) -> float | None:
     """The time after which so large a share of the flights has converged."""
     known = sorted(value for value in seconds if value is not None)
     needed = int(np.ceil(share * len(seconds)))
