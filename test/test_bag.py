@@ -134,12 +134,17 @@ def test_a_single_file_without_its_folder(tmp_path: Path):
             assert bag.decode(next(bag.messages(["/note"]))).data == "frame 0"
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "\udcff", 3000 * "["])
+@pytest.mark.parametrize("text", ["{", "[1]", "\udcff", 800 * "["])
 def test_damaged_metadata_is_not_taken_for_a_cut(tmp_path: Path, text: str):
     path = write_bag(tmp_path / "bag", messages(4), {})
     (path / "metadata.yaml").write_text(text, errors="surrogateescape")
     with Bag(path) as bag:
         assert len(list(bag.messages())) == 8 and bag.damage.startswith(f"{path / 'metadata.yaml'}: damaged (")
+        assert "ends early" not in bag.damage
+    (path / "bag.mcap").write_bytes((path / "bag.mcap").read_bytes()[:-200])
+    with Bag(path) as bag:  # both
+        assert bag.damage.startswith(f"{path / 'metadata.yaml'}: damaged (") and bag.damage.endswith(
+            f"which ends early, at message {bag.count}")
 
 
 def test_refusals_are_one_line(tmp_path: Path):

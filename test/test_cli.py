@@ -96,6 +96,11 @@ def test_a_users_mistake_is_one_line_and_code_2(arguments, says):
     *((("world", "fly", option, value), f"argument {option}: {value} is more than") for option, value in (
         ("--seconds", "1e12"), ("--rate", "1e9"), ("--speed", "1e6"), ("--probes", "100000"), ("--size", "1e300"),
         ("--altitude", "1e5"), ("--prior-error", "1e9"))),
+    *(((*command.split(), option, value), f"argument {option}: {value} is more than") for command, option, value in (
+        ("world dataset", "--images", "1000000000000"), ("world pairs", "--views", "1001"),
+        ("evaluate localization-simulated", "--seconds", "1e12"), ("train tile-distance", "--dimension", "100000"))),
+    (("reid", "calibrate", "--clip", "0:999999999999"), "argument --clip: '0:999999999999' is not FIRST:COUNT"),
+    (("train", "detector", "--box-margin", "nan", "0"), "argument --box-margin: nan is not finite"),
     (("world", "fly", "--date", "1969-07-20"), "argument --date: '1969-07-20': stamps of recordings hold the years"),
 ])
 def test_numbers_and_places_are_refused_before_the_work_begins(arguments, says, capsys):

@@ -28,8 +28,8 @@ from thermalreid_ros.maps.store import SemanticMap
 from thermalreid_ros.ros.bag import Bag, message_types, write_bag
 
 FLY = ["world", "fly", "--map", str(MAP), "--seed", "4", "--seconds", "3", "--rate", "2", "--size", "400", "--centre",
-       f"{CENTRE[0]},{CENTRE[1]}", "--image-size", "128x96", "--probes", "1", "--altitude", "80", "--depression", "60",
-       "--prior-error", "40", "--compact", "--workers", "1"]
+       f"{CENTRE[0]},{CENTRE[1]}", "--image-size", "128x96", "--probes", "1", "--depression", "60", "--altitude",
+       "80.00001", "--prior-error", "40", "--compact", "--workers", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_compact_recording_is_small_and_complete(recording):
         assert {"/thermal/image_raw/compressed", "/truth/semantics/compressed", "/truth/fix", "/truth/pose",
                 "/imu/data", "/odom", "/prior/fix", "/altitude", "/thermal/camera_info"} <= set(bag.topics)
         assert "/truth/instances" not in bag.topics and "/thermal/image_raw" not in bag.topics
-        assert bag.custom["units"] == "agc8" and "--compact" in bag.custom["command"]
+        assert bag.custom["units"] == "agc8" and {"--compact", "80.00001"} <= {*bag.custom["command"].split()}
         imu = [message.stamp_ns for message in bag.messages(["/imu/data"])]
     assert np.allclose(np.diff(imu), 50e6)
     assert sum(file.stat().st_size for file in recording.iterdir()) < 150e3
@@ -181,6 +181,17 @@ def test_what_is_wrong_in_a_recording_names_it(recording, tmp_path, capsys, topi
         assert re.match(f"thermalreid: {path}: .*{words}", capsys.readouterr().err.splitlines()[-1])
 
 
+@pytest.mark.parametrize("error, words", [("UnitsError", "no units in metadata.yaml: its.*give the folder"),
+                                          ("FrameError", "bag.mcap: the frame of")])
+def test_only_what_units_explain_is_laid_to_them(recording, town, monkeypatch, error, words):
+    def refuse(*_):
+        raise getattr(flight_input, error)("no")
+
+    monkeypatch.setattr(flight_input, "make_frame", refuse)
+    with pytest.raises(FlightInputError, match=words), Flight(recording / "bag.mcap", town) as flight:
+        next(flight.frames())
+
+
 def test_units_that_are_not_known_are_said(recording, town):
     with pytest.raises(FlightInputError, match="no units in metadata.yaml: its.*give the folder"), \
             Flight(recording / "bag.mcap", town) as flight:
@@ -208,6 +219,12 @@ def test_true_labels_are_the_recording_s(flight):
     wrong = [np.mean(spoilt.label(frame).labels != frame.labels) for frame in frames]
     assert 0.1 < np.mean(wrong) < 0.5
     assert max(spoilt.label(frame).labels.max() for frame in frames) < CLASS_COUNT
+    assert 0.0 < (ground_m := flight.ground_m()) < 4.0  # as high as hills are
+    before = [spoilt.label(frame).labels for frame in frames]
+    flight.truth_poses = {stamp: (z + 25.0, turn) for stamp, (z, turn) in flight.truth_poses.items()}
+    flight.ground_m = lambda: ground_m + 25.0  # the same squares, whatever height is called zero
+    assert all(np.array_equal(TrueLabels(flight, errors=0.3, seed=2).label(frame).labels, old)
+               for frame, old in zip(frames, before))
     assert np.allclose(spoilt.confusion.sum(axis=1), 1.0) and spoilt.confusion[0, 0] == pytest.approx(0.7)
 
 

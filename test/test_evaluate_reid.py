@@ -483,9 +483,11 @@ def test_made_pictures_are_compared_with_the_true_ones(tmp_path):
     assert figures["second"]["mean_median_k"] == pytest.approx(3.0, abs=0.05)
     assert figures["first"]["relative_rmse_k"] < 0.1 and figures["first"]["ssim"] > 0.9
     assert figures["second"]["mean_median_k_by_class"].keys() == {"car", "person"}
-    (tmp_path / "sessions" / "000_01.npz").write_bytes(b"nothing")
-    with pytest.raises(ThermalReidError, match="000_01.npz: damaged"):
-        evaluate_synthesis(ProbeSynthesizer(Knowing()), [tmp_path])
+    whole = (tmp_path / "sessions" / "000_00.npz").read_bytes()
+    for length in (0, 5, 2000, len(whole) - 9):
+        (tmp_path / "sessions" / "000_01.npz").write_bytes(whole[:length])
+        with pytest.raises(ThermalReidError, match="000_01.npz: damaged"):
+            evaluate_synthesis(ProbeSynthesizer(Knowing()), [tmp_path])
     with pytest.raises(ThermalReidError, match="no pairs"):
         evaluate_synthesis(ProbeSynthesizer(Knowing()), [tmp_path / "sessions"])
 

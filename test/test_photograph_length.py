@@ -141,7 +141,7 @@ def test_photographs_are_read_with_sizes_and_kinds(folder, torch):
         read_photographs([folder / "sessions"])
 
 
-def test_sets_of_before_sizes_are_refused_with_the_remedy(folder, torch, tmp_path):
+def test_sets_of_before_sizes_and_cut_ones_are_refused_with_the_remedy(folder, torch, tmp_path):
     from thermalreid_ros.training.photographs import read_photographs
 
     (tmp_path / "sessions").mkdir()
@@ -149,6 +149,11 @@ def test_sets_of_before_sizes_are_refused_with_the_remedy(folder, torch, tmp_pat
         np.savez(tmp_path / "sessions" / "000_00.npz", **{name: stored[name] for name in stored if name != "size_m"})
     with pytest.raises(ThermalReidError, match="make it again"):
         read_photographs([tmp_path])
+    whole = (folder / "sessions" / "000_00.npz").read_bytes()
+    for length in (0, 5, len(whole) // 2):
+        (tmp_path / "sessions" / "000_00.npz").write_bytes(whole[:length])
+        with pytest.raises(ThermalReidError, match="000_00.npz: damaged"):
+            read_photographs([tmp_path])
 
 
 def test_the_likelihood_is_best_where_the_error_is_as_large_as_it_is_said_to_be(folder, torch):

@@ -18,9 +18,12 @@ NIGHT = shipped("config") / "recordings" / "hit_uav_night"
 
 
 def test_filming_order_is_that_of_names_sorted_as_strings():
-    clip = Clip(first=281, count=127)
-    assert [clip.index_of(frame) for frame in (0, 1, 10, 100, 109, 11, 126)] == [281, 282, 283, 284, 293, 294, 312]
-    assert clip.frames() == {clip.index_of(frame): frame for frame in range(127)}
+    frames = Clip(first=281, count=127).frames()
+    assert [frames[index] for index in (281, 282, 283, 284, 293, 294, 312)] == [0, 1, 10, 100, 109, 11, 126]
+    assert sorted(frames.values()) == list(range(127))
+
+
+INDEX = {frame: index for index, frame in Clip(500, 14).frames().items()}
 
 
 def made_up_set(folder: Path, count: int = 14, split: str = "made up") -> tuple[Path, Path]:
@@ -51,7 +54,7 @@ def made_up_set(folder: Path, count: int = 14, split: str = "made up") -> tuple[
 def test_make_writes_frames_truth_target_and_probe(tmp_path: Path, capsys):
     folder, file = made_up_set(tmp_path)
     out = tmp_path / "bag"
-    index = Clip(500, 14).index_of(3)
+    index = INDEX[3]
     arguments = ["recording", "make", "--images", str(folder), "--annotations", str(file), "--clip", "500:14",
                  "--target", f"1_60_50_0_{index:05d}:{400 - 33 + 5},{300 - 6 + 5}", "--out", str(out)]
     assert main(arguments) == 0
@@ -63,7 +66,7 @@ def test_make_writes_frames_truth_target_and_probe(tmp_path: Path, capsys):
     stamps = [frame.header.stamp.sec * 10**9 + frame.header.stamp.nanosec for frame in frames]
     assert stamps == [1608206400 * 10**9 + n * 500_000_000 for n in range(14)]  # 2020-12-17 12:00 UTC, 2 Hz
     for n, (stamp_ns, frame) in enumerate(zip(stamps, frames)):
-        original = folder / f"1_60_50_0_{Clip(500, 14).index_of(n):05d}.png"
+        original = folder / f"1_60_50_0_{INDEX[n]:05d}.png"
         assert frame.format == "png" and frame.data.tobytes() == original.read_bytes()
         assert [d.class_name for d in truth.objects[stamp_ns]] == ["person", "person", "bicycle"]
         assert truth.ignored[stamp_ns][0].class_id == 255
@@ -78,7 +81,7 @@ def test_make_writes_frames_truth_target_and_probe(tmp_path: Path, capsys):
 def test_missing_frames_leave_gaps_in_the_stamps_and_the_target_is_found_again(tmp_path: Path):
     folder, file = made_up_set(tmp_path)
     coco = json.loads(file.read_text())
-    gone = {Clip(500, 14).index_of(frame) for frame in (5, 6)}
+    gone = {INDEX[frame] for frame in (5, 6)}
     coco["images"] = [image for image in coco["images"] if image["id"] not in gone]
     coco["annotations"] = [item for item in coco["annotations"] if item["image_id"] not in gone]
     file.write_text(json.dumps(coco))

@@ -18,7 +18,7 @@ from thermalreid_ros.detection.types import Detection
 from thermalreid_ros.evaluation import replay as replay_module
 from thermalreid_ros.evaluation.recording import Truth
 from thermalreid_ros.evaluation.replay import (
-    FrameRecord, MatchRecord, Replay, ReplayError, _check_place, _max_age_s, frame_topic, run_replay)
+    FrameRecord, MatchRecord, Replay, ReplayError, _check_place, _max_age_s, _misread, frame_topic, run_replay)
 from thermalreid_ros.evaluation.replay_places import PlaceRecord, TargetRecord, errors_m
 from thermalreid_ros.files import shipped
 from thermalreid_ros.maps.store import SemanticMap
@@ -375,6 +375,18 @@ def test_frames_that_were_all_refused_are_a_fault_with_its_reason(tmp_path: Path
     assert replay.refused == "units are probably wrong"
     replay.diagnostics["geo_localization"] = {"frames_processed": "4"}
     assert replay.refused == ""
+
+
+@pytest.mark.parametrize("size, damaged, in_doubt", [(40, False, True), (40, True, True), (16, False, False)])
+def test_units_that_nobody_said_are_in_doubt_where_frames_are_not_in_them(tmp_path, size, damaged, in_doubt):
+    types = message_types().types
+    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 0), "camera")
+    data = np.full(2 * size**2, 80, np.uint8)
+    image = types["sensor_msgs/msg/Image"](header, size, size, "mono16", 0, 2 * size, data)
+    frames = [replace(image, data=data[:9])] * damaged + [image if in_doubt else replace(
+        image, encoding="mono8", step=size)]
+    with Bag(write_bag(tmp_path / "bag", [("/c/image_raw", k, one) for k, one in enumerate(frames)], {})) as bag:
+        assert _misread(bag, "/c/image_raw", shipped("config") / "thermalreid.yaml") is in_doubt
 
 
 def test_a_page_of_several_loops_is_refused(tmp_path: Path, capsys):

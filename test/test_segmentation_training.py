@@ -19,6 +19,7 @@ from thermalreid_ros.localization.segmenter import (  # noqa: E402
     temperature_levels,
 )
 from thermalreid_ros.maps.classes import CLASS_NAMES, NO_DATA  # noqa: E402
+from thermalreid_ros.training import segmentation  # noqa: E402
 from thermalreid_ros.training.augmentation import Augmentation  # noqa: E402
 from thermalreid_ros.training.export_segmenter import export_segmenter  # noqa: E402
 from thermalreid_ros.training.labellings import LabelledFrames, channels, read_labelled, reduce_labels  # noqa: E402
@@ -257,6 +258,23 @@ def test_training_learns_resumes_and_exports(name, tmp_path):
     assert np.abs(255 * probability[0].numpy() - mask.confidence).max() < 4
     for radiometric, band in ((False, "thermal"), (True, "radiometric")):
         assert segmenter.confusion(radiometric).tolist() == facts["evaluation"][band]["confusion"]
+
+
+def test_dropout_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    def run(folder, log=lambda line: None):
+        train(recipe_for("geogan", steps=3, batch=2), patches(2, 32), tmp_path / folder, log=log,
+              checkpoint_seconds=0.0)
+        return load_weights(tmp_path / folder / "checkpoint.pt")[0].state_dict()
+
+    def interrupt(line):
+        if line.startswith("step 2"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(segmentation, "LOG_EVERY", 1)
+    with pytest.raises(KeyboardInterrupt):
+        run("b", interrupt)
+    for mine, theirs in zip(run("b").values(), run("a").values(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_training_ends_in_time_and_needs_an_end(tmp_path):

@@ -477,7 +477,10 @@ def test_coco_faults_name_the_file(tmp_path):
                   {**whole, "annotations": [{**whole["annotations"][0], "category_id": 7}]},
                   {**whole, "annotations": [{**whole["annotations"][0], "bbox": [1, 2]}]},
                   {**whole, "annotations": [{**whole["annotations"][0], "bbox": [1, 2, -3, 4]}]},
-                  {**whole, "categories": 2 * whole["categories"]}, "[" * 10**5):
+                  {**whole, "categories": 2 * whole["categories"]}, "[" * 10**5,
+                  {**whole, "images": 2 * whole["images"]},
+                  *({**whole, "images": [{**whole["images"][0], "fx": fx, "depression_deg": 60, "altitude_m": high}]}
+                    for fx, high in ((None, 80), (800, 0), (800, -80)))):
         (tmp_path / "other.json").write_text(other if isinstance(other, str) else json.dumps(other))
         with pytest.raises(ThermalReidError, match="other.json: not a readable COCO"):
             read_coco(tmp_path, tmp_path / "other.json")

@@ -189,10 +189,6 @@ def test_a_carport_is_a_roof_in_the_air():
     assert volume(mesh) == pytest.approx(30 * 0.4, rel=1e-4)
 
 
-def test_no_buildings_make_an_empty_mesh():
-    assert len(raised().mesh.faces) == 0
-
-
 # Ground.
 
 def test_heights_are_those_of_the_terrain_mesh():

@@ -133,23 +133,19 @@ def test_images_masks_and_boxes_agree(data):
 
 
 def test_annotations_are_read_by_the_evaluation(data):
-    truth = read_coco_set(data / "images" / "thermal", data / "annotations" / "train.json").coco
-    assert len(truth["images"]) == 4 and len(truth["annotations"]) >= 1
+    read = read_coco_set(data / "images" / "thermal", data / "annotations" / "train.json")
+    written = json.loads((data / "annotations" / "train.json").read_text())["annotations"]
+    assert read.tight and [a["bbox"] for a in read.coco["annotations"]] == [a["bbox"] for a in written] != []
 
 
-def test_sessions_share_place_and_time_and_splits_do_not(data):
+def test_sessions_share_place_and_time(data):
     images = {split: json.loads((data / "annotations" / f"{split}.json").read_text())["images"]
               for split in ("train", "val")}
     by_session: dict[int, list] = {}
     for image in images["train"] + images["val"]:
         by_session.setdefault(image["session"], []).append(image)
     assert all(len(group) == 2 and len({i["time"] for i in group}) == 1 for group in by_session.values())
-    facts = {s["session"]: s for s in json.loads((data / "sessions.json").read_text())}
-    size = next(iter(facts.values()))["size_m"]
-    grid = LocalGrid("EPSG:32633", 0.0, 0.0)
-    for a, b in product(images["train"], images["val"]):
-        centres = [np.array(grid.from_geographic(*facts[i["session"]]["centre"])) for i in (a, b)]
-        assert np.abs(centres[0] - centres[1]).max() > size
+    assert len(json.loads((data / "sessions.json").read_text())) == len(by_session)
 
 
 def test_an_interrupted_data_set_goes_on_to_the_same_bytes(data, tmp_path, monkeypatch, capsys):

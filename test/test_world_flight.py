@@ -193,7 +193,7 @@ def test_true_shapes_land_on_their_masks():
                 assert low[2] == pytest.approx(item.z - 0.5 * size[2], abs=0.02) and (low[:2] < centre[:2]).all() \
                     and (high[:2] > centre[:2]).all()
                 seen = cv2.boundingRect(own.astype(np.uint8))
-                assert (seen[0], seen[1], seen[0] + seen[2], seen[1] + seen[3]) == item.box
+                assert (seen[0], seen[1], seen[0] + seen[2], seen[1] + seen[3]) == item.box == item.whole_box
     assert all(len(overlaps[name]) > 2 for name in CLASS_NAMES)
     for name in CLASS_NAMES:
         assert min(overlaps[name]) >= 0.9, name

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 
 from thermalreid_ros.errors import ThermalReidError
+
+#: What numpy raises for an .npz file that is cut or damaged.
+NPZ_FAULTS = (OSError, ValueError, KeyError, EOFError, NotImplementedError, tokenize.TokenError, zlib.error,
+              zipfile.BadZipFile)
 
 
 def write_atomically(path: str | Path, content: str | bytes, *, through: bool = True) -> Path:

@@ -19,6 +19,10 @@ class FrameError(ThermalReidError):
     """A frame that cannot be used; the message names the fault and the remedy."""
 
 
+class UnitsError(FrameError):
+    """A frame that is not in the units that it is said to be in."""
+
+
 class ThermalUnits(str, Enum):
     """What a pixel value means."""
 
@@ -162,8 +166,8 @@ def make_frame(array: np.ndarray, encoding: str, units: ThermalUnits | str, stam
 
     array: (H, W), or (H, W, 3) for grey pictures in rgb8, bgr8 or 8UC3, of the dtype that the ROS image
     encoding names, in native byte order. units, polarity: members or their names.
-    Raises FrameError when encoding and units do not fit, the array is not what the encoding says, a side is
-    shorter than 32 px, more than half of the pixels are dead, or the median temperature is implausible.
+    Raises UnitsError when encoding and units do not fit or the median temperature is implausible, FrameError when the
+    array is not what the encoding says, a side is shorter than 32 px, or more than half of the pixels are dead.
     """
     units = _member(ThermalUnits, units, "units")
     polarity = _member(Polarity, polarity, "polarity")
@@ -171,7 +175,7 @@ def make_frame(array: np.ndarray, encoding: str, units: ThermalUnits | str, stam
         fitting = [u.value for u, encodings in _UNIT_ENCODINGS.items() if encoding in encodings]
         remedy = f"set units to one of: {', '.join(fitting)}" if fitting else \
             f"thermal images are {', '.join(_ENCODING_DTYPES)}"
-        raise FrameError(f"encoding '{encoding}' cannot hold units '{units.value}'; {remedy}")
+        raise UnitsError(f"encoding '{encoding}' cannot hold units '{units.value}'; {remedy}")
     if polarity is Polarity.BLACK_HOT and units not in (ThermalUnits.COUNTS, ThermalUnits.AGC8):
         raise FrameError(f"polarity 'black_hot' does not fit temperatures ({units.value}); use 'white_hot'")
     dtype = np.dtype(_ENCODING_DTYPES[encoding])
@@ -270,7 +274,7 @@ def _check_temperatures(frame: ThermalFrame) -> None:
     median_c = float(np.median(_celsius(sample, frame.units)))
     low_c, high_c = PLAUSIBLE_MEDIAN_C
     if not low_c <= median_c <= high_c:
-        raise FrameError(f"units are probably wrong: a median of {median_c:.1f} C as '{frame.units.value}'"
+        raise UnitsError(f"units are probably wrong: a median of {median_c:.1f} C as '{frame.units.value}'"
                          + _fitting_units(sample, frame.units))
 
 

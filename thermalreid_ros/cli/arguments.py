@@ -8,8 +8,10 @@ import os
 import re
 from pathlib import Path
 
-from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.errors import ThermalReidError, first_line
 from thermalreid_ros.files import shipped
+
+MOST = 1e6  # of what is counted: more is a slip
 
 
 def positive(kind: type, most: float = math.inf):
@@ -25,15 +27,22 @@ def positive(kind: type, most: float = math.inf):
     return parse
 
 
-def not_negative(kind: type):
+def not_negative(kind: type, most: float = math.inf):
     """Likewise of zero and above."""
     def parse(text: str):
         value = kind(text)
         if not 0 <= value < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is " + ("less than 0" if value < 0 else "not finite"))
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} is more than {most:g}")
         return value
     parse.__name__ = kind.__name__
     return parse
+
+
+def count(text: str) -> int:
+    """The argument type of how many there are to be, of whatever is rendered, flown or drawn."""
+    return positive(int, MOST)(text)
 
 
 def bounded(text: str, kind: type, low: float, high: float, refusal: str):
@@ -97,6 +106,18 @@ def share(text: str) -> float:
     return value
 
 
+def check_device(device: str) -> str:
+    """The name of a device to train on, as it was given. ThermalReidError where torch does not find it here."""
+    import torch
+
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # by its name, and by how torch was built
+        raise ThermalReidError(f"--device {device}: torch finds none here ({first_line(error)}); use --device "
+                               "cpu") from None
+    return device
+
+
 def demo_map() -> Path:
     """The map that the package ships: the old town of Krems."""
     return shipped("config") / "maps" / "krems.tif"
@@ -105,7 +126,7 @@ def demo_map() -> Path:
 def clip_range(text: str) -> tuple[int, int]:
     """FIRST:COUNT, the fields of evaluation.recording.Clip."""
     match = re.fullmatch(r"(\d+):([1-9]\d*)", text)
-    if not match:
+    if not match or int(match[2]) > MOST:
         raise argparse.ArgumentTypeError(f"'{text}' is not FIRST:COUNT, e.g. 281:127")
     return int(match[1]), int(match[2])
 

@@ -75,7 +75,7 @@ def _models(args: argparse.Namespace, models: list[str]) -> dict[str, Any]:
     with progress(total=len(models) * args.runs, description="models", unit="run", delay=0.0) as bar:
         for model in models:
             bar.set_postfix_str(str(model))
-            timed[_name(model)] = bench.time_model(model, runs=args.runs, tick=lambda: bar.update(1),
+            timed[Path(model).stem] = bench.time_model(model, runs=args.runs, tick=lambda: bar.update(1),
                                                    **provider_options(args))
     keys = ("provider", "threads", "first_ms", "median_ms", "p99_ms", "iqr_ms", "int8_speedup")
     parts = ("preprocessing_ms", "inference_ms", "postprocessing_ms")
@@ -208,9 +208,3 @@ def _shipped() -> list[str]:
     from thermalreid_ros.engine.engine import shipped_models
 
     return list(shipped_models())
-
-
-def _name(model: str) -> str:
-    from pathlib import Path
-
-    return Path(model).stem

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from thermalreid_ros.cli import evaluate_all, evaluate_fusion, evaluate_reid, evaluate_target
-from thermalreid_ros.cli.arguments import not_negative, output_folder, positive, seed, share
+from thermalreid_ros.cli.arguments import count, not_negative, output_folder, positive, seed, share
 from thermalreid_ros.cli.engine import add_provider_options, provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 from thermalreid_ros.engine import DEFAULT_PROVIDERS
@@ -37,7 +37,7 @@ def add_parser(subparsers) -> None:
                               help="recordings as thermalreid world fly makes them")
     localization.add_argument("--map", type=Path, nargs="+", required=True, metavar="MAP.tif", dest="maps",
                               help="one, or those of all towns: a recording says which it was flown over")
-    localization.add_argument("--prior-error", type=positive(float), metavar="M",
+    localization.add_argument("--prior-error", type=positive(float, 1e5), metavar="M",
                               help="the rough position is the truth with one error of this standard deviation on each "
                                    "axis (default: the recording's own prior)")
     localization.add_argument("--seed", type=seed, default=0, help="of that error and all that is drawn (default 0)")
@@ -57,12 +57,13 @@ def add_parser(subparsers) -> None:
     simulated = parts.add_parser("localization-simulated", help="the filter on many flights whose labels are simulated")
     simulated.add_argument("--map", type=Path, nargs="+", required=True, metavar="MAP.tif", dest="maps",
                            help="cities are built on them in turn, ten flights each")
-    simulated.add_argument("--flights", type=positive(int), default=60, metavar="N", help="in all (default 60)")
-    simulated.add_argument("--seconds", type=positive(float), default=180.0, metavar="S", help="each (default 180)")
-    simulated.add_argument("--rate", type=positive(float), default=2.0, metavar="HZ", help="of frames (default 2)")
+    simulated.add_argument("--flights", type=count, default=60, metavar="N", help="in all (default 60)")
+    simulated.add_argument("--seconds", type=positive(float, 7200), default=180.0, metavar="S",
+                           help="each (default 180)")
+    simulated.add_argument("--rate", type=positive(float, 100), default=2.0, metavar="HZ", help="of frames (default 2)")
     simulated.add_argument("--label-errors", type=share, default=0.15, metavar="SHARE",
                            help="of the world whose labels are wrong in every frame (default 0.15)")
-    simulated.add_argument("--prior-error", type=positive(float), default=300.0, metavar="M",
+    simulated.add_argument("--prior-error", type=positive(float, 1e5), default=300.0, metavar="M",
                            help="of the rough position, standard deviation on each axis (default 300)")
     simulated.add_argument("--seed", type=seed, default=0, help="of cities, courses and errors (default 0)")
     add_json_option(simulated)

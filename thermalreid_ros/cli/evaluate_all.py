@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from thermalreid_ros.cli.arguments import output_folder, positive, seed
+from thermalreid_ros.cli.arguments import count, output_folder, positive, seed
 
 _RUN = "import sys; from thermalreid_ros.cli import main; sys.exit(main())"
 _ENDS_WITHIN_S = 30.0  # after Ctrl-C, with its workers and nodes
@@ -21,13 +21,13 @@ def add_parser(parts: argparse._SubParsersAction) -> None:
                         help="of towns that nothing was trained on")
     parser.add_argument("--hit-uav", type=Path, metavar="DIR", help="HIT-UAV, with val/ and annotations/val.json")
     parser.add_argument("--out", type=output_folder, required=True, metavar="DIR")
-    for name, count, what in (("images", 240, "rendered frames"), ("flights", 20, "rendered flights"),
+    for name, number, what in (("images", 240, "rendered frames"), ("flights", 20, "rendered flights"),
                               ("simulated", 60, "simulated flights"), ("identities", 240, "to be searched")):
-        parser.add_argument(f"--{name}", type=positive(int), default=count, metavar="N", help=f"{what} ({count})")
+        parser.add_argument(f"--{name}", type=count, default=number, metavar="N", help=f"{what} ({number})")
     parser.add_argument("--seed", type=seed, default=1)
     parser.add_argument("--only", nargs="+", metavar="PART", help="some of: segmentation, detection, localization, "
                         "simulation, reid, mission")
-    parser.add_argument("--workers", type=positive(int), default=0, metavar="N",
+    parser.add_argument("--workers", type=positive(int, 1024), default=0, metavar="N",
                         help="processes that render (default: one for each core)")
     parser.set_defaults(part=_run)
 

@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
     print(summary(figures))
     write_json(args.json, figures)
     if replay.refused:
-        unknown = "units" in replay.refused and "units" not in replay.custom and not (args.params or args.running)
         raise ReplayError(f"{args.bag}: not one of its frames was of use: {replay.refused}"
-                          + "; metadata.yaml does not say them: set thermal_units in a file for --params" * unknown)
+                          + "; metadata.yaml does not say in what units they are: set thermal_units in a file for "
+                            "--params" * replay.in_doubt)
     if args.report is not None:
         from thermalreid_ros.evaluation.page import write_page
 

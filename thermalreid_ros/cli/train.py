@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thermalreid_ros.cli import train_objects, train_tiles
-from thermalreid_ros.cli.arguments import not_negative, output_file, output_folder, positive, seed, share
+from thermalreid_ros.cli.arguments import check_device, not_negative, output_file, output_folder, positive, seed, share
 from thermalreid_ros.cli.engine import add_provider_options, provider_options
 from thermalreid_ros.cli.output import add_json_option, table, write_json
 from thermalreid_ros.errors import ThermalReidError
@@ -30,7 +30,7 @@ def add_parser(subparsers) -> None:
                           help="magnification of the crops: one range for all sets or one a set")
     detector.add_argument("--exclude-dates", nargs="+", default=(), metavar="YYYYMMDD",
                           help="leave out frames captured on these dates, to be measured on later")
-    detector.add_argument("--box-margin", type=float, nargs="+", metavar="PX SHARE",
+    detector.add_argument("--box-margin", type=not_negative(float), nargs="+", metavar="PX SHARE",
                           help="move each side of a box outwards by so many pixels and by this share of its length, "
                           "for all sets or a pair a set (default: 1 0.06 for rendered sets, whose boxes are tight, 0 0 "
                           "for what people annotated)")
@@ -156,12 +156,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _detector(args: argparse.Namespace) -> int:
-    import torch
-
     from thermalreid_ros.training.detection import DetectionRecipe, train
     from thermalreid_ros.training.frames import TrainingSet, read_coco
 
-    _check_device(args.device, torch)
+    check_device(args.device)
     if args.backbone_weights is not None and not args.backbone_weights.is_file():
         raise ThermalReidError(f"{args.backbone_weights}: no such file of backbone weights")
     if sum(args.known[:2]) > 1 + 1e-9:
@@ -174,6 +172,8 @@ def _detector(args: argparse.Namespace) -> int:
         raise ThermalReidError(f"--share takes a positive number for each of the {count} sets")
     margins = [None] * count if args.box_margin is None else _pairs("--box-margin", args.box_margin, count)
     scales = _pairs("--scale", args.scale, count)
+    if falling := [pair for pair in scales if pair[0] > pair[1]]:
+        raise ThermalReidError("--scale {:g} {:g}: the least magnification comes first".format(*falling[0]))
     sets = []
     for images, boxes, part, margin, scale in zip(args.images, args.annotations, shares, margins, scales):
         labellings = images.parent.parent / "masks" / "semantic"
@@ -205,12 +205,10 @@ def _pairs(option: str, values: Sequence[float], count: int) -> list[tuple[float
 def _segmenter(args: argparse.Namespace) -> int:
     import time
 
-    import torch
-
     from thermalreid_ros.training.labellings import read_labelled
     from thermalreid_ros.training.segmentation import recipe_for, train
 
-    _check_device(args.device, torch)
+    check_device(args.device)
     recipe = recipe_for(args.network, steps=args.steps, minutes=args.minutes, batch=args.batch,
                         learning_rate=args.learning_rate, outlines=args.outlines, visible_share=args.visible_share,
                         seed=args.seed)
@@ -234,11 +232,6 @@ def _crop_px(text: str) -> int:
     if value % 32:
         raise argparse.ArgumentTypeError(f"{text} is no multiple of 32")
     return value
-
-
-def _check_device(device: str, torch) -> None:
-    if device != "cpu" and not torch.cuda.is_available():
-        raise ThermalReidError(f"--device {device}: torch sees no accelerator here; use --device cpu")
 
 
 def _export(args: argparse.Namespace) -> int:

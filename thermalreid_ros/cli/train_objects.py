@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from thermalreid_ros.cli.arguments import output_folder, positive, seed
+from thermalreid_ros.cli.arguments import check_device, output_folder, positive, seed
 from thermalreid_ros.errors import ThermalReidError
 
 
@@ -97,7 +97,7 @@ def _synthesis(args: argparse.Namespace) -> int:
 
     embedding = None
     if args.embedding is not None:
-        embedding = load_weights(args.embedding)[0].requires_grad_(False).to(_device(args))
+        embedding = load_weights(args.embedding)[0].requires_grad_(False).to(check_device(args.device))
     recipe = SynthesisRecipe(batch=args.batch, learning_rate=args.learning_rate, seed=args.seed)
     weights = train(recipe, _pairs(args), args.out, minutes=args.minutes, steps=args.steps, embedding=embedding,
                     log=_log)
@@ -123,7 +123,7 @@ def _length(args: argparse.Namespace) -> int:
 
     if args.backbone_weights is not None and not args.backbone_weights.is_file():
         raise ThermalReidError(f"{args.backbone_weights}: no such file of backbone weights")
-    device = _device(args)
+    device = check_device(args.device)
     photographs = read_photographs(args.photographs, device)
     sketches = read_photographs(args.sketches, device) if args.sketches else None
     _log(shlex.join(["thermalreid", *sys.argv[1:]]))
@@ -178,20 +178,12 @@ def _of_card(args: argparse.Namespace) -> dict:
             "data_from": args.pairs.name, "int8": args.int8}
 
 
-def _device(args: argparse.Namespace) -> str:
-    import torch
-
-    if args.device != "cpu" and not torch.cuda.is_available():
-        raise ThermalReidError(f"--device {args.device}: torch sees no accelerator here; use --device cpu")
-    return args.device
-
-
 def _sketches(args: argparse.Namespace):
     from thermalreid_ros.training.pairs import read_sketches
 
     if not args.sketches:
         return None
-    sketches = read_sketches(args.sketches, _device(args))
+    sketches = read_sketches(args.sketches, check_device(args.device))
     _log(f"{len(sketches)} sketches of {sketches.identities} identities")
     return sketches
 
@@ -199,7 +191,7 @@ def _sketches(args: argparse.Namespace):
 def _pairs(args: argparse.Namespace, traits: bool = False):
     from thermalreid_ros.training.pairs import read_pairs
 
-    pairs = read_pairs(args.pairs, _device(args), traits=traits)
+    pairs = read_pairs(args.pairs, check_device(args.device), traits=traits)
     _log(shlex.join(["thermalreid", *sys.argv[1:]]))
     _log(f"{len(pairs)} pairs of {pairs.identities} identities; {int(pairs.held_out().sum())} pairs are held out")
     return pairs

@@ -7,8 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from thermalreid_ros.cli.arguments import output_file, output_folder, positive, seed
-from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.cli.arguments import check_device, output_file, output_folder, positive, seed
 
 
 def add_parsers(parts) -> None:
@@ -20,7 +19,7 @@ def add_parsers(parts) -> None:
     train.add_argument("--batch", type=positive(int), default=512, metavar="N", help="places a step (512)")
     train.add_argument("--group", type=positive(int), default=64, metavar="N",
                        help="places of a batch that lie near each other (64)")
-    train.add_argument("--dimension", type=positive(int), default=64, metavar="D",
+    train.add_argument("--dimension", type=positive(int, 4096), default=64, metavar="D",
                        help="numbers of a descriptor: a search reads D for each tile (64)")
     train.add_argument("--learning-rate", type=positive(float), default=2e-3)
     train.add_argument("--queries", type=positive(int), default=2048, metavar="N", help="views to validate with (2048)")
@@ -41,12 +40,9 @@ def add_parsers(parts) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    import torch
-
     from thermalreid_ros.training.tile_distance import TileRecipe, train
 
-    if args.device != "cpu" and not torch.cuda.is_available():
-        raise ThermalReidError(f"--device {args.device}: torch sees no accelerator here; use --device cpu")
+    check_device(args.device)
     recipe = TileRecipe(args.batch, args.group, dimension=args.dimension, learning_rate=args.learning_rate,
                         seed=args.seed)
     print(shlex.join(["thermalreid", *sys.argv[1:]]), flush=True)

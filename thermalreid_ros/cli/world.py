@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from thermalreid_ros.cli.arguments import bounded, not_negative, output_file, output_folder, positive, seed
+from thermalreid_ros.cli.arguments import bounded, count, not_negative, output_file, output_folder, positive, seed
 from thermalreid_ros.cli.output import add_json_option, write_json
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.maps.classes import CLASS_NAMES as GROUND_NAMES
@@ -17,6 +17,7 @@ from thermalreid_ros.maps.classes import CLASS_NAMES as GROUND_NAMES
 DEFAULT_DATE = "2025-07-15"
 DAY_HOUR, NIGHT_HOUR = 13.0, 1.0  # solar
 MOST_M = 1e4  # above the ground
+_PICTURES, _FLOWN = positive(int, 1000), not_negative(int, 1000)  # of an identity
 #: Arguments that do not change what is made.
 _ASIDE = ("run", "action", "json", "workers", "command")
 
@@ -63,12 +64,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
     dataset = actions.add_parser("dataset", help="frames with boxes and masks (COCO), split by place")
     dataset.add_argument("--map", type=Path, nargs="+", required=True, metavar="MAP.tif", dest="maps")
-    dataset.add_argument("--images", type=positive(int), required=True, metavar="N")
+    dataset.add_argument("--images", type=count, required=True, metavar="N")
     dataset.add_argument("--seed", type=seed, required=True, metavar="N")
     dataset.add_argument("--out", type=Path, required=True, metavar="DIR")
     dataset.add_argument("--val-share", type=_share, default=0.2, help="of the images (default 0.2)")
     dataset.add_argument("--night-share", type=_share, default=0.5, help="of the sessions (default 0.5)")
-    dataset.add_argument("--session-size", type=positive(int), default=25, metavar="N",
+    dataset.add_argument("--session-size", type=count, default=25, metavar="N",
                          help="images that share place, day and weather (default 25)")
     dataset.add_argument("--image-size", type=_size, default=(640, 512), metavar="WxH", help="default 640x512")
     dataset.add_argument("--altitude", type=_range(0.0, MOST_M), default=(60.0, 130.0), metavar="LOW:HIGH",
@@ -90,37 +91,37 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     reid = actions.add_parser("reid-set", help="identities with colour probes and a thermal gallery")
     _add_world(reid, size_m=1000.0)
     _add_camera(reid, fov_deg=32.0)
-    reid.add_argument("--identities", type=positive(int), required=True, metavar="N",
+    reid.add_argument("--identities", type=count, required=True, metavar="N",
                       help="of all classes together, in equal shares")
     reid.add_argument("--out", type=Path, required=True, metavar="DIR")
-    reid.add_argument("--probes", type=positive(int), default=4, metavar="N", help="of each identity (default 4)")
-    reid.add_argument("--gallery", type=positive(int), default=8, metavar="N", help="of each identity (default 8)")
+    reid.add_argument("--probes", type=_PICTURES, default=4, metavar="N", help="of each identity (default 4)")
+    reid.add_argument("--gallery", type=_PICTURES, default=8, metavar="N", help="of each identity (default 8)")
     _add_workers(reid)
     add_json_option(reid)
 
     pairs = actions.add_parser("pairs", help="identities near by in colour and thermal, and from a drone, to train on")
     _add_world(pairs, size_m=500.0)
     _add_camera(pairs, fov_deg=32.0)
-    pairs.add_argument("--identities", type=positive(int), required=True, metavar="N",
+    pairs.add_argument("--identities", type=count, required=True, metavar="N",
                        help="of all classes together, in equal shares")
     pairs.add_argument("--out", type=Path, required=True, metavar="DIR")
-    pairs.add_argument("--views", type=positive(int), default=4, metavar="N",
+    pairs.add_argument("--views", type=_PICTURES, default=4, metavar="N",
                        help="places and times that each identity is seen at (default 4)")
-    pairs.add_argument("--drone", type=not_negative(int), default=2, metavar="N",
+    pairs.add_argument("--drone", type=_FLOWN, default=2, metavar="N",
                        help="pictures from a drone at each of them (default 2); 0: photographs alone")
-    pairs.add_argument("--group", type=positive(int), default=48, metavar="N",
+    pairs.add_argument("--group", type=count, default=48, metavar="N",
                        help="identities that share places and times (default 48)")
     _add_workers(pairs)
     add_json_option(pairs)
 
     sketches = actions.add_parser("sketches", help="photographs of very many identities on plain ground")
     sketches.add_argument("--seed", type=seed, required=True, metavar="N")
-    sketches.add_argument("--identities", type=positive(int), required=True, metavar="N",
+    sketches.add_argument("--identities", type=count, required=True, metavar="N",
                           help="of all classes together, in equal shares")
     sketches.add_argument("--classes", nargs="+", choices=CLASS_NAMES, default=list(CLASS_NAMES), metavar="CLASS",
                           help=f"of {', '.join(CLASS_NAMES)} (default all)")
-    sketches.add_argument("--views", type=positive(int), default=4, metavar="N", help="of each identity (default 4)")
-    sketches.add_argument("--drone", type=not_negative(int), default=0, metavar="N",
+    sketches.add_argument("--views", type=_PICTURES, default=4, metavar="N", help="of each identity (default 4)")
+    sketches.add_argument("--drone", type=_FLOWN, default=0, metavar="N",
                           help="thermal pictures from a drone with each view (default 0)")
     sketches.add_argument("--company", type=_share, default=0.0, metavar="SHARE",
                           help="of the pictures in which others are beside the identity, as cars and people are in "
@@ -161,7 +162,8 @@ def _add_camera(parser: argparse.ArgumentParser, fov_deg: float) -> None:
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=positive(int), metavar="N", help="processes (default: one for each core)")
+    parser.add_argument("--workers", type=positive(int, 1024), metavar="N",
+                        help="processes (default: one for each core)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -364,9 +366,9 @@ def _options(args: argparse.Namespace) -> Iterator[str]:
         elif name == "image_size":
             yield "{}x{}".format(*value)
         elif isinstance(value, tuple):
-            yield ",".join(f"{part:g}" for part in value)
+            yield ",".join(f"{part:.12g}" for part in value)
         elif value is not True:
-            yield f"{value:g}" if isinstance(value, float) else str(value)
+            yield f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _quality(text: str) -> int:

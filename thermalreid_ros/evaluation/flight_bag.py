@@ -1,28 +1,9 @@
-"""A rendered flight as a rosbag2 recording, with its truth on topics of its own.
+"""A rendered flight as a rosbag2 recording, with its truth on topics of its own: docs/world.md lists them.
 
-| topic | type | holds |
-|---|---|---|
-| `/thermal/image_raw` | sensor_msgs/Image | mono16, centikelvin |
-| `/thermal/image_agc` | sensor_msgs/Image | mono8 after gain control, on request |
-| `/thermal/camera_info` | sensor_msgs/CameraInfo | the pinhole that it was rendered with |
-| `/imu/data` | sensor_msgs/Imu | of an IMU on the camera: axes of `thermal_frame` (x along the line of sight, y left, z up) in true east, north, up |
-| `/odom` | nav_msgs/Odometry | dead reckoning from the start, drifting |
-| `/prior/fix` | sensor_msgs/NavSatFix | a rough position; its covariance says how rough |
-| `/altitude` | sensor_msgs/Range | height above the ground below |
-| `/truth/pose` | geometry_msgs/PoseStamped | the camera's optical axes in `map`: the grid of the map, its origin as in the recording's metadata |
-| `/truth/fix` | sensor_msgs/NavSatFix | where the camera is; altitude above the world's zero |
-| `/truth/semantics` | sensor_msgs/Image | mono8, values of maps.classes.SemanticClass, 255 outside of the area |
-| `/truth/instances` | sensor_msgs/Image | mono16, `instance` of the objects, 0 for none |
-| `/truth/depth` | sensor_msgs/Image | 32FC1, metres along the optical axis, on request |
-| `/truth/objects` | thermalreid_ros/TruthObjectArray | all objects that can be seen |
-| `/truth/detections` | thermalreid_ros/DetectionArray | those of them that a detector should find |
-| `/truth/ignored` | thermalreid_ros/DetectionArray | the rest: hardly visible |
-| `/truth/target` | thermalreid_ros/DetectionArray | the one that the probes show, where it is in the frame |
-
-A compact recording, small enough to be handed round, has `/thermal/image_raw/compressed` (sensor_msgs/CompressedImage,
-WebP after gain control) and `/truth/semantics/compressed` (WebP without loss, a quarter as wide and high), no
-instances, the IMU at 20 Hz and odometry at 10 Hz.
-"""  # noqa: E501 - a table
+`/truth/pose` is of the optical axes in `map`, the grid of the map, `/imu/data` of the axes of `thermal_frame` (x along
+the line of sight, y left, z up) in true east, north, up. A compact recording has pictures after gain control instead of
+the camera's own, labels a quarter as wide and high, no instances, and slower IMU and odometry.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from thermalreid_ros.camera.geometry import BODY_FROM_OPTICAL, Intrinsics, rotation_of
 from thermalreid_ros.camera.pixels import picture_of
-from thermalreid_ros.camera.thermal import FrameError, ThermalFrame, make_frame
+from thermalreid_ros.camera.thermal import FrameError, ThermalFrame, UnitsError, make_frame
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.recording import read_units
 from thermalreid_ros.maps.store import SemanticMap
@@ -26,7 +26,7 @@ from thermalreid_ros.ros.bag import Bag, BagMessage
 
 FRAMES, CAMERA, ATTITUDE, ODOMETRY = "/thermal/image_raw", "/thermal/camera_info", "/imu/data", "/odom"
 PRIOR, ALTITUDE, TRUE_FIX, TRUE_POSE = "/prior/fix", "/altitude", "/truth/fix", "/truth/pose"
-TRUE_LABELS = "/truth/semantics"
+TRUE_LABELS, TRUE_OBJECTS = "/truth/semantics", "/truth/objects"
 #: A frame is given that long after its capture, about when its labelling would be there: by then the other sensors have
 #: spoken of times before and after it.
 FRAME_DELAY_NS = 100_000_000
@@ -155,6 +155,12 @@ class Flight:
         return np.array([np.interp(float(stamp_ns - self.stamps_ns[0]), (self.stamps_ns - self.stamps_ns[0]), axis)
                          for axis in self.truth_m.T])
 
+    def ground_m(self) -> float:
+        """How high the ground is above the world's zero: the median of where objects stand, 0 where none is shown."""
+        arrays = map(self._bag.decode, self._bag.messages([TRUE_OBJECTS]))
+        feet = [item.z - 0.5 * item.height for array in arrays for item in array.objects]
+        return float(np.median(feet)) if feet else 0.0
+
     def on_map(self, true: np.ndarray) -> bool:
         west, south, east, north = self._map.bounds
         return bool(west <= true[0] < east and south <= true[1] < north)
@@ -222,7 +228,7 @@ class Flight:
                 return FrameEvent(stamp_ns, None, np.ascontiguousarray(pixels))
             return FrameEvent(stamp_ns, make_frame(pixels, encoding, self.units, stamp_ns, content.header.frame_id))
         except FrameError as error:
-            if "units" not in self.custom:
+            if isinstance(error, UnitsError) and "units" not in self.custom:
                 raise FlightInputError(f"{self._bag.damage or f'{self._bag.path}: no units in metadata.yaml'}: its "
                                        f"frames cannot be in {self.units} ({error}); give the folder that holds the "
                                        "metadata.yaml recorded with it") from None

@@ -67,8 +67,8 @@ class PredictedLabels:
 class TrueLabels:
     """By the recording's truth: the ceiling of what any network can give.
 
-    errors: share of the world that is labelled wrong, in squares of 10 m that stay where they are: a wrong roof is
-    wrong in every frame. seed: of them.
+    errors: share of the world that is labelled wrong, in squares of 10 m of level ground that stay where they are: a
+    wrong roof is wrong in every frame. seed: of them.
     """
 
     needs_truth = True
@@ -78,6 +78,7 @@ class TrueLabels:
             raise FlightInputError("without /truth/pose no label can be wrong in a fixed place; leave out "
                                    "--label-errors")
         self._flight, self._errors, self._seed = flight, errors, seed
+        self._ground_m = flight.ground_m() if errors > 0.0 else 0.0
         other = errors / (CLASS_COUNT - 1)
         self.confusion = np.full((CLASS_COUNT, CLASS_COUNT), other) + (1.0 - errors - other) * np.eye(CLASS_COUNT)
 
@@ -91,10 +92,10 @@ class TrueLabels:
         return SemanticMask(labels, confidence, k.width, k.height, event.stamp_ns)
 
     def _spoilt(self, labels: np.ndarray, k: Intrinsics, stamp_ns: int) -> np.ndarray:
-        height_m, rotation = self._flight.truth_poses[stamp_ns]
+        z, rotation = self._flight.truth_poses[stamp_ns]
         rows, columns = labels.shape
         u, v = np.meshgrid((np.arange(columns) + 0.5) * k.width / columns, (np.arange(rows) + 0.5) * k.height / rows)
-        ground = ground_offsets(k, rotation, height_m, np.column_stack([u.ravel(), v.ravel()]))
+        ground = ground_offsets(k, rotation, z - self._ground_m, np.column_stack([u.ravel(), v.ravel()]))
         ground = np.nan_to_num((ground + self._flight.place(stamp_ns)) / ERROR_CELL_M, nan=-1.0)
         chance, other = _hashed(np.floor(ground).astype(np.int64), self._seed)
         wrong = (chance < self._errors).reshape(labels.shape) & (labels < CLASS_COUNT)
@@ -283,8 +284,8 @@ def _rates(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "flights": len(each),
         "success_rate": float(np.mean([f["success"] for f in each])) if each else None,
         "false_lock_rate": float(np.mean([f["false_locks"] > 0 for f in each])) if each else None,
-        "seconds_to_converge_50": _converged([f["seconds_to_converge"] for f in each], 0.5),
-        "seconds_to_converge_90": _converged([f["seconds_to_converge"] for f in each], 0.9),
+        "seconds_to_converge_50": converged([f["seconds_to_converge"] for f in each], 0.5),
+        "seconds_to_converge_90": converged([f["seconds_to_converge"] for f in each], 0.9),
     }
 
 
@@ -308,7 +309,7 @@ def _times(label_ms: Sequence[float], localize_ms: Sequence[float]) -> dict[str,
             "localize_ms": float(np.median(localize_ms))}
 
 
-def _converged(seconds: Sequence[float | None], share: float) -> float | None:
+def converged(seconds: Sequence[float | None], share: float) -> float | None:
     """The time after which so large a share of the flights has converged."""
     known = sorted(value for value in seconds if value is not None)
     needed = int(np.ceil(share * len(seconds)))

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics, LocalGrid
-from thermalreid_ros.evaluation.localization import FALSE_LOCK_M, NEAR_M
+from thermalreid_ros.evaluation.localization import CHI2_95, FALSE_LOCK_M, NEAR_M, converged
 from thermalreid_ros.localization.localizer import Localizer, LocalizerConfig
 from thermalreid_ros.localization.types import LocalizationResult, SemanticMask, Verdict
 from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA
@@ -244,7 +244,7 @@ def outcome(flight: SimulatedFlight, results: Sequence[LocalizationResult]) -> F
         first = seconds if first is None else first
         near = seconds if near is None and errors[-1] <= NEAR_M else near
     return FlightOutcome(flight.name, len(results), np.array(errors), first, near,
-                         float(np.mean(np.array(nees) <= 5.991)) if nees else float("nan"),
+                         float(np.mean(np.array(nees) <= CHI2_95)) if nees else float("nan"),
                          float(np.mean(nees)) if nees else float("nan"), flight.uniform_share, np.array(yaw), verdicts)
 
 
@@ -255,18 +255,13 @@ def summary(outcomes: Sequence[FlightOutcome]) -> dict[str, float | int | None]:
     fixes = np.array([len(o.errors_m) for o in outcomes])
     inside = np.array([o.inside for o in outcomes])
     nees = np.array([o.nees for o in outcomes])
-    near = np.sort([np.inf if o.converged_s is None else o.converged_s for o in outcomes])
-
-    def when(share: float) -> float | None:
-        index = int(np.ceil(share * len(near))) - 1
-        return float(near[index]) if len(near) and np.isfinite(near[index]) else None
-
+    near = [o.converged_s for o in outcomes]
     some = fixes > 0
     return {"flights": len(outcomes), "success": float(np.mean([o.success for o in outcomes])) if outcomes else None,
             "false_locks": int(sum(o.false_lock for o in outcomes)),
             "median_m": float(np.median(errors)) if len(errors) else None,
             "p95_m": float(np.percentile(errors, 95)) if len(errors) else None,
-            "seconds_50": when(0.5), "seconds_90": when(0.9),
+            "seconds_50": converged(near, 0.5), "seconds_90": converged(near, 0.9),
             "inside_95": float((inside[some] * fixes[some]).sum() / fixes.sum()) if some.any() else None,
             "nees": float((nees[some] * fixes[some]).sum() / fixes.sum()) if some.any() else None,
             "yaw_error_deg": float(np.median(np.abs(yaw))) if len(yaw) else None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import platform
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
@@ -23,13 +21,14 @@ from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import EngineError, ModelCard
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.bench import machine
+from thermalreid_ros.evaluation.page_flight import data_uri, script_json
 from thermalreid_ros.evaluation.replay import FrameRecord, Replay, frame_topic
 from thermalreid_ros.files import shipped, write_atomically
 from thermalreid_ros.reid.fusion import METHODS
 from thermalreid_ros.ros.bag import Bag
 from thermalreid_ros.synthesis.photograph import file_is_colour
 
-PICTURES_LIMIT_BYTES = 2_300_000  # a third more as base64; with a flight and the city the page stays under 6 MB
+PICTURES_LIMIT_BYTES = 3_067_000  # as base64; with a flight and the city the page stays under 6 MB
 QUALITIES = (60, 45, 30, 20)
 MAX_PICTURES, PROBE_SIDE_PX = 400, 480
 HISTOGRAM_BINS = 24
@@ -79,17 +78,16 @@ def page(replay: Replay, pictures: dict[int, np.ndarray], *, command: str, city:
         timeline=_timeline(records, places, data), histogram=_histogram(replay.frames),
         counters=_rows(_counters(replay, figures)), facts=_rows(_facts(replay)),
         recording=_rows(sorted((key, value) for key, value in replay.custom.items() if key != "command")),
-        command=escape(command), city=_city(city), flight=search + flight, data=_json(data), classes=_json(CLASS_NAMES),
-        colours=_json([_hex(colour) for colour in CLASS_COLOURS_BGR]),
+        command=escape(command), city=_city(city), flight=search + flight, data=script_json(data),
+        classes=script_json(CLASS_NAMES), colours=script_json([_hex(colour) for colour in CLASS_COLOURS_BGR]),
         scale=f"{np.percentile(distances or [1.0], 90) or 1.0:.6f}", first=_telling(data))
 
 
 def _city(picture: np.ndarray | None) -> str:
     if picture is None:
         return ""
-    data = cv2.imencode(".webp", picture[..., ::-1], (cv2.IMWRITE_WEBP_QUALITY, 80))[1]
     return Template((Path(__file__).parent / "city.html").read_text()).substitute(
-        picture="data:image/webp;base64," + base64.b64encode(data).decode(), height=picture.shape[0],
+        picture=data_uri(".webp", picture[..., ::-1], (cv2.IMWRITE_WEBP_QUALITY, 80)), height=picture.shape[0],
         width=picture.shape[1])
 
 
@@ -111,13 +109,13 @@ def _thinned(stamps: Sequence[int]) -> list[int]:
 
 def _data_uris(pictures: Sequence[np.ndarray]) -> list[str]:
     """WebP, in the best quality that keeps the page small, judged by a sample."""
-    def encode(picture: np.ndarray, quality: int) -> np.ndarray:
-        return cv2.imencode(".webp", picture, (cv2.IMWRITE_WEBP_QUALITY, quality))[1]
+    def encode(picture: np.ndarray, quality: int) -> str:
+        return data_uri(".webp", picture, (cv2.IMWRITE_WEBP_QUALITY, quality))
 
     sample = pictures[::-(-len(pictures) // 10)]
     quality = next((quality for quality in QUALITIES if sum(len(encode(picture, quality)) for picture in sample)
                     / len(sample) * len(pictures) <= PICTURES_LIMIT_BYTES), QUALITIES[-1])
-    return ["data:image/webp;base64," + base64.b64encode(encode(picture, quality)).decode() for picture in pictures]
+    return [encode(picture, quality) for picture in pictures]
 
 
 def _frame_data(replay: Replay, frame: FrameRecord, number: int, count: int, start_ns: int, own_probe: bool,
@@ -189,7 +187,7 @@ def _probe(replay: Replay) -> str:
     if (side := max(picture.shape[:2])) > PROBE_SIDE_PX:
         picture = cv2.resize(picture, None, fx=PROBE_SIDE_PX / side, fy=PROBE_SIDE_PX / side,
                              interpolation=cv2.INTER_AREA)
-    uri = "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", picture)[1]).decode()
+    uri = data_uri(".png", picture)
     equation = ""
     if replay.beta_h is not None and replay.method == METHODS[0]:  # the others rank by what is not told by these two
         equation = f", d = {replay.beta_h:g}·histogram + {1 - replay.beta_h:g}·blobs"
@@ -322,8 +320,3 @@ def _rows(pairs: Sequence[tuple[str, str]]) -> str:
 
 def _hex(bgr: tuple[int, int, int]) -> str:
     return "#{2:02x}{1:02x}{0:02x}".format(*bgr)
-
-
-def _json(value: Any) -> str:
-    """Safe within a script element."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")

@@ -136,7 +136,7 @@ def flight_section(shown: ShownFlight, semantic_map: SemanticMap) -> str:
         blind=_points(map(pixel, shown.blind_m)),
         fixes="".join(f'<circle cx="{x}" cy="{y}" r="1.6"/>' for x, y in (pixel(frame.fix_m) for frame in fixes)),
         bar=_scale_bar(height, metres_per_pixel), chart=_chart(shown, places), verdicts=_legend(shown),
-        command=escape(shown.command), attribution=escape(semantic_map.attribution), data=_json(data),
+        command=escape(shown.command), attribution=escape(semantic_map.attribution), data=script_json(data),
         near=f"{NEAR_M:.0f}", reach=f"{0.5 * NEAR_M / metres_per_pixel:.1f}",
         first=fixed[min(10, len(fixed) - 1)] if fixed else 0)
 
@@ -247,5 +247,6 @@ def data_uri(form: str, picture: np.ndarray, options: tuple[int, ...] = ()) -> s
     return f"data:image/{form[1:]};base64," + base64.b64encode(data).decode()
 
 
-def _json(value: Any) -> str:
+def script_json(value: Any) -> str:
+    """Safe within a script element."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")

@@ -70,10 +70,6 @@ class Clip:
     first: int
     count: int
 
-    def index_of(self, frame: int) -> int:
-        """Upstream's running index of a frame as filmed."""
-        return self.first + sorted(range(self.count), key=str).index(frame)
-
     def frames(self) -> dict[int, int]:
         """As filmed: frame number of each running index."""
         return {self.first + k: frame for k, frame in enumerate(sorted(range(self.count), key=str))}

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thermalreid_ros.evaluation.cmc import CmcFigures, cmc_curve, cmc_figures, over_draws, true_rank
-from thermalreid_ros.evaluation.reid_open_set import (
-    Searches,
-)
+from thermalreid_ros.evaluation.reid_open_set import Searches
 from thermalreid_ros.evaluation.reid_terms import Evidence, SetTerms
 from thermalreid_ros.reid.fusion import FusedModel, PairTerms
 

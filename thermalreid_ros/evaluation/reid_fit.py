@@ -1,7 +1,7 @@
 """Fits the fused ranking (reid.fusion) on sets whose towns, identities and hours nothing else is measured on.
 
-Pairs are weighed so that each photograph has one true candidate among CANDIDATES_PER_TRUE, SAME_CLASS_SHARE of them of
-its class, and each class of photographs counts the same. Logistic regression with weights of one sign, pulled towards 0
+Pairs are weighed so that each identity searched has one true candidate among CANDIDATES_PER_TRUE, SAME_CLASS_SHARE of
+them of its class, and each class counts the same. Logistic regression with weights of one sign, pulled towards 0
 for all classes together and towards those for each class; how strongly is chosen by cross-validation over identities,
 and what is reported comes from identities that were held out.
 """
@@ -68,7 +68,7 @@ def fit_logistic(columns: np.ndarray, true: np.ndarray, weight: np.ndarray, ridg
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """N pairs of photographs and thermal pictures. photograph: (N,), its number. label, kind: classes of both. who,
-    whom: identities of both. weight: (N,), see the module's text; sums to the number of photographs times
+    whom: identities of both. weight: (N,), see the module's text; sums to the number of searched identities times
     CANDIDATES_PER_TRUE."""
 
     terms: PairTerms

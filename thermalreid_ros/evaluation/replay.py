@@ -20,6 +20,8 @@ import cv2
 import numpy as np
 import yaml
 
+from thermalreid_ros.camera.pixels import picture_of
+from thermalreid_ros.camera.thermal import UnitsError, make_frame
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
 from thermalreid_ros.errors import ThermalReidError
 from thermalreid_ros.evaluation.boxes import MATCH_IOU, comparable, iou
@@ -111,7 +113,8 @@ class Replay:
     nothing was localized. places, targets: by the stamp of the frame. thermal_probes: float32 (h, w), degrees Celsius,
     those that were made of a photograph. memory: by process, see replay_load. loops: how often the recording was
     played; stamps go on from one to the next by period_ns, here and in truth. own: as replay_probe.own_card has it.
-    damage: as Bag has it."""
+    damage: as Bag has it. in_doubt: whether pixels were not in the units that they were taken to be in, as nobody had
+    said which."""
 
     bag: Path
     probe: Path | None
@@ -135,6 +138,7 @@ class Replay:
     period_ns: int = 0
     own: dict[str, Any] | None = None
     damage: str | None = None
+    in_doubt: bool = False
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -332,6 +336,7 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
         others = [topic for topic in sorted(_camera_topics(bag)) if topic != frames_topic]
         truth, custom, bag_file = read_truth(bag), bag.custom, bag.path
         units = None if own_parameters else read_units(bag)
+        in_doubt = not (units or own_parameters or running) and _misread(bag, frames_topic, params_file)
         damage = bag.damage
         passes = Passes(bag.end_ns - bag.start_ns + PAUSE_NS if loops > 1 else 0)
     # A recording may say what its pixels mean; whoever gives parameters knows better.
@@ -348,7 +353,8 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     replay = Replay(bag_file, None if probe is None else Path(probe), rate, frames_in, [], {},
                     repeated(truth, loops, passes.period_ns), custom, map=None if map_path is None else Path(map_path),
                     loops=loops, period_ns=passes.period_ns,
-                    own=own_card(bag_file, None if probe is None else Path(probe), custom), damage=damage)
+                    own=own_card(bag_file, None if probe is None else Path(probe), custom), damage=damage,
+                    in_doubt=in_doubt)
     arguments = {}
     if detect:
         arguments["detection"] = common | {
@@ -400,6 +406,19 @@ def run_replay(bag_path: str | Path, *, probe: str | Path | None = None, probe_c
     replay.beta_h, replay.method = recorder.beta_h, recorder.method
     replay.accept_probability, replay.memory = recorder.accept_probability, memory.samples
     return replay
+
+
+def _misread(bag: Bag, topic: str, params_file: Path) -> bool:
+    """Whether the first frame of use cannot be in the units that the parameter file gives."""
+    for message in bag.messages([topic]):
+        try:
+            make_frame(*picture_of(bag.decode(message)), camera_units(params_file, {}), message.stamp_ns, "")
+            return False
+        except UnitsError:
+            return True
+        except ThermalReidError:  # a damaged one
+            continue
+    return False
 
 
 def _check_place(semantic_map: SemanticMap, bag: Path, truth: Truth, custom: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from thermalreid_ros.camera.crops import STORED_MARGIN, square_crop
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.files import NPZ_FAULTS
 from thermalreid_ros.synthesis import Conditions, ProbeSynthesizer, SynthesisError
 
 RELATIVE_K = 10.0  # relative temperatures are clipped to it, as the paper's are
@@ -32,7 +33,7 @@ def evaluate_synthesis(synthesizer: ProbeSynthesizer, folders: Sequence[Path],
             with np.load(path) as stored:
                 columns = {name: stored[name] for name in ("label", "colour", "mask", "near_first", "near_second",
                                                            "first", "second")}
-        except (OSError, ValueError, KeyError) as error:
+        except NPZ_FAULTS as error:
             raise ThermalReidError(f"{path}: damaged ({error}); remove it and make it again") from None
         for number, label in enumerate(columns["label"]):
             for when, rows in found.items():

@@ -168,18 +168,22 @@ class Bag:
     def _open_cut(self, error: Exception) -> None:
         """Scan what is whole in the files; needed once, to know the topics before playing them."""
         self.topics, self.count, self.start_ns, self.end_ns = {}, 0, 2**63 - 1, 0
+        cut = False
         for path in self._files:
+            before = self.count
             for message in _salvage(path, self._definitions):
                 self.topics[message.topic] = message.type_name
                 self.count += 1
                 self.start_ns, self.end_ns = min(self.start_ns, message.stamp_ns), max(self.end_ns, message.stamp_ns)
+            cut = cut or _count(path) != self.count - before
         if not self.count:
             raise BagError(f"{self.path}: nothing in this recording can be read ({_line(error)}); "
                            "record or copy it again")
         expected, self.custom = _noted(self.path)
         if expected is None and self.path.is_dir() and (self.path / "metadata.yaml").exists():
             self.damage = (f"{self.path / 'metadata.yaml'}: damaged ({_line(error)}), so that what it says of units "
-                           "and the like is not known; what is whole in the recording is read")
+                           "and the like is not known; what is whole in the recording is read"
+                           + f", which ends early, at message {self.count}" * cut)
             return
         self.damage = (f"{self.path}: the recording ends early, at message {self.count}"
                        f"{f' of {expected}' if expected else ''} ({_line(error)}); what comes before is read")
@@ -265,6 +269,13 @@ def _salvage_sqlite(path: Path, definitions: _Definitions) -> Iterator[BagMessag
                 definitions[type_name] = (text, _definition_format(encoding))
         for topic_id, stamp_ns, data in database.execute("SELECT topic_id, timestamp, data FROM messages NOT INDEXED"):
             yield BagMessage(*topics[topic_id], stamp_ns, data)
+
+
+def _count(path: Path) -> int | None:
+    """The number of messages in a storage file by its own index; None where it is cut."""
+    with suppress(Exception), Reader(path) as reader:
+        return reader.message_count
+    return None
 
 
 def _definition_format(encoding: str) -> MessageDefinitionFormat:

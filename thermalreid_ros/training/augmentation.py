@@ -26,8 +26,8 @@ class Augmentation:
     them. Radiometry of thermal frames imitates what gain controls and temperatures do: polarity, equalisation, any
     monotone curve, gain, offset, gamma, local contrast; then shading, blur or sharpening, noise, stripes, dead lines.
     Radiometric frames come from our own gain control, so their grey varies less; their temperatures err by some kelvin
-    as a whole and by a fifth in contrast. Visible frames get light, white balance and saturation instead, one in seven
-    without colour.
+    as a whole and by a quarter in contrast. Visible frames get light, white balance and saturation instead, one in
+    seven without colour.
     """
 
     def __init__(self, generator: torch.Generator, inversion: float = 0.15):

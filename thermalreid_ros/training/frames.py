@@ -86,7 +86,10 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
         names = {identity: name.lower() for identity, name in category_names(coco).items()}
         records = [r for r in coco["images"] if str(r.get("date_captured")) not in exclude_dates]
         sizes_px = {record["id"]: said_size(record) for record in records}
+        if len(sizes_px) < len(records):
+            raise ValueError("two of its images have one id")
         paths = [Path(images) / record["file_name"] for record in records]
+        resolution = np.array([_resolution(record) for record in records])
         by_image: dict[Any, list[tuple[list[float], int]]] = {identity: [] for identity in sizes_px}
         for a in coco["annotations"]:
             if size_px := sizes_px.get(a["image_id"]):
@@ -112,7 +115,7 @@ def read_coco(images: Path, annotations: Path, *, exclude_dates: tuple[str, ...]
             xywh[:, :2] + xywh[:, 2:] + around, np.float32(frames.shape[:0:-1]))), 1))
         labels.append(np.array([label for _, label in own], np.int64))
     annotated = tuple(c for c, name in enumerate(CLASS_NAMES) if name in names.values())
-    return AnnotatedFrames(frames, boxes, labels, annotated, masks, np.array([_resolution(r) for r in records]))
+    return AnnotatedFrames(frames, boxes, labels, annotated, masks, resolution)
 
 
 def _read_all(paths: Sequence[Path]) -> np.ndarray:
@@ -133,10 +136,13 @@ def _label(name: str, annotation: dict) -> int:
 
 
 def _resolution(record: dict) -> float:
-    try:
-        return record["fx"] * np.sin(np.radians(record["depression_deg"])) / record["altitude_m"]
-    except KeyError:
+    """Pixels per metre on the ground amid a frame. ValueError or TypeError where its record is damaged."""
+    if not {"fx", "depression_deg", "altitude_m"} <= record.keys():
         return _PIXELS_PER_METRE
+    found = record["fx"] * np.sin(np.radians(record["depression_deg"])) / max(record["altitude_m"], 1e-9)
+    if not 0.0 < found < 1e6:
+        raise ValueError(f"image {record['id']}: {found:.3g} pixels per metre")
+    return found
 
 
 class CropSampler:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.files import NPZ_FAULTS
 from thermalreid_ros.training.pairs import HELD_OUT_EVERY
 from thermalreid_ros.world.actors import make_identity
 
@@ -79,7 +80,7 @@ def read_photographs(folders: Sequence[Path], device: str = "cpu") -> Photograph
                     for name in _COLUMNS:
                         columns[name].append(stored[name])
                     columns["key"].append(np.array([f"{stored['seed']}/{name}" for name in stored["identity"]]))
-            except (OSError, ValueError, KeyError) as error:
+            except NPZ_FAULTS as error:
                 raise ThermalReidError(f"{path}: damaged, or of before sizes were kept ({error}); remove it and make "
                                        "it again") from None
     if not columns["label"]:

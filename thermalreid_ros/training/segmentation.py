@@ -177,7 +177,8 @@ def train(recipe: SegmentationRecipe, frames: LabelledFrames, out: Path, *, vali
     begun, logged, saved = time.monotonic(), step, time.monotonic()
     seconds = earlier
     while (progress := _progress(recipe, step, seconds)) < 1:
-        generator.manual_seed(recipe.seed * 1_000_003 + step)  # batch number i is the same in every run
+        for source in (torch, generator):  # batch and dropout of step number i are the same in every run
+            source.manual_seed(recipe.seed * 1_000_003 + step)
         images, labels = store.batch(recipe, augmentation)
         rate = warm_cosine(step, recipe.warmup, progress)
         for key, value in trainer.step(images, labels, recipe.learning_rate * rate).items():

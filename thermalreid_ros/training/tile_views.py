@@ -137,7 +137,7 @@ class ViewSampler:
         alike[:, :, 0] *= mirror[:, None]
         alike = alike.repeat_interleave(self.group, 0)
         near = _distances(points, points) < 48.0 * scale.repeat_interleave(self.group)[:, None]
-        near &= maps[:, None] == maps[None]
+        near = (near | near.T) & (maps[:, None] == maps[None])
         near.fill_diagonal_(False)
         return self.tiles(maps, points, alike), self.views(maps, points, alike, self.recipe.offset_m, chance), near
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics, Pose
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.files import write_atomically
+from thermalreid_ros.files import NPZ_FAULTS, write_atomically
 from thermalreid_ros.world.actors import CLASSES
 from thermalreid_ros.world.city import City
 from thermalreid_ros.world.flight import FlightError, FlightPlan, Trajectory
@@ -166,7 +165,7 @@ def _stored(folder: Path, number: int) -> Iterator[Mapping[str, np.ndarray]]:
     try:
         with np.load(path) as stored:
             yield stored
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except NPZ_FAULTS as error:
         raise ResumeError(f"{path}: damaged ({error}); remove it and repeat the command") from None
 
 

@@ -30,6 +30,6 @@ def strip(city: City, *, seed: int, date: str, hours: Sequence[float], intrinsic
         renderer = Renderer(city, Weather.typical(city.latitude_deg, when, seed))
         renderer.set_time(when)
         capture = renderer.capture(pose, intrinsics, actors)
-        rows.append((f"{int(hour):02d}:{round(60 * (hour % 1)):02d}", panels(capture, actors, seed)))
+        rows.append(("{:02d}:{:02d}".format(*divmod(round(60 * hour), 60)), panels(capture, actors, seed)))
         objects[f"{hour:g} h"] = len(capture.boxes)
     return sheet(rows), objects

@@ -20,10 +20,10 @@ def run_missing(make: Callable[..., Callable[[Any], Any]], arguments: tuple, job
                 there: Callable[[Any], bool], workers: int) -> Iterator[Any]:
     """Each job, in their order, once it is done: those that are not `there` yet as of run_in_order, whose arguments and
     errors are these, too; the others at once."""
-    missing = [job for job in jobs if not there(job)]
-    done = run_in_order(make, arguments, missing, workers)
-    for job in jobs:
-        if job in missing:
+    lacks = [not there(job) for job in jobs]
+    done = run_in_order(make, arguments, [job for job, lacking in zip(jobs, lacks) if lacking], workers)
+    for job, lacking in zip(jobs, lacks):
+        if lacking:
             next(done)
         yield job
 
