@@ -183,6 +183,15 @@ def test_off_the_map(town):
     assert any(r.verdict is Verdict.OFF_MAP for r in results[35:])
 
 
+def test_a_search_that_would_begin_anew_off_the_map_says_so(town):
+    flight, localizer = Flight(town, start=(300.0, 450.0), velocity=(-20.0, 0.0)), started(town, 330.0, 420.0, 60.0)
+    flight.fly(localizer, range(36))  # to where nothing within the search's 200 m is mapped
+    localizer._search.logp[:] = np.log(1.0 / localizer._search.logp.size)  # it has lost all that it knew
+    localizer._particles.state[:, 1] += 130.0  # near the edge of the search, for the odometry drifts
+    blobs = np.random.default_rng(1).integers(0, 4, (64, 80)).astype(np.uint8)
+    assert {r.verdict for r in flight.fly(localizer, range(36, 40), blobs)} == {Verdict.OFF_MAP}
+
+
 @pytest.mark.parametrize("missing", ["attitude", "odometry", "altitude"])
 def test_what_is_missing_is_named(town, missing):
     flight, localizer = Flight(town), started(town)
@@ -576,6 +585,8 @@ def test_a_place_is_handed_over_to_the_localizer_that_comes_next(town):
     handed = first.handover()
     assert handed.stamp_ns == START_NS + 19 * SECOND
     assert np.hypot(*((handed.x, handed.y) - flight.place(19))) < 8.0 and handed.spread_m < 10.0
+    flight.fly(first, [19 + 1 / 60])  # the next frame of a fast camera
+    assert first.handover().speed_m_s == pytest.approx(handed.speed_m_s) == pytest.approx(10.0)
     results = {}
     for name, gap, changed in (("handed", 6, {}), ("wrong", 6, {"y": handed.y + 120.0}), ("old", 40, {}),
                                ("odometry anew", 6, {"camera_y": 150.0})):

@@ -398,6 +398,8 @@ class Localizer:
             fresh = None  # taken in, and no proof of a place that was fitted to it
         tracked = self._particles
         self._search_on(frame)
+        if self._search is None:
+            return self._nothing(stamp_ns, Verdict.OFF_MAP, "nothing around the place is mapped")
         if self._particles is not None:  # a place just taken up was fitted to this frame, too
             self._track(frame, evidence, fresh if self._particles is tracked else None, seconds)
         return self._judge(frame, evidence, fresh)
@@ -493,7 +495,8 @@ class Localizer:
         self._camera_m = frame.camera_m
         self._travelled_m += float(np.hypot(*moved))
         self._way_m += float(np.hypot(*moved))
-        self._speed_m_s = float(np.hypot(*moved)) / max(seconds, 0.05)
+        then_m = self._odometry.about(frame.stamp_ns - _SECOND)  # fast cameras' frames may have one reading
+        self._speed_m_s = 0.0 if then_m is None else float(np.hypot(*(frame.camera_m - then_m[:2])))
         return moved, seconds
 
     def _start_anew(self, frame: _Frame, moved: np.ndarray) -> None:
