@@ -64,6 +64,11 @@ class Intrinsics:
         """CameraInfo's camera matrix, float64 (3, 3)."""
         return np.array([[self.fx, 0, self.cx - 0.5], [0, self.fy, self.cy - 0.5], [0, 0, 1]])
 
+    def scaled(self, width: int, height: int) -> Intrinsics:
+        """Of the same frames, resampled to another size."""
+        x, y = width / self.width, height / self.height
+        return Intrinsics(width, height, x * self.fx, y * self.fy, x * self.cx, y * self.cy)
+
     def rays(self, pixels: np.ndarray | None = None) -> np.ndarray:
         """Unit directions in the optical frame, float32 (N, 3), of pixels (N, 2) or of all pixel centres in
         row order."""
