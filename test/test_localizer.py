@@ -474,6 +474,17 @@ def test_when_the_odometry_jumps_or_the_place_is_lost_it_is_found_again(town):
     assert localizer.process(moved.mask(74), CAMERA).verdict in (Verdict.SEARCHING, Verdict.AMBIGUOUS)
 
 
+def test_a_place_outlives_a_camera_that_was_silent_for_longer_than_it_may_not_fit(town):
+    flight, localizer = Flight(town, start=(150.0, 450.0), velocity=(5.0, 0.0)), started(town, 180.0, 430.0, 60.0)
+    flight.fly(localizer, range(25))
+    for k in range(25, 95):
+        flight.feed(localizer, k)
+    water = np.full((64, 80), SemanticClass.WATER, np.uint8)
+    water[:, ::7] = SemanticClass.BUILDING
+    assert flight.fly(localizer, [95], water)[0].verdict is Verdict.INCONSISTENT
+    assert flight.fly(localizer, [96])[0].fix is not None
+
+
 def fly_broken(town, localizer, flight, seconds, broken_s, silent_s, jump_m, rate_hz=1):
     """[(seconds, result)]; the odometry speaks 10 times a second, then is silent, and then somewhere else."""
     results = []

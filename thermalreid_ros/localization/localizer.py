@@ -255,7 +255,8 @@ class Localizer:
         self._proof = Proof(c.proof_window_points)
         self._fit = self._fit_weight = 0.0
         self._view_fit, self._view_seen = 0.0, 1.0
-        self._unfit_s = self._since_lock = 0.0
+        self._since_lock = 0.0
+        self._unfit_ns: int | None = None  # since when the map at the place does not fit
         self._proven = self._resumed = self._sure = False
         self._agreed_prior_m: np.ndarray | None = None  # the last prior that agreed, less the odometry
         self._doubt_ns: int | None = None  # since when the prior contradicts
@@ -661,7 +662,8 @@ class Localizer:
 
     def _lock(self, frame: _Frame, place: np.ndarray, yaw: float, spread_m: float = 8.0) -> None:
         self._particles = Particles(*place, spread_m, yaw, self.config.particles, self._rng)
-        self._fit = self._fit_weight = self._view_fit = self._unfit_s = self._since_lock = 0.0
+        self._fit = self._fit_weight = self._view_fit = self._since_lock = 0.0
+        self._unfit_ns = None
         self._still_s = self._still_points = 0.0
         self._proven = self._resumed = self._sure = False
         self._proof = Proof(self.config.proof_window_points)
@@ -698,10 +700,11 @@ class Localizer:
             self._fit_weight = keep * self._fit_weight + (1.0 - keep)
             self._since_lock += float(fresh.weights.sum())
         self._proven = self._proven or self._is_proven()
-        self._unfit_s = 0.0 if self._fits else self._unfit_s + seconds
-        if self._unfit_s > c.lost_s or not self._proven and (self._sure or self._resumed) and \
-                self._since_lock > 4.0 * c.proof_points:
-            self._particles, self._unfit_s, self._agreed, self._certain = None, 0.0, 0, 0
+        # From its first frame on: a while without any says nothing against the place.
+        self._unfit_ns = None if self._fits else frame.stamp_ns if self._unfit_ns is None else self._unfit_ns
+        lost = self._unfit_ns is not None and frame.stamp_ns - self._unfit_ns > c.lost_s * _SECOND
+        if lost or not self._proven and (self._sure or self._resumed) and self._since_lock > 4.0 * c.proof_points:
+            self._particles, self._unfit_ns, self._agreed, self._certain = None, None, 0, 0
 
     def _is_proven(self) -> bool:
         c = self.config
