@@ -211,6 +211,10 @@ class LocalGrid:
         east = np.radians(turned) * np.cos(np.radians(latitude.mean()))
         return float(np.arctan2(east, np.radians(latitude[1] - latitude[0])))
 
+    def to_true(self, x: float, y: float) -> np.ndarray:
+        """The turn, float64 (2, 2), of axes of the grid at a place to true east and north."""
+        return rotation_of_rpy(0.0, 0.0, -self.convergence_rad(x, y))[:2, :2]
+
     @cached_property
     def _transformer(self) -> Transformer:
         try:

@@ -86,13 +86,13 @@ def ground_pixels(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
 def footprint_centre(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
                      max_range_m: float = MAX_RANGE_M) -> np.ndarray | None:
     """The offset, float64 (2,), of the centroid of the ground that a frame shows; None where it shows none."""
-    directions = view_directions(intrinsics, rotation, height_m, _lattice(intrinsics))
-    offsets = ground_offsets(intrinsics, rotation, height_m, _lattice(intrinsics), max_range_m)
+    pixels = _lattice(intrinsics)
+    offsets = ground_offsets(intrinsics, rotation, height_m, pixels, max_range_m)
     seen = np.isfinite(offsets[:, 0])
     if not seen.any():
         return None
     # A pixel covers ground as 1 / (how steeply it looks)^3: the functional determinant of the projection.
-    area = -directions[seen, 2] ** -3.0
+    area = -view_directions(intrinsics, rotation, height_m, pixels[seen])[:, 2] ** -3.0
     return area @ offsets[seen] / area.sum()
 
 

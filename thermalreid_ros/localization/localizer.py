@@ -378,18 +378,18 @@ class Localizer:
         if self._stamp_ns is not None and stamp_ns <= self._stamp_ns:
             if not self._went_back(stamp_ns, self._stamp_ns):
                 late = (self._stamp_ns - stamp_ns) / _SECOND
-                return self._nothing(stamp_ns, Verdict.REFUSED, "the frame was seen already" if late == 0.0 else
-                                     f"the frame is {late:.2f} s older than the one before")
+                return LocalizationResult(stamp_ns, Verdict.REFUSED, "the frame was seen already" if late == 0.0 else
+                                          f"the frame is {late:.2f} s older than the one before")
             self._begin_again()
         frame = self._frame(stamp_ns)
         if isinstance(frame, str):
-            return self._nothing(stamp_ns, Verdict.NO_INPUT, frame)
+            return LocalizationResult(stamp_ns, Verdict.NO_INPUT, frame)
         moved, seconds = self._moved(frame)
         if self._particles is not None:
             self._particles.move(moved, seconds)
         self._check_prior(frame)
         if self._search is None and not self._start(frame):
-            return self._nothing(stamp_ns, Verdict.OFF_MAP, "nothing around the prior is mapped")
+            return LocalizationResult(stamp_ns, Verdict.OFF_MAP, "nothing around the prior is mapped")
         seen = self._ground.look(mask, intrinsics, frame.rotation, frame.height_m, frame.camera_m, self._travelled_m,
                                  self._lean_m, self.config.area_per_point_m2, self.config.max_range_m)
         evidence, new = seen if seen is not None else (None, None)
@@ -400,7 +400,7 @@ class Localizer:
         tracked = self._particles
         self._search_on(frame)
         if self._search is None:
-            return self._nothing(stamp_ns, Verdict.OFF_MAP, "nothing around the place is mapped")
+            return LocalizationResult(stamp_ns, Verdict.OFF_MAP, "nothing around the place is mapped")
         if self._particles is not None:  # a place just taken up was fitted to this frame, too
             self._track(frame, evidence, fresh if self._particles is tracked else None, seconds)
         return self._judge(frame, evidence, fresh)
@@ -796,17 +796,12 @@ class Localizer:
         total = covariance[:2, :2] + c.floor_m ** 2 * np.eye(2) + \
             (c.relief_m * far / frame.height_m) ** 2 * np.outer(along, along)
         x, y = float(state[0]), float(state[1])
-        turn = -self.map.grid.convergence_rad(x, y)  # grid axes to true ones
-        to_true = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        latitude, longitude = self.map.grid.to_geographic(np.array([x]), np.array([y]))
-        rotation = self._particles.correction() @ frame.rotation
-        return PositionFix(frame.stamp_ns, float(latitude[0]), float(longitude[0]), x, y,
-                           to_true @ total @ to_true.T, rotation,
+        latitude, longitude = map(float, self.map.grid.to_geographic(x, y))
+        turn = self.map.grid.to_true(x, y)
+        return PositionFix(frame.stamp_ns, latitude, longitude, x, y, turn @ total @ turn.T,
+                           self._particles.correction() @ frame.rotation,
                            frame.height_m * float(np.exp(state[Particles.SCALE])),
                            float(np.sqrt(covariance[Particles.YAW, Particles.YAW])))
-
-    def _nothing(self, stamp_ns: int, verdict: Verdict, reason: str) -> LocalizationResult:
-        return LocalizationResult(stamp_ns, verdict, reason)
 
 
 def _nearest_rotation(matrix: np.ndarray) -> np.ndarray:
