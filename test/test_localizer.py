@@ -451,11 +451,12 @@ def test_a_frame_awaits_only_what_is_on_its_way(town):
 def test_inputs_between_frames_are_interpolated(town):
     flight, localizer = Flight(town), started(town)
     for k in range(0, 30):
-        stamp = START_NS + k * SECOND
+        stamp, said = START_NS + k * SECOND, flight.said.copy()
         for shift in (-50_000_000, 50_000_000):
-            localizer.add_attitude(stamp + shift, flight.said)
+            localizer.add_attitude(stamp + shift, said)
             localizer.add_odometry(stamp + shift, np.array([10.0 * (k + shift / SECOND), 0.0, 0.0]))
         localizer.add_altitude(stamp - 300_000_000, flight.height_said_m)
+        said[:] = 0.0  # a buffer of the caller's
         result = localizer.process(flight.mask(k), CAMERA)
     assert result.verdict is Verdict.LOCALIZED
     assert np.hypot(*(np.array([result.fix.x, result.fix.y]) - flight.place(29))) < 5.0

@@ -302,7 +302,7 @@ class Localizer:
 
     def add_attitude(self, stamp_ns: int, rotation: np.ndarray) -> None:
         """rotation: (3, 3), optical axes to grid axes."""
-        rotation = np.asarray(rotation, np.float64)
+        rotation = np.array(rotation, np.float64)  # a copy: it is kept
         check_attitude(rotation)
         self._add(self._attitude, stamp_ns, rotation)
 
@@ -544,7 +544,7 @@ class Localizer:
                                      c.search.cell_m, c.blur_m, c.off_map_penalty)
         self._table.shares = self._coarse.shares
         self._coarse.take(self._table.table)
-        self._coarse_camera_m = None if self._camera_m is None else self._camera_m.copy()
+        self._coarse_camera_m = self._camera_m
 
     def _prior_sigma_m(self, frame: _Frame) -> float:
         """Of the prior now: by what the odometry errs since, and after a jump nobody knows how far the vehicle went
