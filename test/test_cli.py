@@ -18,7 +18,7 @@ from thermalreid_ros import cli
 from thermalreid_ros.cli.arguments import output_file
 from thermalreid_ros.cli.output import table, write_json
 from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.files import write_atomically
+from thermalreid_ros.files import umask, write_atomically
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -226,7 +226,7 @@ def test_output_files_are_whole_or_absent(tmp_path):
     write_json(None, {"unwritable": object()})
     with pytest.raises(ThermalReidError, match="cannot be written"):
         write_atomically(tmp_path / "absent" / "file", "text")
-    assert oct(path.stat().st_mode & 0o777) == oct(0o666 & ~_umask())
+    assert oct(path.stat().st_mode & 0o777) == oct(0o666 & ~umask())
 
 
 def test_links_stay_and_pipes_are_written_into(tmp_path):
@@ -266,12 +266,6 @@ def test_plots_and_pictures_are_whole_or_told(tmp_path):
             save(tmp_path / "absent" / "half.png")
     for source in Path(REPOSITORY, "thermalreid_ros").rglob("*.py"):
         assert not re.search(r"imwrite\(|savefig\(\w*(path|folder)", source.read_text()), source
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def test_table():

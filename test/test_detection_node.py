@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -18,11 +19,13 @@ from std_msgs.msg import Header
 from tiny_models import convolution
 
 from thermalreid_ros.camera.geometry import GroundView, Intrinsics, Pose
+from thermalreid_ros.detection.awaiting import AwaitedLabels
 from thermalreid_ros.detection.detector import Detector
 from thermalreid_ros.detection.types import CLASS_NAMES
 from thermalreid_ros.engine import load_engine
 from thermalreid_ros.files import shipped
 from thermalreid_ros.msg import DetectionArray
+from thermalreid_ros.nodes.detection import DetectionNode
 from thermalreid_ros.ros import qos
 from thermalreid_ros.ros.convert import array_to_image, ns_to_stamp, stamp_to_ns
 from thermalreid_ros.ros.places import view_to_pose
@@ -381,3 +384,11 @@ def test_a_model_that_takes_no_labelling_says_so(start_node, tmp_path):
     node = start_node("detection", "-p", f"model:={model}", "-p", "semantics:=map")
     assert node.wait() == 2
     assert "model 'tiny' takes no labelling; set semantics to none" in node.output
+
+
+def test_frames_given_up_while_others_wait_are_counted():
+    node = Mock(_awaited=AwaitedLabels(9.0, capacity=3), _told=(0, 0))
+    for stamp_ns in (1, 2, 3, 4, 5, 1):  # of a fast camera; then its recording starts over
+        node._awaited.add_frame(stamp_ns, None, time.monotonic())
+    DetectionNode._detect_next(node)
+    assert node.diagnostics.superseded.call_count == 5

@@ -40,6 +40,7 @@ def seen_from(town, x, y, rng=None, count=800, yaw_error=0.0):
 def test_the_table_is_pessimistic_and_its_rows_are_probabilities():
     np.testing.assert_allclose(TABLE.sum(axis=1), 1.0)
     assert (np.diag(TABLE) < np.diag(evidence_table(None, 0.0))).all() and (TABLE > 0.01).all()
+    assert evidence_table(np.eye(5)[[0, 1, 2, 3, 0]], 0.0)[:, 4] == pytest.approx(1e-4)  # water is never predicted
     assert (np.diag(evidence_table(np.eye(5), 0.0)) > np.diag(evidence_table(DEFAULT_CONFUSION, 0.0))).all()
 
 

@@ -112,6 +112,15 @@ def test_a_manager_may_start_it_and_a_failed_configure_leaves_it_alive(graph, st
     assert graph.node.count_publishers("results") == 0
 
 
+def test_a_failed_activate_leaves_it_silent(graph, start_node):
+    changes = graph.collect(String, "changes", qos.LATCHED)
+    start_node(SAMPLE, "-p", "autostart:=false", "-p", "activate_fault:=user")
+    assert change(graph, Transition.TRANSITION_CONFIGURE) and not change(graph, Transition.TRANSITION_ACTIVATE)
+    assert state_of(graph) == "inactive" and set_parameter(graph, "work_ms", 3.0).successful
+    time.sleep(0.5)
+    assert not changes
+
+
 def test_each_transition_opens_and_closes_what_it_should(graph, start_node):
     results = graph.collect(Header, "results", qos.RESULTS)
     node = start_node(SAMPLE, "-p", "autostart:=false")

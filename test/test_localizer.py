@@ -190,6 +190,15 @@ def test_off_the_map(town):
     assert any(r.verdict is Verdict.OFF_MAP for r in results[35:])
 
 
+def test_a_search_that_would_begin_anew_off_the_map_says_so(town):
+    flight, localizer = Flight(town, start=(300.0, 450.0), velocity=(-20.0, 0.0)), started(town, 330.0, 420.0, 60.0)
+    flight.fly(localizer, range(36))  # to where nothing within the search's 200 m is mapped
+    localizer._search.logp[:] = np.log(1.0 / localizer._search.logp.size)  # it has lost all that it knew
+    localizer._particles.state[:, 1] += 130.0  # near the edge of the search, for the odometry drifts
+    blobs = np.random.default_rng(1).integers(0, 4, (64, 80)).astype(np.uint8)
+    assert {r.verdict for r in flight.fly(localizer, range(36, 40), blobs)} == {Verdict.OFF_MAP}
+
+
 @pytest.mark.parametrize("missing", ["attitude", "odometry", "altitude"])
 def test_what_is_missing_is_named(town, missing):
     flight, localizer = Flight(town), started(town)
@@ -469,11 +478,12 @@ def test_a_frame_awaits_only_what_is_on_its_way(town):
 def test_inputs_between_frames_are_interpolated(town):
     flight, localizer = Flight(town), started(town)
     for k in range(0, 30):
-        stamp = START_NS + k * SECOND
+        stamp, said = START_NS + k * SECOND, flight.said.copy()
         for shift in (-50_000_000, 50_000_000):
-            localizer.add_attitude(stamp + shift, flight.said)
+            localizer.add_attitude(stamp + shift, said)
             localizer.add_odometry(stamp + shift, np.array([10.0 * (k + shift / SECOND), 0.0, 0.0]))
         localizer.add_altitude(stamp - 300_000_000, flight.height_said_m)
+        said[:] = 0.0  # a buffer of the caller's
         result = localizer.process(flight.mask(k), CAMERA)
     assert result.verdict is Verdict.LOCALIZED
     assert np.hypot(*(np.array([result.fix.x, result.fix.y]) - flight.place(29))) < 5.0
@@ -490,6 +500,17 @@ def test_when_the_odometry_jumps_or_the_place_is_lost_it_is_found_again(town):
     assert found is not None and np.hypot(*(np.array([found.x, found.y]) - moved.place(73))) < 8.0
     moved.feed(localizer, 74, jump=(5000.0, 0.0))
     assert localizer.process(moved.mask(74), CAMERA).verdict in (Verdict.SEARCHING, Verdict.AMBIGUOUS)
+
+
+def test_a_place_outlives_a_camera_that_was_silent_for_longer_than_it_may_not_fit(town):
+    flight, localizer = Flight(town, start=(150.0, 450.0), velocity=(5.0, 0.0)), started(town, 180.0, 430.0, 60.0)
+    flight.fly(localizer, range(25))
+    for k in range(25, 95):
+        flight.feed(localizer, k)
+    water = np.full((64, 80), SemanticClass.WATER, np.uint8)
+    water[:, ::7] = SemanticClass.BUILDING
+    assert flight.fly(localizer, [95], water)[0].verdict is Verdict.INCONSISTENT
+    assert flight.fly(localizer, [96])[0].fix is not None
 
 
 def fly_broken(town, localizer, flight, seconds, broken_s, silent_s, jump_m, rate_hz=1):
@@ -603,6 +624,8 @@ def test_a_place_is_handed_over_to_the_localizer_that_comes_next(town):
     handed = first.handover()
     assert handed.stamp_ns == START_NS + 19 * SECOND
     assert np.hypot(*((handed.x, handed.y) - flight.place(19))) < 8.0 and handed.spread_m < 10.0
+    flight.fly(first, [19 + 1 / 60])  # the next frame of a fast camera
+    assert first.handover().speed_m_s == pytest.approx(handed.speed_m_s) == pytest.approx(10.0)
     results = {}
     for name, gap, changed in (("handed", 6, {}), ("wrong", 6, {"y": handed.y + 120.0}), ("old", 40, {}),
                                ("odometry anew", 6, {"camera_y": 150.0})):

@@ -82,11 +82,6 @@ def test_descriptors_come_back(semantic_map, dtype):
     written = write_descriptors(semantic_map, TILING, "model-1", np.array_split(values, 9), dtype)
     read = read_descriptors(semantic_map, TILING, "model-1")
     assert read.rows.dtype == np.dtype(dtype) and (read.rows == values).all() and (written.rows == values).all()
-    rows, near = read.near(700.0, 600.0, 320.0)
-    distance = np.hypot(*(tiles.centres - (700.0, 600.0)).T)
-    assert rows.tolist() == np.flatnonzero(distance <= 320.0).tolist() and (near == values[rows]).all()
-    rows, near = read.near(1e6, 0.0, 100.0)
-    assert rows.shape == (0,) and near.shape == (0, 16)
     with pytest.raises(ValueError):
         read.rows[0, 0] = 1.0
     first = descriptors_path(semantic_map.path).read_bytes()

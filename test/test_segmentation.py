@@ -107,8 +107,10 @@ def test_other_frames_and_models_are_refused(segmenter, tmp_path):
     for frame in (np.zeros((8, 8), np.float32), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8), np.uint8)):
         with pytest.raises(LocalizationError, match="cannot be labelled"):
             segmenter.segment(frame)
-    with pytest.raises(EngineError, match="holds no confusion"):
-        segmenter.confusion(radiometric=False)
+    for damaged in ({}, {"confusion": [[0.9], [0.1, 0.9]]}, {"confusion": "unknown"}):
+        object.__setattr__(segmenter.engine.card, "extra", damaged)
+        with pytest.raises(EngineError, match="holds no confusion"):
+            segmenter.confusion(radiometric=False)
     with pytest.raises(EngineError, match="is for detection of car"):
         Segmenter(load_engine(by_level(tmp_path / "other.onnx", task="detection", classes=["car"]), providers=("cpu",)))
 

@@ -53,6 +53,9 @@ def test_a_turn_of_the_camera_is_found_to_the_pixel(ground):
     matrix = estimator.update(turned).matrix
     for point in ((320, 256, 1), (150, 120, 1), (500, 400, 1)):
         assert matrix @ point == pytest.approx(turn @ point, abs=1.0)
+    for frame in (ground[:512, :512], np.rot90(ground[:512, :512], 2)):  # half a turn: where edges of pixels are tells
+        motion = estimator.update(frame)
+    assert motion.matrix @ (100, 400, 1) == pytest.approx((412, 112), abs=1.2)
 
 
 def test_another_scene_is_a_cut_and_featureless_ground_is_not(ground):
@@ -62,6 +65,9 @@ def test_another_scene_is_a_cut_and_featureless_ground_is_not(ground):
     assert estimator.update(other).is_cut
     plain = np.full((512, 640), 90, np.uint8)
     assert not estimator.update(plain).is_cut and not estimator.update(plain).is_cut
+    x, y = np.meshgrid(np.arange(640), np.arange(512))
+    pattern = ((3 * x + 5 * y) % 14 * 18).astype(np.uint8)  # a camera's test picture, of which all features are alike
+    assert not estimator.update(pattern).is_cut and estimator.update(pattern).is_cut
 
 
 def test_features_are_matched_as_by_hamming_distances():

@@ -35,7 +35,7 @@ def write_atomically(path: str | Path, content: str | bytes, *, through: bool = 
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
+        os.chmod(temporary, 0o666 & ~umask())  # mkstemp makes files private
         os.replace(temporary, place)
     except BaseException as error:
         os.unlink(temporary)
@@ -61,7 +61,8 @@ def shipped(name: str) -> Path:
     raise ThermalReidError(f"the package's {name} folder is missing; install thermalreid_ros again")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
+def umask() -> int:
+    """Of this process; reading it means setting it."""
+    mask = os.umask(0o077)
     os.umask(mask)
     return mask

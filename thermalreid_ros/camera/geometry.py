@@ -64,6 +64,11 @@ class Intrinsics:
         """CameraInfo's camera matrix, float64 (3, 3)."""
         return np.array([[self.fx, 0, self.cx - 0.5], [0, self.fy, self.cy - 0.5], [0, 0, 1]])
 
+    def scaled(self, width: int, height: int) -> Intrinsics:
+        """Of the same frames, resampled to another size."""
+        x, y = width / self.width, height / self.height
+        return Intrinsics(width, height, x * self.fx, y * self.fy, x * self.cx, y * self.cy)
+
     def rays(self, pixels: np.ndarray | None = None) -> np.ndarray:
         """Unit directions in the optical frame, float32 (N, 3), of pixels (N, 2) or of all pixel centres in
         row order."""
@@ -205,6 +210,10 @@ class LocalGrid:
         turned = (longitude[1] - longitude[0] + 180.0) % 360.0 - 180.0  # across the 180th meridian, too
         east = np.radians(turned) * np.cos(np.radians(latitude.mean()))
         return float(np.arctan2(east, np.radians(latitude[1] - latitude[0])))
+
+    def to_true(self, x: float, y: float) -> np.ndarray:
+        """The turn, float64 (2, 2), of axes of the grid at a place to true east and north."""
+        return rotation_of_rpy(0.0, 0.0, -self.convergence_rad(x, y))[:2, :2]
 
     @cached_property
     def _transformer(self) -> Transformer:

@@ -64,6 +64,7 @@ class AwaitedLabels(Generic[Frame, Labels]):
     def add_frame(self, stamp_ns: int, frame: Frame, now_s: float) -> None:
         """A stamp before that of the frame before begins anew (a recording starts over)."""
         if self._arrived_s and stamp_ns < next(reversed(self._arrived_s)):
+            self.superseded += len(self._frames)
             self._frames.clear()
             self._arrived_s.clear()
             self._labels = {stamp: labels for stamp, labels in self._labels.items() if stamp <= stamp_ns}

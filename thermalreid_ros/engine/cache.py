@@ -20,7 +20,7 @@ from pathlib import Path
 
 from thermalreid_ros.engine.card import EngineError
 from thermalreid_ros.engine.providers import EngineKey
-from thermalreid_ros.files import cache_home, write_atomically
+from thermalreid_ros.files import cache_home, umask, write_atomically
 
 _KEY_FILE = "key.json"
 _LEFT_S = 86400.0  # no engine takes so long to build
@@ -80,7 +80,7 @@ class EngineCache:
         try:
             yield private
             write_atomically(private / _KEY_FILE, json.dumps(asdict(key), indent=1))
-            private.chmod(0o777 & ~_umask())  # mkdtemp's is for its owner alone
+            private.chmod(0o777 & ~umask())  # mkdtemp's is for its owner alone
             final = self.root / key.folder
             self.discard(final)
             with suppress(OSError):  # another process put the same engine there a moment ago
@@ -131,13 +131,6 @@ class EngineCache:
         for folder in old:
             self.discard(folder)
         return old
-
-
-def _umask() -> int:
-    """Of this process; reading it means setting it."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
 
 
 def _read_key(folder: Path) -> EngineKey | None:

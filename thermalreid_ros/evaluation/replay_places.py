@@ -48,9 +48,7 @@ class TargetRecord:
         """Metres east and north of the true place, on the ground, float64 (2,)."""
         grid = LocalGrid(utm_zone(*true), 0.0, 0.0)
         away = np.subtract(grid.from_geographic(*self.place), grid.from_geographic(*true))
-        x, y = map(float, grid.from_geographic(*true))
-        c, s = np.cos(grid.convergence_rad(x, y)), np.sin(grid.convergence_rad(x, y))
-        return np.array([[c, s], [-s, c]]) @ away
+        return grid.to_true(*map(float, grid.from_geographic(*true))) @ away
 
     def holds(self, true: tuple[float, float]) -> bool:
         """Whether the 95 % ellipse holds it."""

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from thermalreid_ros.camera.geometry import Intrinsics
-from thermalreid_ros.localization.ground import footprint_box, view_directions
+from thermalreid_ros.localization.ground import check_mask, footprint_box, view_directions
 from thermalreid_ros.localization.lean import CLOSEST, STEP_M
 from thermalreid_ros.localization.types import LocalizationError, SemanticMask
 from thermalreid_ros.maps.classes import CLASS_COUNT, NO_DATA, SemanticClass
@@ -89,21 +89,18 @@ def project(semantic_map: SemanticMap, intrinsics: Intrinsics, rotation: np.ndar
     window = (x + middle[0], y + middle[1], 0.5 * np.pi, metre, (rows, columns))
     classes, heights = semantic_map.window(*window), semantic_map.heights(*window)
     # Pixels of the window on a plane `below` metres under the camera to pixels of the picture, from centre to centre.
-    scale_x, scale_y = width / intrinsics.width, height / intrinsics.height
-    camera = np.array([[intrinsics.fx * scale_x, 0, intrinsics.cx * scale_x - 0.5],
-                       [0, intrinsics.fy * scale_y, intrinsics.cy * scale_y - 0.5], [0, 0, 1]])
+    camera = intrinsics.scaled(width, height)
     east, north = middle + 0.5 * metre * np.array([1 - columns, rows - 1])
 
     def seen(picture: np.ndarray, below: float, outside: int) -> np.ndarray:
         plane = np.array([[metre, 0, east], [0, -metre, north], [0, 0, -below]])
-        return cv2.warpPerspective(picture, camera @ np.asarray(rotation, np.float64).T @ plane, (width, height),
+        return cv2.warpPerspective(picture, camera.k @ np.asarray(rotation, np.float64).T @ plane, (width, height),
                                    flags=cv2.INTER_NEAREST, borderValue=outside)
 
     labels = seen(classes, height_m, NO_DATA)
     for h in np.arange(0.5 * STEP_M, min(float(heights.max()), CLOSEST * height_m) + 0.5 * STEP_M, STEP_M):
         labels[seen(heights, height_m - h, 0) >= h] = SemanticClass.BUILDING
-    u, v = np.meshgrid((np.arange(width) + 0.5) / scale_x, (np.arange(height) + 0.5) / scale_y)
-    directions = view_directions(intrinsics, rotation, height_m, np.column_stack([u.ravel(), v.ravel()]))
+    directions = view_directions(camera, rotation, height_m)
     away = np.hypot(directions[:, 0], directions[:, 1])
     hidden = -directions[:, 2] * max_range_m <= np.maximum(height_m * away, _SLIGHTLY)
     labels[hidden.reshape(size)] = NO_DATA
@@ -116,9 +113,7 @@ def align(semantic_map: SemanticMap, mask: SemanticMask, intrinsics: Intrinsics,
 
     rotation, height_m, x, y: as in PositionFix. LocalizationError where they are no pose or not this camera's frame.
     """
-    if (mask.width, mask.height) != (intrinsics.width, intrinsics.height):
-        raise LocalizationError(f"a labelling of a frame of {mask.width}x{mask.height} px for a camera of "
-                                f"{intrinsics.width}x{intrinsics.height} px; use the camera_info of the same camera")
+    check_mask(mask, intrinsics)
     if not np.isfinite([x, y]).all():
         raise LocalizationError(f"no map is seen from {x:g}, {y:g}")
     projected = project(semantic_map, intrinsics, rotation, height_m, x, y, mask.labels.shape)

@@ -18,6 +18,7 @@ from thermalreid_ros.maps.classes import CLASS_COUNT
 from thermalreid_ros.maps.store import SemanticMap
 
 _NORTH_UP = 0.5 * np.pi
+_LEAST = 1e-4  # probability of any label
 #: P(class of the world in view | class on the map), rows: map; from simulated flights over virtual cities in Krems,
 #: Monaco and a Finnish town. What is unmapped ("ground") is often grown over, and buildings hide what is behind them.
 WORLD_GIVEN_MAP = np.array([[0.51, 0.12, 0.08, 0.27, 0.02],
@@ -40,6 +41,7 @@ def evidence_table(confusion: np.ndarray | None, doubt: float) -> np.ndarray:
         raise LocalizationError(f"the segmenter's confusion must be {CLASS_COUNT} rows of probabilities that sum to 1; "
                                 "measure it again")
     joint = WORLD_GIVEN_MAP / WORLD_GIVEN_MAP.sum(axis=1, keepdims=True) @ confusion
+    joint = np.maximum(joint, _LEAST)  # of a label that was never seen when it was measured: it may come all the same
     return (1.0 - doubt) * joint + doubt * joint.mean(axis=0)
 
 

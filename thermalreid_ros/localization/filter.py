@@ -54,7 +54,6 @@ class GridSearch:
         self._yaw_prior = (yaw - np.log(np.exp(yaw).sum())).astype(np.float32)
         self.logp = self._prior[None] + self._yaw_prior[:, None, None]
         self.points = 0.0  # effective ones, all blocks
-        self.blocks = 0
         self._pending: _Block | None = None
         self._blur_m2 = 0.0
 
@@ -91,7 +90,6 @@ class GridSearch:
         for plane, yaw in zip(self.logp, self._yaw_prior):
             np.maximum(plane, floor + yaw, out=plane)
         self.points += float(block.evidence.weights.sum())
-        self.blocks += 1
         return True
 
     def places(self, count: int = 5) -> list[tuple[float, float, float, float, float]]:

@@ -107,7 +107,7 @@ def rectify(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, he
     """The labelling seen from above, size_px or (height, width) pixels about centre_offset_m, which is the footprint's
     centre by default; the whole footprint where size_px is None. A frame without ground gives a patch without labels.
     """
-    _check_mask(mask, intrinsics)
+    check_mask(mask, intrinsics)
     if not metres_per_pixel > 0:
         raise LocalizationError(f"no patch of the ground has pixels of {metres_per_pixel:g} m")
     centre = None if centre_offset_m is None else np.asarray(centre_offset_m, np.float64)
@@ -132,9 +132,7 @@ def rectify(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, he
     # Ground (column, row, 1) of the patch to pixels of the mask, as a homography; OpenCV counts from pixel centres.
     to_ground = np.array([[metres_per_pixel, 0, east[0]], [0, -metres_per_pixel, north[0]], [0, 0, -float(height_m)]])
     to_camera = np.asarray(rotation, np.float64).T @ to_ground
-    scale_x, scale_y = mask.labels.shape[1] / mask.width, mask.labels.shape[0] / mask.height
-    to_mask = np.array([[intrinsics.fx * scale_x, 0, intrinsics.cx * scale_x - 0.5],
-                        [0, intrinsics.fy * scale_y, intrinsics.cy * scale_y - 0.5], [0, 0, 1]]) @ to_camera
+    to_mask = intrinsics.scaled(*mask.labels.shape[::-1]).k @ to_camera
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     labels = cv2.warpPerspective(mask.labels, to_mask, (width, height), flags=flags, borderValue=NO_DATA)
     confidence = cv2.warpPerspective(mask.confidence, to_mask, (width, height), flags=flags, borderValue=0)
@@ -151,7 +149,7 @@ def sample(mask: SemanticMask, intrinsics: Intrinsics, rotation: np.ndarray, hei
 
     Points without a label (NO_DATA) are left out. A frame without ground gives none.
     """
-    _check_mask(mask, intrinsics)
+    check_mask(mask, intrinsics)
     if count < 1:
         raise LocalizationError(f"{count} samples of the ground: ask for one or more")
     box = footprint_box(intrinsics, rotation, height_m, max_range_m)
@@ -181,7 +179,7 @@ def _lattice(width: int, height: int) -> np.ndarray:
 
 
 def footprint_box(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
-         max_range_m: float) -> tuple[np.ndarray, np.ndarray] | None:
+                  max_range_m: float) -> tuple[np.ndarray, np.ndarray] | None:
     """The corners (low, high), offsets, of a box about the ground within range that a frame shows; None if none."""
     directions = view_directions(intrinsics, rotation, height_m, _lattice(intrinsics.width, intrinsics.height))
     away = np.hypot(directions[:, 0], directions[:, 1])
@@ -195,8 +193,9 @@ def footprint_box(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
 
 
 def view_directions(intrinsics: Intrinsics, rotation: np.ndarray, height_m: float,
-                pixels: np.ndarray | None) -> np.ndarray:
-    """Directions on the grid, float64 (N, 3), of length 1 along the optical axis."""
+                    pixels: np.ndarray | None = None) -> np.ndarray:
+    """Directions on the grid of pixels (N, 2), or of all pixel centres in row order: float64 (N, 3), of length 1 along
+    the optical axis."""
     check_view(rotation, height_m)
     if pixels is None:
         u, v = np.meshgrid(np.arange(intrinsics.width) + 0.5, np.arange(intrinsics.height) + 0.5)
@@ -207,7 +206,8 @@ def view_directions(intrinsics: Intrinsics, rotation: np.ndarray, height_m: floa
     return np.stack([row[0] * x + row[1] * y + row[2] for row in np.asarray(rotation, np.float64)], axis=1)
 
 
-def _check_mask(mask: SemanticMask, intrinsics: Intrinsics) -> None:
+def check_mask(mask: SemanticMask, intrinsics: Intrinsics) -> None:
+    """LocalizationError where this is no labelling, or not of this camera's frame."""
     if mask.labels.ndim != 2 or mask.labels.shape != mask.confidence.shape or not mask.labels.size:
         raise LocalizationError(f"a labelling of {mask.labels.shape} with confidences of {mask.confidence.shape}")
     if (mask.width, mask.height) != (intrinsics.width, intrinsics.height):

@@ -257,7 +257,8 @@ class Localizer:
         self._proof = Proof(c.proof_window_points)
         self._fit = self._fit_weight = 0.0
         self._view_fit, self._view_seen = 0.0, 1.0
-        self._unfit_s = self._since_lock = 0.0
+        self._since_lock = 0.0
+        self._unfit_ns: int | None = None  # since when the map at the place does not fit
         self._proven = self._resumed = self._sure = False
         self._agreed_prior_m: np.ndarray | None = None  # the last prior that agreed, less the odometry
         self._doubt_ns: int | None = None  # since when the prior contradicts
@@ -303,7 +304,7 @@ class Localizer:
 
     def add_attitude(self, stamp_ns: int, rotation: np.ndarray) -> None:
         """rotation: (3, 3), optical axes to grid axes."""
-        rotation = np.asarray(rotation, np.float64)
+        rotation = np.array(rotation, np.float64)  # a copy: it is kept
         check_attitude(rotation)
         self._add(self._attitude, stamp_ns, rotation)
 
@@ -379,18 +380,18 @@ class Localizer:
         if self._stamp_ns is not None and stamp_ns <= self._stamp_ns:
             if not self._went_back(stamp_ns, self._stamp_ns):
                 late = (self._stamp_ns - stamp_ns) / _SECOND
-                return self._nothing(stamp_ns, Verdict.REFUSED, "the frame was seen already" if late == 0.0 else
-                                     f"the frame is {late:.2f} s older than the one before")
+                return LocalizationResult(stamp_ns, Verdict.REFUSED, "the frame was seen already" if late == 0.0 else
+                                          f"the frame is {late:.2f} s older than the one before")
             self._begin_again()
         frame = self._frame(stamp_ns)
         if isinstance(frame, str):
-            return self._nothing(stamp_ns, Verdict.NO_INPUT, frame)
+            return LocalizationResult(stamp_ns, Verdict.NO_INPUT, frame)
         moved, seconds = self._moved(frame)
         if self._particles is not None:
             self._particles.move(moved, seconds)
         self._check_prior(frame)
         if self._search is None and not self._start(frame):
-            return self._nothing(stamp_ns, Verdict.OFF_MAP, "nothing around the prior is mapped")
+            return LocalizationResult(stamp_ns, Verdict.OFF_MAP, "nothing around the prior is mapped")
         seen = self._ground.look(mask, intrinsics, frame.rotation, frame.height_m, frame.camera_m, self._travelled_m,
                                  self._lean_m, self.config.area_per_point_m2, self.config.max_range_m)
         evidence, new = seen if seen is not None else (None, None)
@@ -400,6 +401,8 @@ class Localizer:
             fresh = None  # taken in, and no proof of a place that was fitted to it
         tracked = self._particles
         self._search_on(frame)
+        if self._search is None:
+            return LocalizationResult(stamp_ns, Verdict.OFF_MAP, "nothing around the place is mapped")
         if self._particles is not None:  # a place just taken up was fitted to this frame, too
             self._track(frame, evidence, fresh if self._particles is tracked else None, seconds)
         return self._judge(frame, evidence, fresh)
@@ -499,7 +502,8 @@ class Localizer:
         self._camera_m = frame.camera_m
         self._travelled_m += float(np.hypot(*moved))
         self._way_m += float(np.hypot(*moved))
-        self._speed_m_s = float(np.hypot(*moved)) / max(seconds, 0.05)
+        then_m = self._odometry.about(frame.stamp_ns - _SECOND)  # fast cameras' frames may have one reading
+        self._speed_m_s = 0.0 if then_m is None else float(np.hypot(*(frame.camera_m - then_m[:2])))
         return moved, seconds
 
     def _start_anew(self, frame: _Frame, moved: np.ndarray) -> None:
@@ -546,7 +550,7 @@ class Localizer:
                                      c.search.cell_m, c.blur_m, c.off_map_penalty)
         self._table.shares = self._coarse.shares
         self._coarse.take(self._table.table)
-        self._coarse_camera_m = None if self._camera_m is None else self._camera_m.copy()
+        self._coarse_camera_m = self._camera_m
 
     def _prior_sigma_m(self, frame: _Frame) -> float:
         """Of the prior now: by what the odometry errs since, and after a jump nobody knows how far the vehicle went
@@ -664,7 +668,8 @@ class Localizer:
 
     def _lock(self, frame: _Frame, place: np.ndarray, yaw: float, spread_m: float = 8.0) -> None:
         self._particles = Particles(*place, spread_m, yaw, self.config.particles, self._rng)
-        self._fit = self._fit_weight = self._view_fit = self._unfit_s = self._since_lock = 0.0
+        self._fit = self._fit_weight = self._view_fit = self._since_lock = 0.0
+        self._unfit_ns = None
         self._still_s = self._still_points = 0.0
         self._proven = self._resumed = self._sure = False
         self._proof = Proof(self.config.proof_window_points)
@@ -701,10 +706,11 @@ class Localizer:
             self._fit_weight = keep * self._fit_weight + (1.0 - keep)
             self._since_lock += float(fresh.weights.sum())
         self._proven = self._proven or self._is_proven()
-        self._unfit_s = 0.0 if self._fits else self._unfit_s + seconds
-        if self._unfit_s > c.lost_s or not self._proven and (self._sure or self._resumed) and \
-                self._since_lock > 4.0 * c.proof_points:
-            self._particles, self._unfit_s, self._agreed, self._certain = None, 0.0, 0, 0
+        # From its first frame on: a while without any says nothing against the place.
+        self._unfit_ns = None if self._fits else frame.stamp_ns if self._unfit_ns is None else self._unfit_ns
+        lost = self._unfit_ns is not None and frame.stamp_ns - self._unfit_ns > c.lost_s * _SECOND
+        if lost or not self._proven and (self._sure or self._resumed) and self._since_lock > 4.0 * c.proof_points:
+            self._particles, self._unfit_ns, self._agreed, self._certain = None, None, 0, 0
 
     def _is_proven(self) -> bool:
         c = self.config
@@ -796,17 +802,12 @@ class Localizer:
         total = covariance[:2, :2] + c.floor_m ** 2 * np.eye(2) + \
             (c.relief_m * far / frame.height_m) ** 2 * np.outer(along, along)
         x, y = float(state[0]), float(state[1])
-        turn = -self.map.grid.convergence_rad(x, y)  # grid axes to true ones
-        to_true = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        latitude, longitude = self.map.grid.to_geographic(np.array([x]), np.array([y]))
-        rotation = self._particles.correction() @ frame.rotation
-        return PositionFix(frame.stamp_ns, float(latitude[0]), float(longitude[0]), x, y,
-                           to_true @ total @ to_true.T, rotation,
+        latitude, longitude = map(float, self.map.grid.to_geographic(x, y))
+        turn = self.map.grid.to_true(x, y)
+        return PositionFix(frame.stamp_ns, latitude, longitude, x, y, turn @ total @ turn.T,
+                           self._particles.correction() @ frame.rotation,
                            frame.height_m * float(np.exp(state[Particles.SCALE])),
                            float(np.sqrt(covariance[Particles.YAW, Particles.YAW])))
-
-    def _nothing(self, stamp_ns: int, verdict: Verdict, reason: str) -> LocalizationResult:
-        return LocalizationResult(stamp_ns, verdict, reason)
 
 
 def _nearest_rotation(matrix: np.ndarray) -> np.ndarray:

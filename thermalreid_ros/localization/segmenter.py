@@ -63,7 +63,10 @@ class Segmenter:
 
         radiometric: of frames that hold temperatures; where the network does not see these, as of grey ones."""
         key = "confusion_radiometric" if radiometric and self.sees_temperatures else "confusion"
-        rows = np.array(self.engine.card.extra.get(key, ()), np.float64)
+        try:
+            rows = np.array(self.engine.card.extra.get(key, ()), np.float64)
+        except (TypeError, ValueError):
+            rows = np.zeros(0)
         if rows.shape != (CLASS_COUNT, CLASS_COUNT) or not np.allclose(rows.sum(1), 1, atol=1e-3):
             raise EngineError(f"model '{self.engine.card.name}': the card holds no {key} of {CLASS_COUNT} classes; "
                               "measure it with: thermalreid evaluate segmentation --card")

@@ -64,7 +64,7 @@ class PositionFix:
     """Where the camera is at stamp_ns, the capture time of the frame.
 
     covariance_m2: float64 (2, 2), true east and north. rotation: float64 (3, 3), the attitude with the estimated
-    yaw error taken out. height_m: above the ground, with the estimated scale error taken out.
+    errors of yaw and tilt taken out. height_m: above the ground, with the estimated scale error taken out.
     """
 
     stamp_ns: int
@@ -82,9 +82,10 @@ class PositionFix:
 class LocalizationResult:
     """One frame's outcome; fix is None unless the verdict is LOCALIZED.
 
-    score: mean log-likelihood of the labelling at the best place, nats a point. margin: how much better it is than the
-    best place more than 25 m away, nats. spread_m: standard deviation of the position. effective_points: independent
-    pieces of evidence that the frame gave.
+    score: nats a point by which the map at the place has lately explained what is in view better than an average place
+    would; NaN before a place is taken up. margin: how much more probable the search's best place is than the next, more
+    than 25 m away, nats. spread_m: standard deviation of the position. effective_points: independent pieces of
+    evidence that the frame gave.
     """
 
     stamp_ns: int

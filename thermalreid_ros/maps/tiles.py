@@ -109,14 +109,6 @@ class TileDescriptors:
     tiles: Tiles
     rows: np.ndarray
 
-    def near(self, x: float, y: float, radius_m: float) -> tuple[np.ndarray, np.ndarray]:
-        """(rows (K,), their descriptors (K, D)) of the tiles whose centres are within radius_m of a point."""
-        runs = self.tiles.runs_near(x, y, radius_m)
-        rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(run.start, run.stop) for run in runs)])
-        read = np.concatenate([self.rows[:0], *(self.rows[run] for run in runs)])
-        near = ((self.tiles.centres[rows] - (x, y)) ** 2).sum(axis=1) <= radius_m ** 2
-        return rows[near], read[near]
-
 
 def descriptors_path(map_path: str | Path) -> Path:
     """Where the descriptors of a map lie: MAP.tiles beside MAP.tif."""

@@ -94,6 +94,7 @@ class DetectionNode(ThermalNode):
     def _start_waiting(self) -> None:
         self._awaited: AwaitedLabels[tuple[ThermalFrame, Header], np.ndarray] = \
             AwaitedLabels(self.values.semantics_wait_s)
+        self._told = 0, 0  # of its strays and superseded, what the diagnostics know of
 
     def _frame(self, message: Image) -> ThermalFrame:
         return self._sizes.check(convert.message_to_frame(message, self.values.thermal_units,
@@ -115,8 +116,9 @@ class DetectionNode(ThermalNode):
 
     def _detect_next(self) -> None:
         """Detect in the newest frame that is ready, then see to the others once no message waits."""
-        awaited, strays, superseded = self._awaited, self._awaited.strays, self._awaited.superseded
+        awaited, (strays, superseded) = self._awaited, self._told
         job = awaited.next(time.monotonic())
+        self._told = awaited.strays, awaited.superseded
         for _ in range(awaited.strays - strays):
             self.diagnostics.refused("masks", "came without the frame of its stamp; let both come from one "
                                      "camera topic")

@@ -52,6 +52,7 @@ class ReidNode(ThermalNode):
             values.thermal_units, method=values.method, embedding=values.embedding, calibration=values.calibration,
             fusion=values.fusion, **model_options(self))
         self._pairs: StampPairing[ThermalFrame, DetectionArray] = StampPairing(hold_ns=HOLD_NS)
+        self._misses = 0  # of these, that the diagnostics know of
         self._header: Header | None = None  # of the newest frame ranked
         self._file_probe = ("",)  # what it was asked for by, the file first
         self._out = ReidOutput(self, self._reid)
@@ -146,20 +147,19 @@ class ReidNode(ThermalNode):
     def _receive_frame(self, message: Image) -> None:
         frame = self._sizes.check(convert.message_to_frame(message, self.values.thermal_units,
                                                            polarity=self.values.polarity))
-        detections = self._pairs.add_frame(frame.stamp_ns, frame)
-        if detections is not None:
-            self._work(frame, detections)
+        self._work(frame, self._pairs.add_frame(frame.stamp_ns, frame))
 
     def _receive_detections(self, message: DetectionArray) -> None:
-        misses = self._pairs.misses
-        frame = self._pairs.add_detections(convert.stamp_to_ns(message.header.stamp), message)
-        if frame is not None:
-            self._work(frame, message)
-        for _ in range(self._pairs.misses - misses):
+        self._work(self._pairs.add_detections(convert.stamp_to_ns(message.header.stamp), message), message)
+
+    def _work(self, frame: ThermalFrame | None, message: DetectionArray | None) -> None:
+        """What came, with what belongs to it where that was here already."""
+        for _ in range(self._pairs.misses - self._misses):
             self.diagnostics.refused("detections", "detections came without the frame of their stamp, or too late for "
                                      "it; let both come from one camera topic, or fewer frames a second")
-
-    def _work(self, frame: ThermalFrame, message: DetectionArray) -> None:
+        self._misses = self._pairs.misses
+        if frame is None or message is None:
+            return
         if (message.width, message.height) != (frame.width, frame.height):
             raise FrameError(f"detections of a {message.width}x{message.height} frame came with a frame of "
                              f"{frame.width}x{frame.height}; let both come from one camera topic")

@@ -69,6 +69,8 @@ class CameraMotionEstimator:
         if shape != gray8.shape or min(len(points), len(self._points)) < _MIN_FEATURES:
             return STILL
         of_before, of_now = mutual_nearest(descriptors @ self._descriptors.T)
+        if len(of_now) < _MIN_INLIERS:  # a test pattern's features are all alike; OpenCV raises for fewer than two
+            return _CUT
         before, now = points[of_before], self._points[of_now]
         cv2.setRNGSeed(0)  # the same frames give the same tracks
         matrix, inliers = cv2.estimateAffinePartial2D(before, now, ransacReprojThreshold=_REPROJECTION_PX)
@@ -77,7 +79,8 @@ class CameraMotionEstimator:
         scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
         if not _SCALE_RANGE[0] < scale < _SCALE_RANGE[1]:
             return _CUT
-        matrix[:, 2] = _SCALE * matrix[:, 2] + 0.5 * (_SCALE - 1) * (np.eye(2) - matrix[:, :2]).sum(axis=1)
+        # Features are at the middles of pixels, which boxes count from their edges.
+        matrix[:, 2] = _SCALE * (matrix[:, 2] + 0.5 * (np.eye(2) - matrix[:, :2]).sum(axis=1))
         return CameraMotion(matrix)
 
 

@@ -298,10 +298,8 @@ class Targets:
         position, covariance = track.at(stamp_ns)
         x, y = map(float, position)
         latitude, longitude = map(float, grid.to_geographic(x, y))
-        c, s = np.cos(grid.convergence_rad(x, y)), np.sin(grid.convergence_rad(x, y))
-        to_true = np.array([[c, s], [-s, c]])
-        return Target(stamp_ns, position, latitude, longitude, to_true @ covariance @ to_true.T, track.sights,
-                      track.size_m)
+        turn = grid.to_true(x, y)
+        return Target(stamp_ns, position, latitude, longitude, turn @ covariance @ turn.T, track.sights, track.size_m)
 
 
 def _optical(intrinsics: Intrinsics, u: float, v: float) -> np.ndarray:

@@ -277,6 +277,7 @@ class ThermalNode(LifecycleNode):
             self.activate()
         except BaseException:
             self._close_inputs()
+            super().on_deactivate(state)
             raise
 
     def _deactivate(self, state: LifecycleState) -> None:

@@ -14,7 +14,7 @@ from thermalreid_ros.camera.geometry import quaternion_of, rotation_of_rpy
 from thermalreid_ros.localization.types import PositionFix
 from thermalreid_ros.ros.convert import ns_to_stamp
 
-REMEMBERED = 400  # readings: 2 s at 200 Hz
+REMEMBERED = 400  # readings: 8 s of what geo_localization reads
 MAX_GAP_NS = 500_000_000  # between a fix and the nearest reading
 
 

@@ -110,6 +110,4 @@ def _towards(centre: np.ndarray, from_rad: float, elevation_rad: float, distance
 def _small(k: Intrinsics, longest_px: int = 160) -> Intrinsics:
     """The same camera with fewer pixels."""
     share = min(longest_px / max(k.width, k.height), 1.0)
-    width, height = round(k.width * share), round(k.height * share)
-    return Intrinsics(width, height, k.fx * width / k.width, k.fy * height / k.height, k.cx * width / k.width,
-                      k.cy * height / k.height)
+    return k.scaled(round(k.width * share), round(k.height * share))
