@@ -154,6 +154,13 @@ def test_a_card_that_is_no_card(model, text):
     assert "tiny.yaml" in refused(load_engine, model)
 
 
+def test_a_model_with_other_inputs_than_are_asked_for_is_refused(model):
+    card = ModelCard.read(model.with_suffix(".yaml"))
+    assert card.tensor("image", 4).shape == (1, 1, 32, 40) and card.tensor("features").shape[1] == 16
+    for name, dimensions in (("pictures", 0), ("image", 5)):
+        assert f"no input or output '{name}'" in refused(card.tensor, name, dimensions)
+
+
 def test_card_keeps_what_it_does_not_know_and_writes_the_same_bytes(model):
     facts = {**convolution_facts(), "classes": ["car", "person"], "strides": [4, 8],
              "metrics": [{"name": "AP50", "value": 0.5, "data": "val", "command": "thermalreid evaluate"}],

@@ -155,6 +155,12 @@ def test_a_set_is_made_resumed_and_not_made_again(tmp_path, capsys):
         assert stored["identity"][2] == "dog-0000" and int(stored["seed"]) == 4
         np.testing.assert_allclose(stored["size_m"][0], make_identity("car", 0, 4).size_m, rtol=1e-5)
     assert main(command) == 2 and "finished" in capsys.readouterr().err
+    (out / "index.json").unlink()
+    session = out / "sessions" / "0000.npz"
+    session.write_bytes(session.read_bytes()[:-100])
+    assert main(command) == 2 and "0000.npz: damaged" in capsys.readouterr().err
+    session.unlink()
+    assert main(command) == 0
     with pytest.raises(SystemExit):
         main([*command[:-4], "--classes", "cat", "--out", str(tmp_path / "x")])
     assert "--classes: invalid choice: 'cat'" in capsys.readouterr().err

@@ -41,7 +41,7 @@ class Detector:
         semantics = next((spec for spec in engine.card.inputs if spec.name == "semantics"), None)
         self.semantics_stride = 0  # pixels to a value of the labelling; 0: takes none
         if semantics is not None:
-            thermal = next(spec for spec in engine.card.inputs if spec.name == "thermal")
+            thermal = engine.card.tensor("thermal")
             if semantics.dtype != "uint8" or not semantics.typical_shape or not thermal.typical_shape:
                 raise EngineError(f"model '{engine.card.name}' takes its labelling in another form than this version "
                                   "gives it; export it again")

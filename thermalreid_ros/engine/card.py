@@ -108,6 +108,17 @@ class ModelCard:
             raise EngineError(f"{path}: the model card is no YAML ({first_line(error)})") from None
         return cls.from_mapping(values, str(path))
 
+    def tensor(self, name: str, dimensions: int = 0) -> TensorSpec:
+        """The input or output of this name, of which the last so many `dimensions` are fixed. Raises EngineError."""
+        specs = (*self.inputs, *self.outputs)
+        spec = next((spec for spec in specs if spec.name == name), None)
+        if spec is None or len(spec.shape) < dimensions or not all(
+                isinstance(size, int) for size in spec.shape[len(spec.shape) - dimensions:]):
+            raise EngineError(f"model '{self.name}' has no input or output '{name}' of a fixed size, but "
+                              f"{', '.join(f'{own.name} {list(own.shape)}' for own in specs)}; it is another kind of "
+                              f"{self.task} model than this version runs")
+        return spec
+
     def to_mapping(self) -> dict[str, Any]:
         """Plain values in the card's order, without empty entries: what from_mapping takes."""
         values = {

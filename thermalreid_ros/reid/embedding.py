@@ -32,12 +32,12 @@ class Embedder:
             raise EngineError(f"model '{engine.card.name}' tells {', '.join(engine.card.classes) or 'no classes'} "
                               f"apart; an embedding's classes are {', '.join(CLASS_NAMES)}")
         self.engine, self._batch = engine, batch
-        self.size_px = int(next(spec for spec in engine.card.inputs if spec.name == "pictures").shape[2])
+        self.size_px = engine.card.tensor("pictures", 2).shape[-1]
 
     @property
     def dimensions(self) -> int:
         """Of its descriptors."""
-        return int(next(spec.shape[1] for spec in self.engine.card.outputs if spec.name == "embedding"))
+        return self.engine.card.tensor("embedding", 1).shape[-1]
 
     def warm_up(self) -> None:
         """Run the largest batch, so that memory is taken now and not in flight."""

@@ -29,7 +29,7 @@ class LengthTeller:
         if card.task != TASK:
             raise EngineError(f"model '{card.name}' does {card.task}, not {TASK}")
         self.engine, self._classes = engine, list(card.classes)
-        self.size_px = int(next(spec for spec in card.inputs if spec.name == "pictures").shape[2])
+        self.size_px = card.tensor("pictures", 2).shape[-1]
         try:
             self._known = {name: (float(row["mean"]), float(row["spread"]))
                            for name, row in card.extra["lengths"].items()}

@@ -59,7 +59,7 @@ class ProbeSynthesizer:
         if engine.card.task != TASK:
             raise EngineError(f"model '{engine.card.name}' does {engine.card.task}, not {TASK}")
         self.engine = engine
-        self.size_px = int(next(spec for spec in engine.card.inputs if spec.name == "colour").shape[2])
+        self.size_px = engine.card.tensor("colour", 2).shape[-1]
         try:
             self.offsets_k = {name: tuple(map(float, values))
                               for name, values in (engine.card.extra.get("mean_offsets_k") or {}).items()}

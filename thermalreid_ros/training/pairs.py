@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from thermalreid_ros.camera.crops import MARGIN, STORED_MARGIN
 from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.files import NPZ_FAULTS
 from thermalreid_ros.training.traits import traits_of
 from thermalreid_ros.world.pairs import CONDITIONS, NEAR_PX
 
@@ -109,7 +110,7 @@ def _read(folders: Sequence[Path], device: str, traits: bool, sketches: bool) ->
                         np.zeros((0, 2, len(CONDITIONS)), np.float32) if sketches else
                         np.repeat(np.stack([stored["first"], stored["second"]])[None], len(seen), axis=0))
                     columns["key"].append(np.array([f"{stored['seed']}/{name}" for name in stored["identity"][seen]]))
-            except (OSError, ValueError, KeyError) as error:
+            except NPZ_FAULTS as error:
                 raise ThermalReidError(f"{path}: damaged, or of another kind of set ({error}); make it with "
                                        f"`thermalreid world {maker}`") from None
     if not columns["label"]:

@@ -26,7 +26,8 @@ import numpy as np
 
 from thermalreid_ros.camera.crops import STORED_MARGIN, square_crop
 from thermalreid_ros.camera.geometry import Intrinsics
-from thermalreid_ros.files import write_atomically
+from thermalreid_ros.errors import ThermalReidError
+from thermalreid_ros.files import NPZ_FAULTS, write_atomically
 from thermalreid_ros.maps.store import ATTRIBUTION
 from thermalreid_ros.world.actors import CLASSES, Identity, make_identity
 from thermalreid_ros.world.city import City, build_city
@@ -108,12 +109,21 @@ def _rendered(plan: PairsPlan, city: City, out: Path, arguments: Mapping[str, An
     counts = {}
     for session in run_missing(_SessionRenderer, (plan, city, out), sessions,
                                lambda session: _path(out, *session).exists(), workers):
-        with np.load(_path(out, *session)) as stored:
-            counts[_path(out, *session).name] = len(stored["label"])
-        yield counts[_path(out, *session).name]
+        path = _path(out, *session)
+        counts[path.name] = rows_in(path)
+        yield counts[path.name]
     write_atomically(out / "index.json", json.dumps({
         "attribution": ATTRIBUTION, "map": plan.map_path.name, "seed": plan.seed, "arguments": dict(arguments),
         "pairs": sum(counts.values()), "sessions": counts}, indent=1, default=str) + "\n")
+
+
+def rows_in(session: Path) -> int:
+    """Of a stored session. Raises ThermalReidError, naming it, where it is damaged."""
+    try:
+        with np.load(session) as stored:
+            return len(stored["label"])
+    except NPZ_FAULTS as error:
+        raise ThermalReidError(f"{session}: damaged ({error}); remove it, and the same command makes it anew") from None
 
 
 def _path(out: Path, group: int, view: int) -> Path:

@@ -27,7 +27,7 @@ from thermalreid_ros.world.daylight import Daylight
 from thermalreid_ros.world.film import claim_folder, refuse_finished, solar_time
 from thermalreid_ros.world.materials import Surface, material_arrays
 from thermalreid_ros.world.mesh import Mesh
-from thermalreid_ros.world.pairs import DRONE_PX, NEAR_PX, groups_of, window
+from thermalreid_ros.world.pairs import DRONE_PX, NEAR_PX, groups_of, rows_in, window
 from thermalreid_ros.world.population import Placed
 from thermalreid_ros.world.radiometry import Atmosphere
 from thermalreid_ros.world.raycast import OFFSET_M, Scene
@@ -93,8 +93,7 @@ def _drawn(plan: SketchPlan, out: Path, arguments: Mapping[str, Any], workers: i
     sessions = range(len(plan.groups()))
     total = 0
     for session in run_missing(_Sketcher, (plan, out), sessions, lambda session: _path(out, session).exists(), workers):
-        with np.load(_path(out, session)) as stored:
-            count = len(stored["label"])
+        count = rows_in(_path(out, session))
         total += count
         yield count
     write_atomically(out / "index.json", json.dumps({"seed": plan.seed, "arguments": dict(arguments),
