@@ -1,5 +1,7 @@
 """The parts of the filter: fields of evidence, ground that counts once, the wide search, particles."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -188,6 +190,16 @@ def test_thinning_keeps_what_the_evidence_is_worth(count, keep, seed):
     assert len(thin) == min(count, keep)
     assert thin.weights.sum() == pytest.approx(evidence.weights.sum(), rel=1e-4)
     assert len(Evidence.joined([evidence, thin])) == len(evidence) + len(thin)
+
+
+def test_an_odometry_that_counts_from_far_away_moves_points_as_one_from_near(town):
+    """As one in UTM does, where single precision tells half metres."""
+    cloud = Particles(300.0, 420.0, 5.0, 0.0, ParticleSettings(count=50), np.random.default_rng(0))
+    seen, places = seen_from(town, 300.0, 420.0), []
+    for far in (np.zeros(2), np.array([544412.37, 5362500.61])):
+        evidence = replace(seen, camera_m=np.broadcast_to(far, seen.offsets_m.shape))
+        places.append(cloud.places(evidence, far + (12.3, -4.7)))
+    np.testing.assert_allclose(places[1], places[0], atol=1e-3)
 
 
 @pytest.mark.parametrize("place, camera, yaw", [((300.0, 420.0), (0.0, 0.0), 0.0), ((250.0, 300.0), (57.0, -33.0), 0.0),

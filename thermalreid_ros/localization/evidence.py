@@ -171,8 +171,8 @@ class EvidenceField:
 class Evidence:
     """Points of the ground with labels, float32 (K, 2) and uint8 (K,), each worth `weights` (K,) independent points.
 
-    camera_m: float32 (K, 2), the vehicle's odometry where they were seen; offsets_m from the point below the camera.
-    heights_m: float32 (K,), the camera's above the ground.
+    camera_m: float64 (K, 2), the vehicle's odometry where they were seen, which may count from far away; offsets_m from
+    the point below the camera. heights_m: float32 (K,), the camera's above the ground.
     """
 
     camera_m: np.ndarray
@@ -242,6 +242,6 @@ class GroundSeen:
         labels = patch.labels[row, column]
         nearer = 1.0 - np.minimum(lean_m[labels] / height_m, 0.5)
         weight = patch.confidence[row, column] * np.float32(self.cell_m ** 2 / area_per_point_m2 / 255.0)
-        return Evidence(np.broadcast_to(camera_m.astype(np.float32), offsets.shape),
+        return Evidence(np.broadcast_to(camera_m, offsets.shape),
                         (offsets * nearer[:, None]).astype(np.float32), labels, weight,
                         np.full(len(labels), height_m, np.float32)), new

@@ -151,7 +151,7 @@ class _Block:
         yaw, evidence = self._yaws[self._next], self.evidence
         c, s = np.cos(yaw), np.sin(yaw)
         turn = np.array([[c, s], [-s, c]], np.float32)  # by -yaw: the attitude's error taken out
-        at = evidence.camera_m - self._base.astype(np.float32) + evidence.offsets_m @ turn.T
+        at = evidence.camera_m - self._base + evidence.offsets_m @ turn.T
         index = np.round(at / self._cell).astype(int) + self._margin
         total = None
         for label, spectrum in self._maps.items():
@@ -246,7 +246,7 @@ class Particles:
         points = [np.ones_like(dx), dx, dy, dx * dy / height, dx * dx / height + height, dy * dy / height + height]
         to_x = [state[:, self.X], c, s, c * tilt_x - s * tilt_y, -c * tilt_y, s * tilt_x]
         to_y = [state[:, self.Y], -s, c, -s * tilt_x - c * tilt_y, s * tilt_y, c * tilt_x]
-        back = evidence.camera_m - camera_m.astype(np.float32)
+        back = (evidence.camera_m - camera_m).astype(np.float32)
         if np.abs(back).max() > 0.01:
             way = np.exp(state[:, self.WAY])
             c, s = np.cos(state[:, self.TURN]) * way, np.sin(state[:, self.TURN]) * way
