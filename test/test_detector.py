@@ -1,7 +1,5 @@
 """The detector over an engine that answers as told, and over the shipped model on real frames."""
 
-from types import SimpleNamespace
-
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from thermalreid_ros.detection.detector import Detector, suppress
 from thermalreid_ros.detection.types import CLASS_NAMES, Detection
-from thermalreid_ros.engine import EngineError, TensorSpec, load_engine
+from thermalreid_ros.engine import EngineError, ModelCard, TensorSpec, load_engine
 
 
 class FakeEngine:
@@ -24,8 +22,7 @@ class FakeEngine:
         if semantics_stride:
             inputs.append(TensorSpec("semantics", (1, 1, "rows", "columns"), semantics_dtype,
                                      typical_shape=(1, 1, 512 // semantics_stride, 640 // semantics_stride)))
-        self.card = SimpleNamespace(name="fake", task="detection", classes=classes, strides=(32,), inputs=tuple(inputs),
-                                    extra=extra or {})
+        self.card = ModelCard("fake", "detection", "none", tuple(inputs), (), "", classes, (32,), extra=extra or {})
         self.out = {"boxes": np.array([boxes], np.float32).reshape(1, -1, 4), "scores": np.array([scores], np.float32),
                     "labels": np.array([labels], np.int64)}
         self.given = None
