@@ -19,6 +19,7 @@ class History:
         self.name, self._age_ns, self._keep_ns = name, int(age_s * _SECOND), int(keep_s * _SECOND)
         self._stamps: list[int] = []
         self._values: list[np.ndarray] = []
+        self._held_ns: int | None = None  # since when it has said the same, of those that note it
 
     @property
     def newest_ns(self) -> int | None:
@@ -40,13 +41,22 @@ class History:
         if drop > 256:  # seldom, for lists are slow at their front
             del self._stamps[:drop], self._values[:drop]
 
-    def nearest(self, stamp_ns: int) -> np.ndarray | None:
-        """The one that is next after a time, or the newest, however far; None where there is none."""
-        return self._values[min(bisect_left(self._stamps, stamp_ns), len(self._stamps) - 1)] if self._stamps else None
+    def _note(self, same: bool) -> None:
+        """Whether a new value, which is about to be added, is the newest one again."""
+        if not same:
+            self._held_ns = None
+        elif self._held_ns is None:
+            self._held_ns = self.newest_ns
+
+    def at_or_after(self, stamp_ns: int) -> np.ndarray:
+        """The next value from a time on, or the newest, however far; there must be one."""
+        return self._values[min(bisect_left(self._stamps, stamp_ns), len(self._stamps) - 1)]
 
     def forget_after(self, stamp_ns: int) -> None:
         keep = bisect_left(self._stamps, stamp_ns)
         del self._stamps[keep:], self._values[keep:]
+        if self._held_ns is not None and self._held_ns >= stamp_ns:
+            self._held_ns = None
 
     def at(self, stamp_ns: int) -> np.ndarray | None:
         """Between its neighbours in a straight line, or the nearest one; None where none is near enough."""
@@ -76,24 +86,15 @@ class Attitude(History):
 
     def __init__(self, age_s: float, keep_s: float):
         super().__init__("attitude", age_s, keep_s)
-        self._held_ns: int | None = None  # since when it has said the same
 
     def add(self, stamp_ns: int, value: np.ndarray) -> None:
         if self.newest_ns is not None and stamp_ns > self.newest_ns:
-            if not np.array_equal(value, self._values[-1]):
-                self._held_ns = None
-            elif self._held_ns is None:
-                self._held_ns = self.newest_ns
+            self._note(np.array_equal(value, self._values[-1]))
         super().add(stamp_ns, value)
 
     def held_since_ns(self, stamp_ns: int) -> int:
         """From when on it has said one and the same until then."""
         return stamp_ns if self._held_ns is None else min(self._held_ns, stamp_ns)
-
-    def forget_after(self, stamp_ns: int) -> None:
-        super().forget_after(stamp_ns)
-        if self._held_ns is not None and self._held_ns >= stamp_ns:
-            self._held_ns = None
 
 
 @dataclass
@@ -122,8 +123,7 @@ class Odometry(History):
         self._breaks: list[_Break] = []
         self.offset_m = np.zeros(3)
         self.begun_ns: int | None = None  # its first stamp
-        self._held_ns: int | None = None  # since when it has said the same
-        self._held_m_s = 0.0  # the speed just before
+        self._held_m_s = 0.0  # the speed just before it began to say the same
 
     def add(self, stamp_ns: int, value: np.ndarray) -> None:
         newest_ns, moved = self.newest_ns, value - self.offset_m
@@ -131,13 +131,12 @@ class Odometry(History):
         if newest_ns is not None and stamp_ns > newest_ns:
             since_ns, speed_m_s = newest_ns, self._speed_m_s()
             step = moved - self._values[-1]
-            if not step.any():
-                if self._held_ns is None:
-                    self._held_ns, self._held_m_s = newest_ns, self._last_speed_m_s()
-            elif self._held_ns is not None:
-                if self.frozen_s(newest_ns):
-                    since_ns, speed_m_s = self._held_ns, self._held_m_s
-                self._held_ns = None
+            same = not step.any()
+            if same and self._held_ns is None:
+                self._held_m_s = self._last_speed_m_s()
+            elif not same and self.frozen_s(newest_ns):
+                since_ns, speed_m_s = self._held_ns, self._held_m_s
+            self._note(same)
             allowed_m = min(allowed_speed_m_s(speed_m_s), self._speed_limit_m_s) * (stamp_ns - since_ns) / _SECOND
             jumped = bool(np.hypot(*step[:2]) > max(allowed_m, self._jump_m))
             if jumped or stamp_ns - since_ns > self._gap_ns:
@@ -161,8 +160,6 @@ class Odometry(History):
 
     def forget_after(self, stamp_ns: int) -> None:
         super().forget_after(stamp_ns)
-        if self._held_ns is not None and self._held_ns >= stamp_ns:
-            self._held_ns = None
         while self._breaks and self._breaks[-1].stamp_ns >= stamp_ns:
             self.offset_m = self._breaks.pop().offset_m
 

@@ -453,7 +453,7 @@ class Localizer:
             return f"the odometry has said one position for {frozen_s:.1f} s of a vehicle that was moving; it is lost"
         held_ns = self._attitude.held_since_ns(stamp_ns)
         if (held_s := (stamp_ns - held_ns) / _SECOND) > self.config.attitude_held_s and np.hypot(
-                *(values[1] - self._odometry.nearest(held_ns))[:2]) > self.config.attitude_held_m:
+                *(values[1] - self._odometry.at_or_after(held_ns))[:2]) > self.config.attitude_held_m:
             return f"the attitude has been the same to the last digit for {held_s:.1f} s of flight; its sensor is lost"
         if self._handed is None and self._particles is None and (fault := self._strayed()):
             return fault
