@@ -145,7 +145,7 @@ def render_film(film: Film, folder: Path, workers: int) -> Iterator[int]:
 
 def read_frame(folder: Path, number: int) -> FilmFrame:
     """A frame of render_film. ResumeError where its file is damaged."""
-    with _stored(folder, number) as stored:
+    with stored_session(_frame_path(folder, number)) as stored:
         shape = stored["radiance"].shape
         return FilmFrame(number, stored["radiance"], *(
             np.frombuffer(zlib.decompress(stored[name].tobytes()), kind).reshape(shape)
@@ -155,13 +155,13 @@ def read_frame(folder: Path, number: int) -> FilmFrame:
 
 def read_objects(folder: Path, number: int) -> list[TrueObject]:
     """The objects of a frame of render_film alone. ResumeError where its file is damaged."""
-    with _stored(folder, number) as stored:
+    with stored_session(_frame_path(folder, number)) as stored:
         return objects_from_json(stored["objects"].tobytes().decode())
 
 
 @contextmanager
-def _stored(folder: Path, number: int) -> Iterator[Mapping[str, np.ndarray]]:
-    path = _frame_path(folder, number)
+def stored_session(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """What an .npz file of unfinished work holds. ResumeError, naming it, where it is damaged."""
     try:
         with np.load(path) as stored:
             yield stored

@@ -26,13 +26,12 @@ import numpy as np
 
 from thermalreid_ros.camera.crops import STORED_MARGIN, square_crop
 from thermalreid_ros.camera.geometry import Intrinsics
-from thermalreid_ros.errors import ThermalReidError
-from thermalreid_ros.files import NPZ_FAULTS, write_atomically
+from thermalreid_ros.files import write_atomically
 from thermalreid_ros.maps.store import ATTRIBUTION
 from thermalreid_ros.world.actors import CLASSES, Identity, make_identity
 from thermalreid_ros.world.city import City, build_city
 from thermalreid_ros.world.colour_camera import ColourCamera, ColourCameraParameters
-from thermalreid_ros.world.film import claim_folder, refuse_finished, solar_time
+from thermalreid_ros.world.film import claim_folder, refuse_finished, solar_time, stored_session
 from thermalreid_ros.world.population import Placed, Population
 from thermalreid_ros.world.radiometry import brightness_temperature
 from thermalreid_ros.world.reid_set import PROBE_HOURS, density_of_pictures
@@ -118,12 +117,9 @@ def _rendered(plan: PairsPlan, city: City, out: Path, arguments: Mapping[str, An
 
 
 def rows_in(session: Path) -> int:
-    """Of a stored session. Raises ThermalReidError, naming it, where it is damaged."""
-    try:
-        with np.load(session) as stored:
-            return len(stored["label"])
-    except NPZ_FAULTS as error:
-        raise ThermalReidError(f"{session}: damaged ({error}); remove it, and the same command makes it anew") from None
+    """Of a stored session. Raises ResumeError, naming it, where it is damaged."""
+    with stored_session(session) as stored:
+        return len(stored["label"])
 
 
 def _path(out: Path, group: int, view: int) -> Path:
